@@ -1,0 +1,9 @@
+"""The one error that users are meant to see."""
+
+
+class UserError(Exception):
+    """Bad input, found before any training starts.
+
+    The message names the file or key, what was found there and what to do. Entry points print it
+    without a traceback and exit non-zero.
+    """
