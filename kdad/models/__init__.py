@@ -1,0 +1,1 @@
+"""One file per paper: its equations and its detector."""

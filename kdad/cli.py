@@ -1,0 +1,134 @@
+"""Hydra for kdad's entry points: where the configuration lives, and errors a user can act on."""
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import kdad
+from kdad.errors import UserError
+
+PACKAGE = Path(kdad.__file__).parent
+# Inside an installed wheel the configuration lies in the package, in a checkout beside it.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+def launch(job: Callable[[DictConfig], Any], config_name: str) -> Any:
+    """Compose the command line's configuration and call `job` with it, once or for each job of a sweep.
+
+    Exits with status 2 and a message, not a traceback, on a `UserError` or a configuration that does not compose.
+    """
+    # Lets composition errors reach us instead of being printed by Hydra.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        return hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+    except UserError as error:
+        stop(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        stop(explain(error, config_name))
+
+
+def stop(message: str) -> None:
+    """Print an error and end the process with status 2."""
+    print(f"kdad: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """Hydra's message about an override, with the nearest valid name."""
+    text = str(error).strip()
+    group = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
+    key = re.search(r"Could not (?:override|append to config|delete)[^']*'@?([^'=]+)'", text)
+    if group:
+        folder, name = group.groups()
+        return f"{folder}={name}: no such choice. " + nearest(name, choices(folder))
+    if key:
+        names = [*known_keys(config_name), *(p.name for p in CONF.iterdir() if p.is_dir())]
+        return f"{key.group(1)}: no such key. " + nearest(key.group(1), names)
+    return text
+
+
+def choices(group: str) -> list[str]:
+    """The configs of a group, without the shared parts that begin with an underscore."""
+    return sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.name.startswith("_"))
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    close = get_close_matches(name, valid, n=3, cutoff=0.4)
+    return f"Nearest: {', '.join(close)}" if close else f"Valid: {', '.join(valid)}"
+
+
+def known_keys(config_name: str) -> list[str]:
+    """Every key of the default configuration, in dots."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return list(_flatten(OmegaConf.to_container(hydra.compose(config_name))))
+
+
+def _flatten(node: dict, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def refuse_unknown_keys(cfg: DictConfig, config_name: str) -> None:
+    """Refuse what no code would read: Hydra lets YAML files and `+key=` add anything.
+
+    Top-level keys are those of the entry point's own file and its groups; keys of a node with a `_target_` are
+    the parameters of that target.
+    """
+    entry = OmegaConf.load(CONF / f"{config_name}.yaml")
+    valid = [k for k in entry if k not in ("defaults", "hydra")]
+    valid += [next(iter(d)) for d in entry.defaults if isinstance(d, DictConfig) and not str(next(iter(d))).startswith("o")]
+    for key in cfg:
+        if key not in valid:
+            raise UserError(f"{key}: no such key. {nearest(key, valid)}")
+    for key, node in cfg.items():
+        _check_node(key, node)
+
+
+def _check_node(where: str, node: Any) -> None:
+    if not isinstance(node, DictConfig):
+        return
+    if "_target_" in node:
+        valid = parameters(node._target_)
+        for key in node:
+            if valid is not None and not key.startswith("_") and key not in valid:
+                raise UserError(f"{where}.{key}: {node._target_} takes no such argument. {nearest(key, valid)}")
+    for key in node:
+        if OmegaConf.is_dict(node._get_node(key)):
+            _check_node(f"{where}.{key}", node[key])
+
+
+def parameters(target: str) -> list[str] | None:
+    """The keyword arguments of a class or function; None if it takes any.
+
+    A class that passes `**keywords` on is read together with its parents.
+    """
+    try:
+        found = get_object(target)
+    except Exception as error:
+        raise UserError(f"_target_: {target} cannot be imported: {error}") from error
+    names: list[str] = []
+    for owner in inspect.getmro(found) if inspect.isclass(found) else [found]:
+        if owner is object:
+            return None
+        function = owner.__dict__.get("__init__") if inspect.isclass(found) else owner
+        if function is None:
+            continue
+        # Decorators such as Lightning's keep the signature behind __wrapped__.
+        signature = inspect.signature(function).parameters.values()
+        names += [p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+        if not any(p.kind is p.VAR_KEYWORD for p in signature):
+            return names
+    return None

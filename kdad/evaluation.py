@@ -1,0 +1,80 @@
+"""What is measured and kept of a test: metrics, scores, curves and pictures."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytorch_lightning as pl
+from PIL import Image
+
+from kdad.atomic import atomic_write
+from kdad.metrics import DetectionMetrics
+from kdad.models.base import Batch, Detection
+
+COLOURS = matplotlib.colormaps["inferno"]
+
+
+class Evaluation(pl.Callback):
+    """Collects a test's detections; `metrics()` and `write()` give them back.
+
+    At most `pictures` maps are kept for pictures, spread evenly over the test images; the metrics see all.
+    """
+
+    def __init__(self, pictures: int = 64):
+        self.pictures = pictures
+
+    def on_test_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
+        self.samples = trainer.datamodule.test_samples
+        self.state = DetectionMetrics()
+        count = min(self.pictures, len(self.samples))
+        self.wanted = set(np.linspace(0, len(self.samples) - 1, count).round().astype(int).tolist()) if count else set()
+        self.kept: dict[int, dict[str, np.ndarray]] = {}
+        self.lowest, self.highest = np.inf, -np.inf
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, detector: pl.LightningModule, outputs: Detection, batch: Batch, *args: Any
+    ) -> None:
+        maps, masks = outputs.anomaly_map.detach().cpu(), batch.get("mask")
+        self.state.update(
+            batch["index"].cpu(), outputs.image_score.detach().cpu(), batch["label"].cpu(), maps,
+            None if masks is None else masks.cpu(),
+        )  # fmt: skip
+        self.lowest, self.highest = min(self.lowest, maps.min().item()), max(self.highest, maps.max().item())
+        for row, index in enumerate(batch["index"].tolist()):
+            if index in self.wanted:
+                self.kept[index] = {
+                    "image": batch["image"][row].cpu().permute(1, 2, 0).numpy(),
+                    "map": maps[row, 0].float().numpy(),
+                    "mask": None if masks is None else masks[row, 0].cpu().numpy(),
+                }
+
+    def metrics(self) -> dict[str, float | str | None]:
+        """The set of metrics; a null one comes with `<metric>_reason`."""
+        return self.state.compute()
+
+    def write(self, folder: Path) -> None:
+        """Write scores.csv, curves.npz and maps/ into a run's folder."""
+        with atomic_write(folder / "scores.csv") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["path", "label", "score"])
+            for index, score, label in zip(*self.state.image_rows(), strict=True):
+                rows.writerow([self.samples[index].path, int(label), repr(float(score))])
+        with atomic_write(folder / "curves.npz", "wb") as file:
+            np.savez_compressed(file, **self.state.curves())
+        for index, kept in sorted(self.kept.items()):
+            path = self.samples[index].path
+            name = f"{index:05d}_{self.samples[index].kind}_{path.stem}.png"
+            with atomic_write(folder / "maps" / name, "wb") as file:
+                Image.fromarray(self._picture(**kept)).save(file, format="png")
+
+    def _picture(self, image: np.ndarray, map: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        """image | map | mask, side by side, uint8 (H, 3 W + gaps, 3). The colour scale is the whole test's."""
+        scaled = (map - self.lowest) / max(self.highest - self.lowest, np.finfo(np.float32).tiny)
+        panels = [image, COLOURS(scaled)[..., :3]]
+        if mask is not None:
+            panels.append(np.repeat(mask[..., None].astype(np.float32), 3, axis=2))
+        gap = np.ones((image.shape[0], 2, 3))
+        joined = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
+        return (joined * 255).round().clip(0, 255).astype(np.uint8)

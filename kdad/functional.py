@@ -1,0 +1,50 @@
+"""Tensor maths that the papers share: distances per position, fusion of levels, blur. Pure and unreduced."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor
+
+
+def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - cosine similarity along channels: (B, C, h, w) twice -> (B, h, w) in [0, 2].
+
+    A zero vector is at distance 1 from everything.
+    """
+    return 1 - F.cosine_similarity(a, b, dim=1)
+
+
+def flattened_cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - cosine similarity of whole tensors seen as one vector each: (B, C, h, w) twice -> (B,) in [0, 2]."""
+    return 1 - F.cosine_similarity(a.flatten(1), b.flatten(1), dim=1)
+
+
+def upsample(distance_map: Tensor, size: int, align_corners: bool) -> Tensor:
+    """Bilinear interpolation of one level's map: (B, h, w) -> (B, size, size)."""
+    return F.interpolate(distance_map[:, None], size=(size, size), mode="bilinear", align_corners=align_corners)[:, 0]
+
+
+def fuse_sum(distance_maps: Sequence[Tensor], size: int, align_corners: bool) -> Tensor:
+    """The sum over levels of the upsampled maps: list of (B, h, w) -> (B, size, size)."""
+    return torch.stack([upsample(m, size, align_corners) for m in distance_maps]).sum(0)
+
+
+def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian filter of (..., H, W) maps as `scipy.ndimage.gaussian_filter` defines it (cut at 4 sigma, mirrored edges).
+
+    A Gaussian is separable, so that it is one small matrix product along each axis. `sigma` 0 leaves the maps.
+    """
+    if sigma == 0:
+        return maps
+    rows, columns = (_blur_matrix(n, sigma).to(maps) for n in maps.shape[-2:])
+    return rows @ maps @ columns.T
+
+
+@lru_cache(maxsize=16)
+def _blur_matrix(n: int, sigma: float) -> Tensor:
+    """(n, n): row i holds the weights of the blurred value i."""
+    return torch.from_numpy(gaussian_filter1d(np.eye(n), sigma, axis=0))

@@ -1,0 +1,115 @@
+"""RD: reverse distillation from one-class embedding.
+
+Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022.
+
+| Equation, section | function | as printed / variant / deviation |
+|---|---|---|
+| Eq. (1), Sec. 3.1 | distance_maps | as printed |
+| Eq. (2), Sec. 3.1 | per_position_loss | as printed; variant `loss: flattened`, the released code's |
+| Eq. (3), Sec. 3.3 | anomaly_map | as printed, with the Gaussian of sigma 4 and `align_corners` of the code |
+
+Readings where the paper is short. Table 5: "Pre" feeds the frozen pre-trained fourth stage to the decoder,
+"+OCE" trains such a stage from scratch on the third, "+MFF" fuses the levels before it. Table 7 says
+"score map" in its header: `score_levels` chooses the maps that enter the score of a model trained on all.
+MFF's 1x1 convolution, which the released code builds and never calls, is applied, as in Fig. 4.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdad.errors import UserError
+from kdad.functional import cosine_distance, flattened_cosine_distance, fuse_sum, gaussian_blur
+from kdad.models.base import Batch, Detection, KDDetector
+from kdad.networks.bottleneck import OneClassEmbedding, embedding_channels
+from kdad.networks.decoder import MirroredDecoder, check_pyramid
+from kdad.networks.residual import style_of
+from kdad.teacher import at_strides
+
+BOTTLENECKS = ("pre", "oce", "mff_oce")
+
+
+def distance_maps(teacher_features: list[Tensor], student_features: list[Tensor]) -> list[Tensor]:
+    """Eq. (1), Sec. 3.1: M^k, one (B, h, w) map of 1 - cosine similarity per level."""
+    return [cosine_distance(t, s) for t, s in zip(teacher_features, student_features, strict=True)]
+
+
+def per_position_loss(teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
+    """Eq. (2), Sec. 3.1: the mean of M^k over positions, one value per level and image: (levels, B)."""
+    return torch.stack([m.mean(dim=(1, 2)) for m in distance_maps(teacher_features, student_features)])
+
+
+def flattened_loss(teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
+    """The released code's form of Eq. (2): one cosine over each level's whole tensor: (levels, B)."""
+    pairs = zip(teacher_features, student_features, strict=True)
+    return torch.stack([flattened_cosine_distance(t, s) for t, s in pairs])
+
+
+def anomaly_map(maps: list[Tensor], size: int, sigma: float) -> Tensor:
+    """Eq. (3), Sec. 3.3: the sum of the upsampled maps, smoothed: list of (B, h, w) -> (B, size, size)."""
+    return gaussian_blur(fuse_sum(maps, size, align_corners=True), sigma)
+
+
+LOSSES = {"per_position": per_position_loss, "flattened": flattened_loss}
+SCORES = {"max": lambda m: m.amax(dim=(1, 2)), "sum": lambda m: m.sum(dim=(1, 2))}
+
+
+class RD(KDDetector):
+    """Teacher encoder, one-class bottleneck, student decoder.
+
+    `loss` is per_position or flattened; `bottleneck` pre, oce or mff_oce (Table 5; pre takes one more level,
+    which is the embedding); `score_levels` counts levels from 1 as the paper does ([2, 3] is M^{2,3} of
+    Table 7), null takes all; `sigma` is the Gaussian's, in pixels; `image_score` max (Sec. 3.3) or, for
+    novelty detection, sum (Sec. 4.2).
+    """
+
+    def __init__(
+        self,
+        loss: str = "per_position",
+        bottleneck: str = "mff_oce",
+        score_levels: list[int] | None = None,
+        sigma: float = 4.0,
+        image_score: str = "max",
+        **shared: Any,
+    ):
+        for key, value, valid in (
+            ("loss", loss, LOSSES), ("image_score", image_score, SCORES), ("bottleneck", bottleneck, BOTTLENECKS)
+        ):  # fmt: skip
+            if value not in valid:
+                raise UserError(f"model.{key}={value}: give one of {', '.join(valid)}")
+        pre = bottleneck == "pre"
+        super().__init__(auto_levels=at_strides(4, 8, 16, 32) if pre else at_strides(4, 8, 16), **shared)
+        self.loss, self.image_score, self.sigma = LOSSES[loss], SCORES[image_score], sigma
+        name, channels, strides = self.teacher.name, list(self.teacher.channels), list(self.teacher.strides)
+        style = style_of(name)
+        if pre:
+            if len(channels) < 2:
+                raise UserError("model.bottleneck=pre takes the last of levels as the embedding: give at least two")
+            self.bottleneck = None
+            width, stride = channels.pop(), strides.pop()
+        else:
+            width, stride = embedding_channels(name, channels[-1], strides[-1]), 2 * strides[-1]
+            self.bottleneck = OneClassEmbedding(channels, strides, width, style, fusion=bottleneck == "mff_oce")
+        check_pyramid([*strides, stride], self.image_size)
+        self.decoder = MirroredDecoder(width, stride, channels, strides, style)
+        every = range(1, len(channels) + 1)
+        self.score_levels = score_levels or list(every)
+        if not set(self.score_levels) <= set(every):
+            raise UserError(f"model.score_levels={score_levels}: count the levels from 1 to {len(channels)}")
+
+    def pairs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """Teacher features and the student's restoration of them, level by level."""
+        features = self.teacher_features(batch)
+        if self.bottleneck is None:
+            return features[:-1], self.decoder(features[-1])
+        return features, self.decoder(self.bottleneck(features))
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        levels = self.loss(*self.pairs(batch)).mean(dim=1)
+        return {"loss": levels.sum()} | {f"loss_level_{k}": loss for k, loss in enumerate(levels, 1)}
+
+    def forward(self, images: Tensor) -> Detection:
+        maps = distance_maps(*self.pairs({"image": images}))
+        fused = anomaly_map([maps[k - 1] for k in self.score_levels], self.image_size, self.sigma)
+        return Detection(fused[:, None], self.image_score(fused))

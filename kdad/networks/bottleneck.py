@@ -1,0 +1,66 @@
+"""What stands between teacher and decoder: multi-scale feature fusion (MFF) and one-class embedding (OCE)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kdad.networks.residual import Style, conv, initialise, stage
+from kdad.teacher import feature_info
+
+
+class AlignedConcatenation(nn.Module):
+    """Every level brought to the deepest one's resolution, then concatenated (RD, Sec. 3.2, Fig. 4).
+
+    A level is halved by 3x3 stride-2 convolutions with batch norm and ReLU, and takes on the channels of each
+    level that it passes. List of (B, C, h, w) -> (B, len(channels) * channels[-1], h, w) at the deepest level.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int]):
+        super().__init__()
+        width_at = dict(zip(strides, channels, strict=True))
+        self.chains = nn.ModuleList()
+        for c, stride in zip(channels, strides, strict=True):
+            layers = []
+            while stride < strides[-1]:
+                stride *= 2
+                width = width_at.get(stride, channels[-1])
+                layers += [*conv(c, width, stride=2), nn.ReLU(inplace=True)]
+                c = width
+            self.chains.append(nn.Sequential(*layers))
+        self.out_channels = len(channels) * channels[-1]
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return torch.cat([chain(f) for chain, f in zip(self.chains, features, strict=True)], dim=1)
+
+
+class MultiScaleFusion(nn.Sequential):
+    """MFF: aligned concatenation, then a 1x1 convolution with batch norm and ReLU (RD, Sec. 3.2).
+
+    The paper does not give the 1x1's width: here it is the deepest level's, which the OCE block expects.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int]):
+        aligned = AlignedConcatenation(channels, strides)
+        super().__init__(aligned, *conv(aligned.out_channels, channels[-1], kernel=1), nn.ReLU(inplace=True))
+
+
+class OneClassEmbedding(nn.Module):
+    """OCE, "the 4th residue block": one more residual stage that halves the resolution (RD, Sec. 3.2).
+
+    With `fusion` it embeds MFF's output, without it the deepest level alone (RD, Table 5).
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], out_channels: int, style: Style, fusion: bool):
+        super().__init__()
+        self.fusion = MultiScaleFusion(channels, strides) if fusion else None
+        self.embedding = stage(channels[-1], out_channels, style.depths[-1], style, "halve")
+        initialise(self)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return self.embedding(features[-1] if self.fusion is None else self.fusion(features))
+
+
+def embedding_channels(name: str, channels: int, stride: int) -> int:
+    """The width of the stage behind the deepest level: the network's own next one, or twice the deepest level's."""
+    return {e["reduction"]: e["num_chs"] for e in feature_info(name)}.get(2 * stride, 2 * channels)

@@ -1,0 +1,53 @@
+"""The student decoder that mirrors a teacher's pyramid."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from kdad.errors import UserError
+from kdad.networks.residual import Style, initialise, stage
+
+
+class MirroredDecoder(nn.Module):
+    """Restores a pyramid from an embedding, deepest level first (RD, Sec. 3.1).
+
+    (B, in_channels, H / in_stride, W / in_stride) -> list of (B, C, h, w), shallow to deep, shaped as the
+    teacher's. Every resolution is doubled by a 2x2 stride-2 deconvolution. Blocks per stage, deep to shallow,
+    are the teacher's counts shallow to deep (3, 4, 6 for ResNet-50), as in RD's released code: the paper
+    says only "symmetrical but reversed". Where the teacher's features can be negative, a 1x1 convolution
+    follows each stage, since the last ReLU of a stage could never reach them.
+    """
+
+    def __init__(
+        self, in_channels: int, in_stride: int, channels: Sequence[int], strides: Sequence[int], style: Style
+    ):
+        super().__init__()
+        self.stages, self.heads = nn.ModuleList(), nn.ModuleList()
+        depths = [*style.depths, *[style.depths[-1]] * len(channels)]
+        c, s = in_channels, in_stride
+        for depth, c_out, s_out in zip(depths, reversed(channels), reversed(strides), strict=False):
+            doublings = (s // s_out).bit_length() - 1
+            self.stages.append(stage(c, c_out, depth, style, "double", times=doublings))
+            self.heads.append(nn.Identity() if style.rectified else nn.Conv2d(c_out, c_out, kernel_size=1))
+            c, s = c_out, s_out
+        initialise(self)
+
+    def forward(self, embedding: Tensor) -> list[Tensor]:
+        features, x = [], embedding
+        for mirrored, head in zip(self.stages, self.heads, strict=True):
+            x = mirrored(x)
+            features.append(head(x))
+        return features[::-1]
+
+
+def check_pyramid(strides: Sequence[int], image_size: int) -> None:
+    """Refuse a pyramid that halving and doubling cannot walk: (shallow to deep, the embedding's stride last)."""
+    steps = [deep // shallow for shallow, deep in zip(strides, strides[1:], strict=False)]
+    if any(s < 1 or s & (s - 1) for s in steps) or [s for s in strides if s & (s - 1)]:
+        raise UserError(f"levels: strides {list(strides)} (the last is the embedding's) must be powers of two, ascending")
+    if image_size % strides[-1]:
+        smaller = image_size // strides[-1] * strides[-1]
+        raise UserError(
+            f"image_size={image_size}: must be a multiple of {strides[-1]}, the stride of the embedding, such as "
+            f"{smaller or strides[-1]} or {smaller + strides[-1]}"
+        )
