@@ -1,0 +1,77 @@
+"""Two real processes against one: uneven shares, a share without anomalous pixels, a share of nothing at all."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from kdad.metrics import AUROC, PRO, DetectionMetrics
+
+# Which of the eight images each process sees, in which order; 0 to 3 are normal.
+SHARES = {
+    "uneven": ([6, 0, 4], [5, 1, 2, 3, 7]),
+    "one without anomalies": ([0, 1, 2, 3], [4, 5, 6, 7]),
+    "one without images": (list(range(8)), []),
+    "padded with duplicates": ([0, 2, 4, 6], [1, 3, 5, 7, 0, 4]),
+}
+
+
+def image(k: int) -> dict[str, torch.Tensor]:
+    """A batch of one, the same in every process. Its index is one that float32 cannot hold."""
+    mask = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
+    mask[:, :, 2 : k - 1, 3:9] = k > 3
+    anomaly_map = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(k)).double() + mask * 0.3 + 1e-12
+    return {
+        "index": torch.tensor([2**24 + 1 + k]),
+        "image_score": anomaly_map.amax(dim=(1, 2, 3)),
+        "label": torch.tensor([int(k > 3)]),
+        "anomaly_map": anomaly_map,
+        "mask": mask,
+    }
+
+
+def results(share: list[int]) -> dict:
+    """Values, rows and curves over the share of this process, or of all processes where there are several."""
+    metrics, auroc, overlap = DetectionMetrics(), AUROC(), PRO()
+    for k in share:
+        batch = image(k)
+        metrics.update(**batch)
+        auroc.update(batch["anomaly_map"], batch["mask"])
+        overlap.update(batch["anomaly_map"], batch["mask"])
+    rows = metrics.image_rows()
+    own = len(metrics.array("index"))  # after syncing, each process is back to its own images
+    values = metrics.compute() | {"AUROC": auroc.compute().item(), "PRO": overlap.compute().item()}
+    return {"values": values, "rows": tuple(rows), "curves": metrics.curves(), "own": own}
+
+
+def process(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    found = {name: results(shares[rank]) for name, shares in SHARES.items()}
+    Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(found))
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("processes")
+    multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
+    return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(2)]
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("name", SHARES)
+def test_two_processes_equal_one(found, name, rank):
+    alone, together = results(list(range(8))), found[rank][name]
+    expected = dict(alone["values"])
+    if name == "padded with duplicates":  # the plain metrics know no index
+        expected |= {key: together["values"][key] for key in ("AUROC", "PRO")}
+    assert together["values"] == expected
+    assert together["rows"][0].tolist() == [2**24 + 1 + k for k in range(8)]
+    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(together["rows"], alone["rows"], strict=True))
+    assert all(np.array_equal(together["curves"][key], alone["curves"][key]) for key in alone["curves"])
+    assert together["own"] == len(SHARES[name][rank])
