@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,29 @@ PACKAGE = Path(kdad.__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
-def launch(job: Callable[[DictConfig], Any], config_name: str) -> Any:
+def launch(job: Callable[[DictConfig], Any], config_name: str) -> None:
     """Compose the command line's configuration and call `job` with it, once or for each job of a sweep.
 
     Exits with status 2 and a message, not a traceback, on a `UserError` or a configuration that does not compose.
     """
+    failures: list[str] = []
+
+    @wraps(job)
+    def reporting(cfg: DictConfig) -> Any:
+        try:
+            return job(cfg)
+        except UserError as error:  # Hydra would add a traceback, and end a sweep
+            failures.append(str(error))
+            print(f"kdad: {error}", file=sys.stderr)
+
     # Lets composition errors reach us instead of being printed by Hydra.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        return hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-    except UserError as error:
-        stop(str(error))
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(reporting)()
     except (HydraException, OmegaConfBaseException) as error:
         stop(explain(error, config_name))
+    if failures:
+        sys.exit(2)
 
 
 def stop(message: str) -> None:

@@ -1,6 +1,7 @@
 """Train and test one detector: `python -m kdad.run model=rd dataset=mvtec category=screw`."""
 
 import json
+import logging
 import platform
 import time
 import traceback
@@ -150,9 +151,14 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
 
 
 def quiet_lightning() -> None:
-    """Lightning's advice about workers and logging does not apply: images are in memory, kdad logs by epoch."""
-    for advice in (".*does not have many workers.*", ".*exists and is not empty.*", ".*GPU available but not used.*"):
-        warnings.filterwarnings("ignore", message=advice)
+    """Leave out Lightning's remarks that do not apply here: the teacher is in eval mode and images are in memory."""
+    for logger in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    for remark in (
+        "does not have many workers", "exists and is not empty", r"module\(s\) in eval mode", "LeafSpec",
+        "have no `validation_step`",
+    ):  # fmt: skip
+        warnings.filterwarnings("ignore", message=f".*{remark}")
 
 
 def show(results: dict[str, Any], folder: Path) -> None:

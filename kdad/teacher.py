@@ -1,6 +1,7 @@
 """The timm feature-extractor layer: a pyramid of features at named levels, and the frozen teacher made of it."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -84,7 +85,8 @@ class FeaturePyramid(nn.Module):
                     "Choose a convolutional or hierarchical backbone, or another level."
                 )
             channels.append(c)
-            strides.append(-(-image_size // h) if image_size % h else image_size // h)
+            # To the nearest power of two, since odd sizes are rounded on the way down.
+            strides.append(2 ** round(math.log2(image_size / h)))
             to_nchw.append(nhwc)
         self._outputs.clear()
         return channels, strides, to_nchw

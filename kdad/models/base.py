@@ -88,7 +88,8 @@ class KDDetector(pl.LightningModule):
                 f"Training diverged: {', '.join(f'{k} = {losses[k].item()}' for k in bad)} at step "
                 f"{self.global_step} of epoch {self.current_epoch}. Lower optimizer.lr, or use trainer.precision=32-true."
             )
-        self.log_dict(losses, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
+        for key, value in losses.items():
+            self.log(key, value, on_step=False, on_epoch=True, prog_bar=key == "loss", batch_size=len(batch["image"]))
         return losses["loss"]
 
     def test_step(self, batch: Batch, batch_index: int) -> Detection:

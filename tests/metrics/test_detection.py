@@ -148,10 +148,11 @@ def test_forward_gives_the_batch_and_accumulates():
 
 def test_update_and_reset_renew_rows_and_curves():
     run, metrics = run_of(), DetectionMetrics()
-    metrics.update(**part(run, slice(0, 6)))
-    assert len(metrics.image_rows().index) == 6
-    metrics.update(**part(run, slice(6, 12)))
-    assert len(metrics.image_rows().index) == 12
+    for start, seen in ((0, 6), (6, 12)):
+        metrics.update(**part(run, slice(start, seen)))
+        expected = metrics_of(part(run, slice(0, seen)))
+        assert all(np.array_equal(metrics.curves()[key], curve) for key, curve in expected.curves().items())
+        assert metrics.image_rows().index.tolist() == list(range(seen))
     metrics.reset()
     metrics.update(**part(run, slice(0, 2)))
     assert metrics.image_rows().index.tolist() == [0, 1]

@@ -46,11 +46,10 @@ def test_weighted_curve_equals_a_loop_over_all_thresholds(ties, limit):
 
 
 def test_by_hand_with_a_tie():
-    # Against 3: 4 and 3 lose to none but tie once; against 1: all three normals but the 1 are above or below.
     curve = rank_curve([0, 1, 3, 5], [3, 1])
     assert curve.false_positives.tolist() == [0, 1, 2, 2, 3, 4]
     assert curve.true_positives.tolist() == [0, 0, 1, 1, 2, 2]
-    # Pairs won: 3 beats 0 and 1, ties with 3 (2.5 of 4); 1 beats 0, ties with 1 (1.5 of 4).
+    # Of 4 pairs each: 3 beats 0 and 1 and ties with 3, so 2.5; 1 beats 0 and ties with 1, so 1.5.
     assert auroc(curve) == 4 / 8
     # At >= 3: TP 1, FP 2; at >= 1: TP 2, FP 3.
     assert average_precision(curve) == pytest.approx((1 / 3 + 2 / 5) / 2, abs=1e-15)
@@ -75,9 +74,7 @@ def test_worst_and_constant_scores():
     assert auroc(rank_curve(np.zeros(100), np.zeros(7))) == 0.5
 
 
-@pytest.mark.parametrize(
-    "transform", [lambda s: s * 1e-6, lambda s: s + 40, np.exp, lambda s: -1 / (s + 10)], ids="tiny offset exp pole".split()
-)
+@pytest.mark.parametrize("transform", [lambda s: s * 1e-6, lambda s: s + 40, np.exp], ids="tiny offset exp".split())
 def test_only_the_order_of_scores_counts(transform):
     normal, anomalous = sample(seed=11, ties=True)
     weights = np.random.default_rng(12).uniform(size=len(anomalous))
@@ -107,7 +104,7 @@ def test_exact_beyond_the_integers_of_float32():
     normal = np.zeros(n, dtype=np.float32)
     normal[5], normal[-1] = 1, 2
     anomalous = np.float32([1.5, 1, 0, -1])
-    # Normals below, plus half of those tied: of 1.5, 1, 0 and -1.
+    # Pairs won by 1.5, by 1, by 0 and by -1, ties counting half.
     won = (n - 1) + (n - 2 + Fraction(1, 2)) + Fraction(n - 2, 2) + 0
     curve = rank_curve(normal, anomalous)
     assert curve.false_positives.tolist() == [0, 1, 1, 1, 2, 2, n, n, n, n]

@@ -72,6 +72,7 @@ def test_two_processes_equal_one(found, name, rank):
         expected |= {key: together["values"][key] for key in ("AUROC", "PRO")}
     assert together["values"] == expected
     assert together["rows"][0].tolist() == [2**24 + 1 + k for k in range(8)]
-    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(together["rows"], alone["rows"], strict=True))
+    for column, column_alone in zip(together["rows"], alone["rows"], strict=True):
+        assert column.dtype == column_alone.dtype and np.array_equal(column, column_alone)
     assert all(np.array_equal(together["curves"][key], alone["curves"][key]) for key in alone["curves"])
     assert together["own"] == len(SHARES[name][rank])

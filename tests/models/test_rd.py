@@ -1,0 +1,140 @@
+"""What RD means: where it looks, what it trains, what its switches change."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from kdad.errors import UserError
+from kdad.functional import gaussian_blur
+from kdad.models import rd
+from kdad.models.rd import RD
+
+SHARED = {"image_size": 64}
+
+
+@pytest.fixture
+def build(random_resnet18, adam):
+    return partial(RD, backbone=random_resnet18, optimizer=adam, **SHARED)
+
+
+def images(n=4, size=64):
+    return torch.rand(n, 3, size, size)
+
+
+def test_student_equal_to_teacher_gives_a_zero_map(build, monkeypatch):
+    detector = build().eval()
+    features = detector.teacher_features({"image": images()})
+    monkeypatch.setattr(detector, "pairs", lambda batch: (features, [f.clone() for f in features]))
+    detection = detector(images())
+    assert detection.anomaly_map.abs().max() < 1e-6 and detection.image_score.abs().max() < 1e-6
+    assert detector.training_loss({"image": images()})["loss"].abs() < 1e-6
+
+
+def test_a_planted_square_is_where_the_map_peaks(build, monkeypatch):
+    """The student restores everything but a square, rows 40-56 and columns 8-24 of the image."""
+    detector = build().eval()
+    teacher = detector.teacher_features({"image": images()})
+    student = [f.clone() for f in teacher]
+    for f, stride in zip(student, (4, 8, 16), strict=True):
+        f[1, :, 40 // stride : 56 // stride, 8 // stride : 24 // stride] *= -1
+    monkeypatch.setattr(detector, "pairs", lambda batch: (teacher, student))
+    detection = detector(images())
+    row, column = divmod(detection.anomaly_map[1, 0].argmax().item(), 64)
+    assert 40 <= row < 56 and 8 <= column < 24
+    assert detection.image_score.argmax() == 1
+
+
+def test_shapes_and_score(build):
+    detection = build().eval()(images())
+    assert detection.anomaly_map.shape == (4, 1, 64, 64) and detection.image_score.shape == (4,)
+    assert torch.equal(detection.image_score, detection.anomaly_map.amax(dim=(1, 2, 3)))
+    summed = build(image_score="sum").eval()(images())
+    torch.testing.assert_close(summed.image_score, summed.anomaly_map.sum(dim=(1, 2, 3)))
+
+
+def test_only_the_student_is_trained(build):
+    detector = build()
+    trained = {id(p) for group in detector.configure_optimizers().param_groups for p in group["params"]}
+    student = {id(p) for m in (detector.bottleneck, detector.decoder) for p in m.parameters()}
+    assert trained == student
+    detector.training_loss({"image": images()})["loss"].backward()
+    assert all(p.grad is None for p in detector.teacher.parameters())
+    assert all(p.grad is not None for m in (detector.bottleneck, detector.decoder) for p in m.parameters())
+
+
+def test_loss_is_the_equations_on_the_networks_features(build):
+    detector, batch = build().eval(), {"image": images()}
+    pairs = detector.pairs(batch)
+    losses = detector.training_loss(batch)
+    assert losses["loss"].item() == rd.per_position_loss(*pairs).mean(1).sum().item()
+    assert losses["loss"].item() == pytest.approx(sum(losses[f"loss_level_{k}"].item() for k in (1, 2, 3)), rel=1e-6)
+    detector.loss = rd.LOSSES["flattened"]
+    assert detector.training_loss(batch)["loss"].item() == rd.flattened_loss(*pairs).mean(1).sum().item()
+
+
+@pytest.mark.parametrize("levels", [[1], [2], [3], [2, 3]])
+def test_table_7_chooses_maps_of_one_trained_model(build, levels):
+    detector = build(sigma=0.0).eval()
+    detector.score_levels = levels
+    maps = rd.distance_maps(*detector.pairs({"image": (batch := images())}))
+    expected = sum(
+        torch.nn.functional.interpolate(maps[k - 1][:, None], size=64, mode="bilinear", align_corners=True) for k in levels
+    )
+    torch.testing.assert_close(detector(batch).anomaly_map, expected)
+
+
+def test_sigma_smooths(build):
+    detector, batch = build(sigma=0.0).eval(), images()
+    raw = detector(batch).anomaly_map
+    detector.sigma = 4.0
+    torch.testing.assert_close(detector(batch).anomaly_map, gaussian_blur(raw, 4.0))
+
+
+def test_table_5_bottlenecks(build):
+    full, oce, pre = (build(bottleneck=b) for b in ("mff_oce", "oce", "pre"))
+    assert full.bottleneck.fusion is not None and oce.bottleneck.fusion is None and pre.bottleneck is None
+    assert pre.teacher.strides == [4, 8, 16, 32]  # the frozen fourth stage is the teacher's
+    batch = {"image": images()}
+    changed = {"image": batch["image"]}
+    features = oce.teacher_features(batch)
+    features[0] = torch.zeros_like(features[0])
+    # Without fusion the embedding sees the deepest level alone; with it, all.
+    oce.eval(), full.eval()
+    assert torch.equal(oce.bottleneck(features), oce.bottleneck(oce.teacher_features(changed)))
+    whole = full.teacher_features(batch)
+    assert not torch.equal(full.bottleneck([torch.zeros_like(whole[0]), *whole[1:]]), full.bottleneck(whole))
+    assert len(pre.pairs(batch)[0]) == len(pre.pairs(batch)[1]) == 3
+
+
+def test_the_score_of_an_image_does_not_depend_on_its_batch(build):
+    detector, batch = build().eval(), images(6)
+    together = detector(batch)
+    for i in range(6):
+        torch.testing.assert_close(detector(batch[i : i + 1]).anomaly_map[0], together.anomaly_map[i], rtol=1e-4, atol=1e-5)
+
+
+def test_normalisation(build, random_resnet18):
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    batch = images()
+    for value in ("auto", "imagenet"):  # tv_in1k's own statistics are ImageNet's
+        torch.testing.assert_close(build(normalisation=value).normalise(batch), (batch - mean) / std)
+    assert torch.equal(build(normalisation="none").normalise(batch), batch)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"loss": "l2"}, "model.loss=l2: give one of per_position, flattened"),
+        ({"bottleneck": "none"}, "model.bottleneck=none: give one of pre, oce, mff_oce"),
+        ({"image_score": "mean"}, "model.image_score=mean"),
+        ({"score_levels": [0]}, "count the levels from 1 to 3"),
+        ({"score_levels": [4]}, "count the levels from 1 to 3"),
+        ({"normalisation": "zscore"}, "normalisation=zscore"),
+        ({"image_size": 100}, "must be a multiple of 32"),
+    ],
+)
+def test_wrong_values_are_named(build, wrong, message):
+    with pytest.raises(UserError, match=message):
+        build(**wrong)
