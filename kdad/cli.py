@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
-from hydra.utils import get_object
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -47,6 +47,16 @@ def launch(job: Callable[[DictConfig], Any], config_name: str) -> None:
         stop(explain(error, config_name))
     if failures:
         sys.exit(2)
+
+
+def create(node: DictConfig, **arguments: Any) -> Any:
+    """Hydra's `instantiate` with plain Python containers, and with a `UserError` left as it is."""
+    try:
+        return instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
 
 
 def stop(message: str) -> None:

@@ -13,7 +13,6 @@ import pytorch_lightning as pl
 import timm
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from rich.console import Console
@@ -21,9 +20,11 @@ from rich.table import Table
 
 import kdad
 from kdad.atomic import atomic_write
-from kdad.cli import launch, refuse_unknown_keys
+from kdad.cli import create, launch, refuse_unknown_keys
+from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
 from kdad.evaluation import Evaluation
+from kdad.models.base import KDDetector
 
 CONFIG = "run"
 HEADLINE = ("image_auroc", "pixel_auroc", "pro")
@@ -93,12 +94,11 @@ def train_and_test(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     evaluation = Evaluation(cfg.pictures)
     checkpoint = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
     quiet_lightning()
-    trainer: pl.Trainer = instantiate(
+    trainer: pl.Trainer = create(
         cfg.trainer,
         default_root_dir=str(folder),
-        logger=instantiate(cfg.logger, save_dir=str(folder)) if cfg.logger else False,
+        logger=create(cfg.logger, save_dir=str(folder)) if cfg.logger else False,
         callbacks=[evaluation, checkpoint, RichProgressBar(leave=False)],
-        _convert_="all",
     )
     start = time.perf_counter()
     trainer.fit(detector, datamodule=data)
@@ -124,30 +124,33 @@ def train_and_test(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     }
 
 
-def build(cfg: DictConfig) -> tuple[Any, Any]:
+def build(cfg: DictConfig) -> tuple[AnomalyDataModule, KDDetector]:
     """The data module, every file of it read, and the detector. Raises one `UserError` for all that is missing."""
     problems, data, detector = [], None, None
     try:
-        data = instantiate(cfg.dataset, _convert_="all")
+        data = create(cfg.dataset)
         data.check()
     except UserError as error:
         problems.append(str(error))
     try:
-        detector = instantiate(
-            cfg.model,
-            backbone=instantiate(cfg.backbone),
-            optimizer=instantiate(cfg.optimizer, _convert_="all"),
-            levels=cfg.levels,
-            image_size=cfg.image_size,
-            normalisation=cfg.normalisation,
-            _convert_="all",
-        )
+        detector = instantiate_detector(cfg)
     except UserError as error:
         problems.append(str(error))
     if problems:
         raise UserError("\n\n".join(problems))
     data.setup()
     return data, detector
+
+
+def instantiate_detector(cfg: DictConfig) -> KDDetector:
+    return create(
+        cfg.model,
+        backbone=create(cfg.backbone),
+        optimizer=create(cfg.optimizer),
+        levels=cfg.levels,
+        image_size=cfg.image_size,
+        normalisation=cfg.normalisation,
+    )
 
 
 def quiet_lightning() -> None:

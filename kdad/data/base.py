@@ -1,0 +1,207 @@
+"""What all data sets share: refusing bad input early, decoding once, splits and loaders.
+
+A layout is a subclass that lists categories and samples; see `mvtec.py` for a short one.
+"""
+
+import difflib
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kdad.data.images import MaskFacts, read_image, read_mask
+from kdad.data.loading import Split, ordered_loader, train_loader
+from kdad.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Sample(NamedTuple):
+    path: Path
+    label: int  # 0 normal, 1 anomalous: from the folder, never from the mask
+    kind: str  # "good", or the kind of anomaly
+    mask: Path | None = None  # None: a normal image, or a set without masks
+
+
+def split_order(samples: Sequence[Sample], root: Path, split_seed: int) -> list[Sample]:
+    """A shuffle that depends on split_seed and on the paths below root, not on the order given."""
+
+    def key(sample: Sample) -> str:
+        return hashlib.sha256(f"{split_seed}/{sample.path.relative_to(root).as_posix()}".encode()).hexdigest()
+
+    return sorted(samples, key=key)
+
+
+class AnomalyDataModule(pl.LightningDataModule):
+    """Train on normal images, test on both; everything decoded once and kept in memory as uint8.
+
+    After `check()`: train_samples, val_samples, test_samples, has_masks, and in `facts` n_train,
+    n_val, n_test. After `setup()` also n_vanished_masks, n_nonbinary_masks, n_empty_masks.
+
+    Several processes: the loaders share out the images themselves, so the trainer needs
+    `use_distributed_sampler=False`.
+    """
+
+    layout: str  # folders below root, for error messages
+    obtain: str  # where the data set comes from, and its licence
+    default_category: str | None = None
+    binary_masks: bool = True  # masks of other than two values are refused; else cut at 127 and counted
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: str | os.PathLike,
+        category: str | None,
+        image_size: int,
+        batch_size: int,
+        val_fraction: float = 0.0,
+        split_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for key, value in {"image_size": image_size, "batch_size": batch_size}.items():
+            if value < 1:
+                raise UserError(f"{key} is {value}: it must be at least 1")
+        if not 0 <= val_fraction < 1:
+            raise UserError(f"val_fraction is {val_fraction}: it must be at least 0 and below 1")
+        self.name = name
+        self.root = Path(root).expanduser().absolute()
+        self.category = self.default_category if category is None else str(category)
+        self.image_size, self.batch_size = image_size, batch_size
+        self.val_fraction, self.split_seed, self.seed = val_fraction, split_seed, seed
+        self.train_samples: list[Sample] = []
+        self.val_samples: list[Sample] = []
+        self.test_samples: list[Sample] = []
+        self.has_masks = False
+        self.facts: dict[str, int] = {}
+        self._splits: dict[str, Split] = {}
+
+    # What a layout supplies
+
+    def categories(self) -> list[str]:
+        """Sorted. Raises UserError where the root is missing."""
+        raise NotImplementedError
+
+    def find_samples(self) -> tuple[list[Sample], list[Sample]]:
+        """(train, test), each sorted by path."""
+        raise NotImplementedError
+
+    # Checking
+
+    def check_root(self) -> None:
+        """Raises UserError where the data set's folder is missing."""
+        self.prepare_data()
+        if not self.root.is_dir():
+            raise UserError(
+                f"data set {self.name}: no folder {self.root}. dataset.root=<folder> says where it is; KDAD_DATA "
+                f"sets the parent of the default. Expected below it: {self.layout}. {self.obtain}."
+            )
+
+    def check(self) -> None:
+        """List the files and refuse bad input, without decoding any. Raises UserError."""
+        categories = self.categories()
+        listed = ", ".join(categories)
+        if not categories:
+            raise UserError(
+                f"data set {self.name}: {self.root} has no category. Expected: {self.layout}. {self.obtain}."
+            )
+        if self.category is None:
+            raise UserError(f"data set {self.name}: category=<name> is needed, one of {listed} (in {self.root})")
+        if self.category not in categories:
+            near = difflib.get_close_matches(self.category, categories, 1, cutoff=0.5)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise UserError(f"data set {self.name}: no category {self.category} in {self.root}.{hint} It has: {listed}")
+        train, test = self.find_samples()
+        for part, samples in {"training": train, "test": test}.items():
+            if not samples:
+                raise UserError(
+                    f"data set {self.name}, category {self.category}: no {part} images in {self.root}. "
+                    f"Expected: {self.layout}"
+                )
+        self.has_masks = any(sample.mask is not None for sample in test)
+        if self.has_masks:
+            self._check_masks(test)
+        order = split_order(train, self.root, self.split_seed)
+        # At least one image on either side where a validation part is asked for.
+        n_val = min(max(1, round(self.val_fraction * len(train))), len(train) - 1) if self.val_fraction else 0
+        self.train_samples, self.val_samples = sorted(order[n_val:]), sorted(order[:n_val])
+        self.test_samples = test
+        self.facts |= {"n_train": len(order) - n_val, "n_val": n_val, "n_test": len(test)}
+
+    def _check_masks(self, test: list[Sample]) -> None:
+        anomalous = [sample for sample in test if sample.label == 1]
+        missing = [sample for sample in anomalous if sample.mask is None or not sample.mask.is_file()]
+        if missing:
+            raise UserError(
+                f"no mask {missing[0].mask} for the anomalous image {missing[0].path} "
+                f"({len(missing)} of {len(anomalous)} are missing)"
+            )
+
+    # Decoding
+
+    def setup(self, stage: str | None = None) -> None:
+        """Decode everything, test images too: a damaged file is refused before training, not after it."""
+        if self._splits:
+            return
+        self.check()
+        size = self.image_size
+        parts = {"train": self.train_samples, "val": self.val_samples, "test": self.test_samples}
+        splits = {}
+        # Threads, since Pillow releases the interpreter lock while it decodes and resizes.
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for part, samples in parts.items():
+                images = torch.empty(len(samples), size, size, 3, dtype=torch.uint8)
+                for i, image in enumerate(pool.map(lambda sample: read_image(sample.path, size), samples)):
+                    images[i] = image.permute(1, 2, 0)
+                splits[part] = Split(images, torch.tensor([sample.label for sample in samples], dtype=torch.long))
+            if self.has_masks:
+                splits["test"].masks = self._read_masks(pool)
+        self._splits = splits
+
+    def _read_masks(self, pool: ThreadPoolExecutor) -> Tensor:
+        """bool (n_test,1,H,W), all False for normal images; fills the counts in `facts`."""
+        masks = torch.zeros(len(self.test_samples), 1, self.image_size, self.image_size, dtype=torch.bool)
+        with_mask = [(i, sample) for i, sample in enumerate(self.test_samples) if sample.mask is not None]
+
+        def read(entry: tuple[int, Sample]) -> tuple[Tensor, MaskFacts]:
+            return read_mask(entry[1].mask, self.image_size, entry[1].path, self.binary_masks)
+
+        facts = []
+        for (i, _), (mask, fact) in zip(with_mask, pool.map(read, with_mask), strict=True):
+            masks[i, 0] = mask
+            facts.append(fact)
+        meanings = {
+            "vanished": f"have a region so small that nothing is left of it at {self.image_size} px",
+            "nonbinary": "have grey levels; pixels above 127 count as anomalous",
+            "empty": "have no anomalous pixel; their images stay anomalous, without a region",
+        }
+        for key, meaning in meanings.items():
+            count = sum(getattr(fact, key) for fact in facts)
+            self.facts[f"n_{key}_masks"] = count
+            if count:
+                log.warning("data set %s: %d of %d masks %s", self.name, count, len(facts), meaning)
+        return masks
+
+    # Loaders
+
+    def train_dataloader(self) -> DataLoader:
+        return train_loader(self._splits["train"], self.batch_size, self.seed)
+
+    def val_dataloader(self) -> DataLoader | list[Any]:
+        """An empty list, which Lightning takes for "no validation", where there is no such part."""
+        return ordered_loader(self._splits["val"], self.batch_size) if self.val_samples else []
+
+    def test_dataloader(self) -> DataLoader:
+        return ordered_loader(self._splits["test"], self.batch_size)
+
+    def predict_dataloader(self) -> DataLoader:
+        return self.test_dataloader()

@@ -1,0 +1,184 @@
+"""Demo data: texture photographs with drawn defects of known extent, made on the spot, nothing to download.
+
+The photographs are `brick`, `grass` and `gravel` as bundled with scikit-image (512 x 512 grey, CC0,
+by https://cc0textures.com). What makes a result on them mean something:
+
+- training and test crops come from disjoint parts of a photograph, left and right;
+- a defect changes a pixel by at most `CONTRAST` grey levels and brings in only values from the
+  middle of the photograph's own histogram, so that statistics of single pixels do not find it: it
+  is its structure that is foreign to the texture;
+- a mask is exactly the set of changed pixels.
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+from kdad.data.mvtec import MVTec
+from kdad.errors import UserError
+
+CROP = 128
+ZOOM = 2  # the photographs are enlarged: grass blades are as fine as any defect otherwise
+TRAIN_COLUMNS, TEST_COLUMNS = (0, 614), (614, 1024)
+N_TRAIN, N_TEST, N_PER_KIND = 120, 40, 12
+CONTRAST = 96  # grey levels, of 255, by which a defect may change a pixel at most
+COVERAGE = 0.005, 0.05  # share of an image's pixels that a defect may change
+AMPLITUDE = 100  # of a pattern around the median below it, before that bound
+# What the foreign patches show: every n-th pixel of which photograph.
+FOREIGN = {"brick": (1, "grass"), "grass": (4, "brick"), "gravel": (4, "brick")}
+CATEGORIES = tuple(FOREIGN)
+
+
+class Demo(MVTec):
+    """The demo set as a datamodule; written below `root` by whoever needs it first."""
+
+    default_category = "brick"
+    obtain = "kdad makes it from photographs bundled with scikit-image (CC0); there is nothing to download"
+
+    def prepare_data(self) -> None:
+        write_demo(self.root)
+
+
+def write_demo(root: Path) -> None:
+    """Write all categories below `root` unless it has content already.
+
+    The folder appears whole or not at all, also when several processes start at once.
+    """
+    if root.is_dir() and any(root.iterdir()):
+        return
+    build = None
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        build = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
+        build.chmod(0o755)  # mkdtemp makes folders private
+        for category in CATEGORIES:
+            for name, pixels in demo_images(category):
+                path = build / category / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+        os.rename(build, root)
+    except OSError as error:
+        # Another process finished first: its folder holds the same pixels.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise UserError(
+                f"cannot write the demo data to {root}: {error}; dataset.root=<folder> puts it elsewhere"
+            ) from error
+    finally:
+        if build is not None:
+            shutil.rmtree(build, ignore_errors=True)
+
+
+def demo_images(category: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (path below the category's folder, uint8 (128,128)): images, and masks of 0 and 255."""
+    photo = photograph(category)
+    rng = np.random.default_rng([1, CATEGORIES.index(category)])
+    for i in range(N_TRAIN):
+        yield f"train/good/{i:03}.png", crop(photo, TRAIN_COLUMNS, rng)
+    for i in range(N_TEST):
+        yield f"test/good/{i:03}.png", crop(photo, TEST_COLUMNS, rng)
+    for kind in DEFECTS:
+        for i in range(N_PER_KIND):
+            image, mask = plant(kind, crop(photo, TEST_COLUMNS, rng), category, rng)
+            yield f"test/{kind}/{i:03}.png", image
+            yield f"ground_truth/{kind}/{i:03}_mask.png", mask.astype(np.uint8) * 255
+
+
+@cache
+def photograph(category: str, zoom: int = ZOOM) -> np.ndarray:
+    """uint8 (512 zoom, 512 zoom)."""
+    photo = Image.fromarray(getattr(skimage.data, category)())
+    return np.asarray(photo.resize((photo.width * zoom, photo.height * zoom), Image.Resampling.BILINEAR))
+
+
+def crop(photo: np.ndarray, columns: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A random window between two columns, mirrored half of the time: the bricks lean left here, right there."""
+    y = rng.integers(0, photo.shape[0] - CROP + 1)
+    x = rng.integers(columns[0], columns[1] - CROP + 1)
+    window = photo[y : y + CROP, x : x + CROP]
+    return np.ascontiguousarray(window[:, ::-1] if rng.random() < 0.5 else window)
+
+
+def value_range(photo: np.ndarray) -> tuple[float, float]:
+    """The grey levels that hold the middle 96 % of a photograph's pixels."""
+    low, high = np.percentile(photo, (2, 98))
+    return float(low), float(high)
+
+
+def plant(kind: str, image: np.ndarray, category: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one defect into a crop: (uint8 image, bool mask), the mask being exactly the changed pixels."""
+    low, high = value_range(photograph(category))
+    inside, target = DEFECTS[kind](image, category, rng)
+    while not COVERAGE[0] <= inside.mean() <= COVERAGE[1]:
+        inside, target = DEFECTS[kind](image, category, rng)
+    before = image.astype(int)
+    after = np.rint(np.clip(target, low, high)).astype(int)
+    after = np.clip(after, before - CONTRAST, before + CONTRAST)
+    # A pixel that happens to keep its value moves one level inwards, so that masks have no pinholes.
+    after = np.where(after == before, before + np.where(before < (low + high) / 2, 1, -1), after)
+    return np.where(inside, after, before).astype(np.uint8), inside
+
+
+def _axes(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel coordinates u, v (128,128) along two random perpendicular axes, around a random centre."""
+    y, x = np.mgrid[:CROP, :CROP] - rng.uniform(28, CROP - 28, (2, 1, 1))
+    angle = rng.uniform(0, np.pi)
+    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+
+
+def _radius(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Elliptical radius: 0 in the centre, 1 on a wavy outline 20 to 34 px across."""
+    wave = 1 + 0.1 * np.sin(3 * np.arctan2(v, u) + rng.uniform(0, 2 * np.pi))
+    return np.hypot(u / rng.uniform(13, 17), v / rng.uniform(10, 12)) / wave
+
+
+def scratch(image: np.ndarray, category: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Three parallel curved grooves of 2 px, light with a dark edge, 35 to 48 px long."""
+    u, v = _axes(rng)
+    v = v + rng.uniform(-0.006, 0.006) * u**2
+    inside = (np.abs(u) < rng.uniform(17, 24)) & (np.abs(v) < 6)
+    return inside, np.median(image) + np.where(v % 4 < 2, AMPLITUDE, -AMPLITUDE)
+
+
+def stain(image: np.ndarray, category: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A blot that dried in smooth concentric rings, fading into the texture at its outline."""
+    radius = _radius(*_axes(rng), rng)
+    inside = radius < 1
+    rings = np.median(image[inside]) + AMPLITUDE * np.cos(2 * np.pi * radius * 2.2)
+    return inside, image + np.clip(6 * (1 - radius), 0.2, 1) * (rings - image)
+
+
+def fabric(image: np.ndarray, category: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A scrap of woven cloth: a smooth checked pattern with a period of 6 to 8 px."""
+    u, v = _axes(rng)
+    inside = _radius(u, v, rng) < 1
+    period = rng.uniform(6, 8)
+    weave = np.sin(2 * np.pi * u / period) * np.sin(2 * np.pi * v / period)
+    return inside, np.median(image[inside]) + AMPLITUDE * weave
+
+
+def foreign(image: np.ndarray, category: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A piece of another photograph, finer, as bright on average as what it covers."""
+    step, other = FOREIGN[category]
+    fine = photograph(other, zoom=1)[::step, ::step]
+    fine = np.rot90(fine, rng.integers(4))
+    y, x = rng.integers(0, fine.shape[0] - CROP + 1, 2)
+    piece = fine[y : y + CROP, x : x + CROP].astype(float)
+    inside = _radius(*_axes(rng), rng) < 1
+    return inside, image[inside].mean() + (piece - piece[inside].mean()) / piece[inside].std() * 55
+
+
+def hole(image: np.ndarray, category: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A dark pit with a light, chipped rim."""
+    radius = _radius(*_axes(rng), rng)
+    return radius < 1, np.median(image) + np.where(radius > 0.75, AMPLITUDE, -AMPLITUDE)
+
+
+DEFECTS = {"scratch": scratch, "stain": stain, "fabric": fabric, "foreign": foreign, "hole": hole}

@@ -1,0 +1,97 @@
+"""Bad input is refused before anything is decoded or trained, with the path or key in the message."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from kdad.data import MTD, Demo, MVTec
+from kdad.errors import UserError
+
+
+def refusal(data) -> str:
+    with pytest.raises(UserError) as caught:
+        data.check()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("layout", [MVTec, MTD])
+def test_missing_root_says_what_to_do(tmp_path, options, layout):
+    message = refusal(layout(**options(tmp_path / "nowhere", name="some")))
+    for part in (str(tmp_path / "nowhere"), "dataset.root=<folder>", "KDAD_DATA", "https://", layout.layout):
+        assert part in message
+
+
+def test_relative_root_is_named_in_full(tmp_path, options, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(tmp_path / "data/mvtec") in refusal(MVTec(**options("data/mvtec")))
+
+
+def test_unknown_category_lists_all_and_names_the_nearest(mvtec_root, options):
+    shutil.copytree(mvtec_root / "tile", mvtec_root / "screw")
+    message = refusal(MVTec(**options(mvtec_root, category="scew")))
+    assert "Did you mean screw?" in message and "screw, tile" in message and str(mvtec_root) in message
+    assert "Did you mean" not in refusal(MVTec(**options(mvtec_root, category="zzz")))
+
+
+def test_category_is_needed_where_there_is_no_default(mvtec_root, options):
+    message = refusal(MVTec(**options(mvtec_root)))
+    assert "category=" in message and "tile" in message
+
+
+def test_a_folder_without_categories_is_refused(tmp_path, options):
+    for layout in (MVTec, MTD):
+        assert layout.layout in refusal(layout(**options(tmp_path, category="tile")))
+
+
+@pytest.mark.parametrize(("folder", "part"), [("train/good", "training"), ("test", "test")])
+def test_no_images(mvtec_root, options, folder, part):
+    for path in (mvtec_root / "tile" / folder).rglob("*.png"):
+        path.unlink()
+    assert f"no {part} images in {mvtec_root}" in refusal(MVTec(**options(mvtec_root, category="tile")))
+
+
+def test_missing_mask_is_named_with_its_image(mvtec_root, options):
+    mask = mvtec_root / "tile/ground_truth/scratch/001_mask.png"
+    mask.unlink()
+    message = refusal(MVTec(**options(mvtec_root, category="tile")))
+    assert str(mask) in message and str(mvtec_root / "tile/test/scratch/001.png") in message and "1 of 2" in message
+
+
+def test_training_folder_holds_normal_images_only(mvtec_root, options):
+    (mvtec_root / "tile/train/scratch").mkdir()
+    assert "train/scratch" in refusal(MVTec(**options(mvtec_root, category="tile")))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("val_fraction", 1.0), ("val_fraction", -0.1), ("image_size", 0), ("batch_size", 0)]
+)
+def test_numbers_out_of_range(mvtec_root, options, key, value):
+    with pytest.raises(UserError, match=key):
+        MVTec(**options(mvtec_root, **{key: value}))
+
+
+def test_max_train_out_of_range(tmp_path, options):
+    with pytest.raises(UserError, match="max_train"):
+        MTD(max_train=0, **options(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["train/good/003.png", "test/good/001.png", "ground_truth/scratch/000_mask.png"])
+def test_damaged_file_is_refused_by_setup(mvtec_root, options, place):
+    path = mvtec_root / "tile" / place
+    path.write_bytes(path.read_bytes()[:60])
+    data = MVTec(**options(mvtec_root, category="tile"))
+    data.check()  # lists, does not decode
+    with pytest.raises(UserError, match=str(path)):
+        data.setup()
+
+
+def test_grey_mask_is_refused_by_setup(mvtec_root, options, save):
+    path = save(mvtec_root / "tile/ground_truth/scratch/000_mask.png", np.arange(320, dtype=np.uint8).reshape(16, 20))
+    with pytest.raises(UserError, match=str(path)):
+        MVTec(**options(mvtec_root, category="tile")).setup()
+
+
+def test_demo_in_a_folder_that_cannot_be_written(tmp_path, options):
+    (tmp_path / "file").write_text("in the way")
+    assert str(tmp_path / "file/demo") in refusal(Demo(**options(tmp_path / "file/demo")))

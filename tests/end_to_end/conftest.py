@@ -1,0 +1,49 @@
+"""Tiny data sets and an in-process `python -m kdad.run`."""
+
+import hydra
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdad.cli import CONF
+from kdad.run import run
+
+
+@pytest.fixture(scope="session")
+def tiny_mvtec(tmp_path_factory):
+    """A category "tile" in MVTec's layout: noise images, the anomalous ones with a bright square."""
+    root = tmp_path_factory.mktemp("mvtec")
+    generator = np.random.default_rng(0)
+
+    def save(path, array):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+
+    for i in range(8):
+        save(root / "tile/train/good" / f"{i:03d}.png", generator.integers(60, 120, (70, 70, 3), dtype=np.uint8))
+    for i in range(3):
+        save(root / "tile/test/good" / f"{i:03d}.png", generator.integers(60, 120, (70, 70, 3), dtype=np.uint8))
+        image, mask = generator.integers(60, 120, (70, 70, 3), dtype=np.uint8), np.zeros((70, 70), np.uint8)
+        image[20:40, 30:50], mask[20:40, 30:50] = 230, 255
+        save(root / "tile/test/square" / f"{i:03d}.png", image)
+        save(root / "tile/ground_truth/square" / f"{i:03d}_mask.png", mask)
+    return root
+
+
+@pytest.fixture
+def start(tiny_mvtec, tmp_path):
+    """start("key=value", ..., folder=...) -> (results, folder), with random teacher weights."""
+
+    def call(*overrides, folder="run"):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra.compose(
+                "run",
+                [
+                    "model=rd", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18",
+                    "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.max_epochs=1",
+                    "trainer.accelerator=cpu", *overrides,
+                ],
+            )  # fmt: skip
+        return run(cfg, tmp_path / folder), tmp_path / folder
+
+    return call

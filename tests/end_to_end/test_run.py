@@ -1,0 +1,172 @@
+"""What a run leaves, and what it refuses."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from kdad.errors import UserError
+
+
+def test_what_a_run_leaves(start):
+    results, folder = start("pictures=4")
+    written = json.loads((folder / "results.json").read_text())
+    assert written == results
+    assert written["status"] == "ok" and (written["model"], written["dataset"], written["category"]) == ("rd", "mvtec", "tile")
+    assert all(0 <= written[key] <= 1 for key in ("image_auroc", "pixel_auroc", "pro"))
+    expected = {"backbone": "resnet18.tv_in1k", "image_size": 64, "epochs": 1, "seed": 0, "split_seed": 0, "n_train": 8,
+                "n_test": 6, "weights": "random", "levels": ["layer1", "layer2", "layer3"]}  # fmt: skip
+    assert {key: written[key] for key in expected} == expected
+    assert written["fit_seconds"] > 0 and written["test_seconds"] > 0 and len(written["weights_fingerprint"]) == 16
+    assert set(written["versions"]) >= {"kdad", "torch", "timm", "python"}
+
+    with open(folder / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"].split("/")[-2:] for row in rows] == [[k, f"00{i}.png"] for k in ("good", "square") for i in range(3)]
+    assert [row["label"] for row in rows] == ["0"] * 3 + ["1"] * 3
+
+    scores = {kind: [float(r["score"]) for r in rows if r["label"] == kind] for kind in "01"}
+    pairs = [(a > n) + 0.5 * (a == n) for a in scores["1"] for n in scores["0"]]
+    assert sum(pairs) / len(pairs) == pytest.approx(written["image_auroc"], abs=1e-12)
+
+    curves = np.load(folder / "curves.npz")
+    for x, y in (("image_fpr", "image_tpr"), ("pixel_fpr", "pixel_tpr"), ("pro_fpr", "pro")):
+        assert curves[x].shape == curves[y].shape and curves[x][0] == 0 and curves[x][-1] == 1
+    assert np.trapezoid(curves["image_tpr"], curves["image_fpr"]) == pytest.approx(written["image_auroc"], abs=1e-12)
+
+    pictures = sorted((folder / "maps").iterdir())
+    assert len(pictures) == 4 and Image.open(pictures[0]).size == (3 * 64 + 4, 64)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["dataset"]["image_size"] == 64 and config["trainer"]["max_epochs"] == 1
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    log = list(csv.DictReader(open(folder / "log" / "metrics.csv")))
+    assert float(log[0]["loss"]) == pytest.approx(sum(float(log[0][f"loss_level_{k}"]) for k in (1, 2, 3)), rel=1e-5)
+
+
+def test_same_seed_same_numbers(start):
+    (_, first), (_, second) = start("trainer.max_epochs=2", folder="a"), start("trainer.max_epochs=2", folder="b")
+    _, other = start("trainer.max_epochs=2", "seed=1", folder="c")
+    scores = [(folder / "scores.csv").read_bytes() for folder in (first, second, other)]
+    assert scores[0] == scores[1] != scores[2]
+
+
+def test_pictures_show_the_maps_on_one_scale_per_run():
+    """Two maps of the values 0 and 1, 0 and 2: only the second reaches the top of the scale."""
+    from kdad.evaluation import COLOURS, Evaluation
+
+    evaluation = Evaluation()
+    evaluation.lowest, evaluation.highest = 0.0, 2.0
+    image, mask = np.zeros((1, 2, 3), np.float32), np.array([[False, True]])
+    for top in (1.0, 2.0):
+        picture = evaluation._picture(image, np.array([[0.0, top]], np.float32), mask)
+        assert picture.shape == (1, 2 * 3 + 2 * 2, 3)
+        assert picture[0, 5].tolist() == [round(255 * c) for c in COLOURS(top / 2)[:3]]
+        assert picture[0, -2:].tolist() == [[0] * 3, [255] * 3]  # the mask as it is
+
+
+def test_without_masks_there_are_image_metrics_only(start, tiny_mvtec, tmp_path):
+    root = tmp_path / "unmasked"
+    (root / "tile").mkdir(parents=True)
+    for part in ("train", "test"):
+        (root / "tile" / part).symlink_to(tiny_mvtec / "tile" / part)
+    results, _ = start(f"dataset.root={root}")
+    assert 0 <= results["image_auroc"] <= 1
+    for key in ("pixel_auroc", "pro"):
+        assert results[key] is None and results[f"{key}_reason"] == "the data set has no masks"
+
+
+def test_one_class_only(start, tiny_mvtec, tmp_path):
+    root = tmp_path / "normal_only"
+    (root / "tile" / "test").mkdir(parents=True)
+    (root / "tile" / "train").symlink_to(tiny_mvtec / "tile/train")
+    (root / "tile" / "test" / "good").symlink_to(tiny_mvtec / "tile/test/good")
+    results, folder = start(f"dataset.root={root}")
+    assert results["status"] == "ok" and results["image_auroc"] is None
+    assert results["image_auroc_reason"] == "no anomalous image in the test set"
+    assert len((folder / "scores.csv").read_text().splitlines()) == 4
+
+
+def test_divergence_is_an_error(start):
+    with pytest.raises(UserError, match="Training diverged: loss"):
+        start("optimizer.lr=1e30", "trainer.max_epochs=4", folder="diverged")
+
+
+def test_the_results_of_a_failure(start, tmp_path):
+    with pytest.raises(UserError):
+        start("category=tyle")
+    written = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert written["status"] == "failed" and "Did you mean tile?" in written["error"]
+    assert written["image_auroc"] is written["pixel_auroc"] is written["pro"] is None
+
+
+def test_images_are_read_before_training(start, tiny_mvtec, tmp_path):
+    import shutil
+
+    root = tmp_path / "damaged"
+    shutil.copytree(tiny_mvtec, root)
+    victim = root / "tile/test/square/001.png"
+    victim.write_bytes(victim.read_bytes()[:200])
+    with pytest.raises(UserError, match=f"cannot read image {victim}"):
+        start(f"dataset.root={root}")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_missions_command_without_data_and_weights(tmp_path):
+    """It stops within seconds, without a traceback, and says everything at once."""
+    environment = {k: v for k, v in os.environ.items() if k != "KDAD_DATA"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    result = subprocess.run(
+        [sys.executable, "-m", "kdad.run", "model=rd", "dataset=mvtec", "category=screw"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    for part in (
+        str(tmp_path / "data" / "mvtec"), "dataset.root=<folder>", "mvtec.com", "CC BY-NC-SA 4.0",
+        "wide_resnet50_2.tv_in1k", "backbone=efficientnet_lite0", "backbone.weights=<file>",
+    ):  # fmt: skip
+        assert part in result.stderr, part
+
+
+# Frozen, and what a checkpoint holds ---------------------------------------------------------------------------
+
+
+def checkpoint(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_a_checkpoint_holds_the_student_and_recognises_the_teacher(start, monkeypatch):
+    from kdad import run as module
+
+    built = []
+    build = module.build
+    monkeypatch.setattr(module, "build", lambda cfg: built.append(build(cfg)) or built[-1])
+    before = {}
+    monkeypatch.setattr(
+        module, "quiet_lightning", lambda: before.update({k: v.clone() for k, v in built[-1][1].teacher.state_dict().items()})
+    )
+    results, folder = start("trainer.max_epochs=2")
+    detector = built[0][1]
+    # Parameters and batch-norm buffers are bit-identical after training.
+    assert before and all(torch.equal(before[k], v) for k, v in detector.teacher.state_dict().items())
+
+    saved = checkpoint(folder)
+    assert saved["state_dict"].keys() == {k for k in detector.state_dict() if not k.startswith("teacher.")}
+    assert saved["teacher"] == {"backbone": "resnet18.tv_in1k", "fingerprint": results["weights_fingerprint"]}
+
+    trained = {k: v.clone() for k, v in detector.state_dict().items()}
+    for parameter in detector.decoder.parameters():
+        torch.nn.init.zeros_(parameter.data)
+    detector.on_load_checkpoint(saved)
+    detector.load_state_dict(saved["state_dict"])
+    assert all(torch.equal(trained[k], v) for k, v in detector.state_dict().items())
+
+    detector.teacher.fingerprint = "0" * 16
+    with pytest.raises(UserError, match="fingerprint 0000000000000000"):
+        detector.on_load_checkpoint(checkpoint(folder))

@@ -1,0 +1,167 @@
+"""The configuration: every combination composes, in the stated precedence, and unknown keys are refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from kdad.cli import CONF, choices, explain, refuse_unknown_keys
+from kdad.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+MODELS, DATASETS, BACKBONES = choices("model"), choices("dataset"), choices("backbone")
+
+
+def compose(*overrides):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("run", list(overrides))
+
+
+def combine(model, dataset, backbone, *overrides):
+    return compose(f"model={model}", f"dataset={dataset}", f"backbone={backbone}", "category=one", *overrides)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_combination_composes_and_yields_to_the_command_line(model, dataset, backbone):
+    cfg = combine(model, dataset, backbone)
+    refuse_unknown_keys(cfg, "run")
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert (cfg.model.name, cfg.dataset.name) == (model, dataset)
+    assert cfg.backbone.name == OmegaConf.load(CONF / "backbone" / f"{backbone}.yaml").name
+    changed = combine(
+        model, dataset, backbone,
+        "image_size=96", "batch_size=3", "seed=7", "levels=[1,2]", "normalisation=none", "val_fraction=0.5",
+        "trainer.max_epochs=5", "trainer.precision=bf16-mixed", "backbone.weights=a.pth", "backbone.name=resnet34",
+        "dataset.root=there", "dataset.split_seed=3", "optimizer.lr=0.25", "logger=none",
+    )  # fmt: skip
+    assert (changed.image_size, changed.batch_size, changed.seed, list(changed.levels)) == (96, 3, 7, [1, 2])
+    assert (changed.dataset.image_size, changed.dataset.batch_size, changed.dataset.seed) == (96, 3, 7)
+    assert (changed.normalisation, changed.val_fraction, changed.dataset.val_fraction) == ("none", 0.5, 0.5)
+    assert (changed.trainer.max_epochs, changed.trainer.precision) == (5, "bf16-mixed")
+    assert (changed.backbone.weights, changed.backbone.name) == ("a.pth", "resnet34")
+    assert (changed.dataset.root, changed.dataset.split_seed, changed.optimizer.lr) == ("there", 3, 0.25)
+    assert not changed.logger
+
+
+LAYERS = ("dataset", "backbone", "trainer", "logger", "model", "recipe", "experiment")
+
+
+@pytest.mark.parametrize("winner", range(len(LAYERS) + 1))
+def test_precedence(tmp_path, winner):
+    """Each layer from the lowest up to `winner` sets the seed; the highest of them is heard."""
+    files = {
+        "dataset": "dataset/probe.yaml", "backbone": "backbone/probe.yaml", "trainer": "trainer/probe.yaml",
+        "logger": "logger/probe.yaml", "model": "model/probe.yaml", "recipe": "recipe/probe_probe.yaml",
+        "experiment": "experiment/probe/table.yaml",
+    }  # fmt: skip
+    for number, layer in enumerate(LAYERS, 1):
+        path = tmp_path / files[layer]
+        path.parent.mkdir(parents=True)
+        body = {"model": {"name": "probe"}} if layer == "model" else {}
+        body |= {layer: {"name": "probe"}} if layer in ("dataset", "backbone") else {}
+        body |= {"seed": number} if number <= winner else {}
+        path.write_text("# @package _global_\n" + yaml.safe_dump(body))
+    overrides = [f"{layer}=probe" for layer in ("dataset", "backbone", "trainer", "logger", "model")]
+    overrides += ["+experiment=probe/table", *(["seed=99"] if winner == len(LAYERS) else [])]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("run", [*overrides, f"hydra.searchpath=[file://{tmp_path}]"])
+    assert cfg.seed == (99 if winner == len(LAYERS) else winner)
+
+
+def test_a_model_chooses_its_backbone_and_the_command_line_overrules_it(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "probe.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /backbone: vgg16\nmodel:\n  name: probe\n"
+    )
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        path = f"hydra.searchpath=[file://{tmp_path}]"
+        assert hydra.compose("run", ["model=probe", path]).backbone.name == "vgg16.tv_in1k"
+        assert hydra.compose("run", ["model=probe", "backbone=resnet18", path]).backbone.name == "resnet18.tv_in1k"
+
+
+def test_the_demo_recipe_is_for_the_demo_only():
+    assert compose("model=rd", "dataset=demo").image_size == 128
+    assert compose("model=rd", "dataset=mvtec").image_size == 256
+
+
+def test_debug_shrinks_and_yields():
+    cfg = compose("model=rd", "dataset=mvtec", "+debug=cpu")
+    assert (cfg.image_size, cfg.trainer.max_epochs, cfg.backbone.name) == (64, 1, "tf_efficientnet_lite0.in1k")
+    assert compose("+debug=cpu", "backbone=resnet50", "image_size=96").backbone.name == "resnet50.tv_in1k"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.max_epoch=3", "trainer.max_epoch: no such key. Nearest: trainer.max_epochs"),
+        ("image_sise=3", "image_sise: no such key. Nearest: image_size"),
+        ("model.sigme=3", "model.sigme: no such key. Nearest: model.sigma"),
+        ("model=rb", "model=rb: no such choice. Nearest: rd"),
+        ("backbone=resnet81", "backbone=resnet81: no such choice. Nearest: resnet18"),
+        ("modle=rd", "modle: no such key. Nearest: model"),
+        ("+debug=cup", "debug=cup: no such choice. Nearest: cpu"),
+        ("~trainer.max_epoch", "trainer.max_epoch: no such key. Nearest: trainer.max_epochs"),
+    ],
+)
+def test_unknown_keys_of_the_command_line(override, message):
+    with pytest.raises(Exception) as caught:
+        compose(override)
+    assert explain(caught.value, "run").startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+image_sise=3", "image_sise: no such key. Nearest: image_size"),
+        ("+trainer.max_epoch=3", "trainer.max_epoch: pytorch_lightning.Trainer takes no such argument. Nearest: max_epochs"),
+        ("+model.sigme=3", "model.sigme: kdad.models.rd.RD takes no such argument. Nearest: sigma"),
+        ("+optimizer.beta=3", "optimizer.beta: torch.optim.Adam takes no such argument. Nearest: betas"),
+        ("+dataset.rot=3", "dataset.rot: kdad.data.Demo takes no such argument. Nearest: root"),
+        ("+backbone.weight=3", "backbone.weight: kdad.teacher.Teacher takes no such argument. Nearest: weights"),
+        ("model._target_=kdad.models.rd.RR", "_target_: kdad.models.rd.RR cannot be imported"),
+    ],
+)
+def test_unknown_keys_that_were_added(override, message):
+    with pytest.raises(UserError, match=message.replace(".", "\\.")):
+        refuse_unknown_keys(compose("model=rd", "dataset=demo", override), "run")
+
+
+# The three ways to start it ----------------------------------------------------------------------------------
+
+
+def kdad(command, cwd):
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "KDAD_DATA")}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+SHOW = ["model=rd", "dataset=mvtec", "category=screw", "--cfg", "job"]
+
+
+@pytest.mark.parametrize("command", [[sys.executable, "-m", "kdad.run"], [str(Path(sys.executable).parent / "kdad")]])
+def test_from_any_folder(tmp_path, command):
+    result = kdad([*command, *SHOW], tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert yaml.safe_load(result.stdout)["category"] == "screw"
+
+
+@pytest.mark.slow
+def test_from_a_wheel(tmp_path):
+    """Built, unpacked outside the checkout, and started there, with the checkout's own dependencies."""
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)],
+        check=True,
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import kdad.run, kdad.cli; print(kdad.cli.CONF, file=sys.stderr); kdad.run.main()"
+    result = kdad([sys.executable, "-c", code, *SHOW], tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert str(tmp_path / "site" / "kdad" / "conf") in result.stderr
+    assert yaml.safe_load(result.stdout)["model"]["name"] == "rd"
