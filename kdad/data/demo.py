@@ -27,7 +27,7 @@ from kdad.errors import UserError
 
 CROP = 128
 ZOOM = 2  # the photographs are enlarged: grass blades are as fine as any defect otherwise
-TRAIN_COLUMNS, TEST_COLUMNS = (0, 614), (614, 1024)
+TRAIN_COLUMNS, TEST_COLUMNS = (0, 614), (618, 1024)  # the gap: enlarging mixes neighbouring columns
 N_TRAIN, N_TEST, N_PER_KIND = 120, 40, 12
 CONTRAST = 96  # grey levels, of 255, by which a defect may change a pixel at most
 COVERAGE = 0.005, 0.05  # share of an image's pixels that a defect may change
