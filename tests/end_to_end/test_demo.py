@@ -1,0 +1,24 @@
+"""The demo data tells a trained detector from one that has learnt nothing."""
+
+import hydra
+import pytest
+
+from kdad.cli import CONF
+from kdad.run import run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("category", ["brick", "grass", "gravel"])
+def test_rd_learns_the_demo_and_an_untrained_student_does_not(category, tmp_path, lite0):
+    """lite0: skips without the weights. The pixel-statistics baseline is tested beside the data."""
+
+    def image_auroc(name, *overrides):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra.compose(
+                "run",
+                ["model=rd", "dataset=demo", f"category={category}", "backbone=efficientnet_lite0", "pictures=0", *overrides],
+            )
+        return run(cfg, tmp_path / name)["image_auroc"]
+
+    assert image_auroc("untrained", "trainer.max_epochs=0") < 0.8
+    assert image_auroc("trained") >= 0.95
