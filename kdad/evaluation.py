@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from PIL import Image
 
 from kdad.atomic import atomic_write
+from kdad.errors import UserError
 from kdad.metrics import DetectionMetrics
 from kdad.models.base import Batch, Detection
 
@@ -37,6 +38,10 @@ class Evaluation(pl.Callback):
         self, trainer: pl.Trainer, detector: pl.LightningModule, outputs: Detection, batch: Batch, *args: Any
     ) -> None:
         maps, masks = outputs.anomaly_map.detach().cpu(), batch.get("mask")
+        finite = outputs.image_score.isfinite().cpu() & maps.isfinite().all(dim=(1, 2, 3))
+        if not finite.all():
+            path = self.samples[batch["index"][~finite.to(batch["index"].device)][0].item()].path
+            raise UserError(f"The score of {path} is NaN or infinite: the detector has diverged. Lower optimizer.lr.")
         self.state.update(
             batch["index"].cpu(), outputs.image_score.detach().cpu(), batch["label"].cpu(), maps,
             None if masks is None else masks.cpu(),
@@ -51,8 +56,17 @@ class Evaluation(pl.Callback):
                 }
 
     def metrics(self) -> dict[str, float | str | None]:
-        """The set of metrics; a null one comes with `<metric>_reason`."""
-        return self.state.compute()
+        """The set of metrics; a null one comes with `<metric>_reason`.
+
+        Raises `UserError` where all scores or all maps are one number, which would pass for an AUROC of 0.5.
+        """
+        metrics = self.state.compute()
+        scores = self.state.image_rows().score
+        if len(scores) > 1 and scores.min() == scores.max():
+            raise UserError(f"Collapsed: the score of every test image is {scores.min()}")
+        if self.lowest == self.highest:
+            raise UserError(f"Collapsed: every anomaly map is {self.lowest} everywhere")
+        return metrics
 
     def write(self, folder: Path) -> None:
         """Write scores.csv, curves.npz and maps/ into a run's folder."""

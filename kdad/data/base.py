@@ -4,13 +4,11 @@ A layout is a subclass that lists categories and samples; see `mvtec.py` for a s
 """
 
 import difflib
-import hashlib
 import logging
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -19,32 +17,18 @@ from torch.utils.data import DataLoader
 
 from kdad.data.images import MaskFacts, read_image, read_mask
 from kdad.data.loading import Split, ordered_loader, train_loader
+from kdad.data.samples import Sample, copies, split_order, training_parts
 from kdad.errors import UserError
 
 log = logging.getLogger(__name__)
-
-
-class Sample(NamedTuple):
-    path: Path
-    label: int  # 0 normal, 1 anomalous: from the folder, never from the mask
-    kind: str  # "good", or the kind of anomaly
-    mask: Path | None = None  # None: a normal image, or a set without masks
-
-
-def split_order(samples: Sequence[Sample], root: Path, split_seed: int) -> list[Sample]:
-    """A shuffle that depends on split_seed and on the paths below root, not on the order given."""
-
-    def key(sample: Sample) -> str:
-        return hashlib.sha256(f"{split_seed}/{sample.path.relative_to(root).as_posix()}".encode()).hexdigest()
-
-    return sorted(samples, key=key)
 
 
 class AnomalyDataModule(pl.LightningDataModule):
     """Train on normal images, test on both; everything decoded once and kept in memory as uint8.
 
     After `check()`: train_samples, val_samples, test_samples, has_masks, and in `facts` n_train,
-    n_val, n_test. After `setup()` also n_vanished_masks, n_nonbinary_masks, n_empty_masks.
+    n_val, n_test, n_duplicates (test images that are copies of training images). After `setup()`
+    also n_vanished_masks, n_nonbinary_masks, n_empty_masks.
 
     Several processes: the loaders share out the images themselves, so the trainer needs
     `use_distributed_sampler=False`.
@@ -64,6 +48,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         image_size: int,
         batch_size: int,
         val_fraction: float = 0.0,
+        train_fraction: float = 1.0,
         split_seed: int = 0,
         seed: int = 0,
     ) -> None:
@@ -73,11 +58,14 @@ class AnomalyDataModule(pl.LightningDataModule):
                 raise UserError(f"{key} is {value}: it must be at least 1")
         if not 0 <= val_fraction < 1:
             raise UserError(f"val_fraction is {val_fraction}: it must be at least 0 and below 1")
+        if not 0 < train_fraction <= 1:
+            raise UserError(f"train_fraction is {train_fraction}: it must be above 0 and at most 1")
         self.name = name
         self.root = Path(root).expanduser().absolute()
         self.category = self.default_category if category is None else str(category)
         self.image_size, self.batch_size = image_size, batch_size
-        self.val_fraction, self.split_seed, self.seed = val_fraction, split_seed, seed
+        self.val_fraction, self.train_fraction = val_fraction, train_fraction
+        self.split_seed, self.seed = split_seed, seed
         self.train_samples: list[Sample] = []
         self.val_samples: list[Sample] = []
         self.test_samples: list[Sample] = []
@@ -130,12 +118,35 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.has_masks = any(sample.mask is not None for sample in test)
         if self.has_masks:
             self._check_masks(test)
+        if self.val_fraction and len(train) == 1:
+            raise UserError(
+                f"data set {self.name}, category {self.category}: {train[0].path} is the only training image and "
+                f"val_fraction is {self.val_fraction}: nothing would be left to train on. val_fraction=0 trains on it"
+            )
         order = split_order(train, self.root, self.split_seed)
-        # At least one image on either side where a validation part is asked for.
-        n_val = min(max(1, round(self.val_fraction * len(train))), len(train) - 1) if self.val_fraction else 0
-        self.train_samples, self.val_samples = sorted(order[n_val:]), sorted(order[:n_val])
-        self.test_samples = test
-        self.facts |= {"n_train": len(order) - n_val, "n_val": n_val, "n_test": len(test)}
+        kept, held_out = training_parts(order, self.val_fraction, self.train_fraction)
+        pairs = copies(kept + held_out, test)
+        self.train_samples, self.val_samples, self.test_samples = sorted(kept), sorted(held_out), test
+        self.facts |= {
+            "n_train": len(kept), "n_val": len(held_out), "n_test": len(test), "n_duplicates": len(pairs),
+        }  # fmt: skip
+        self._warn(pairs)
+
+    def _warn(self, pairs: list[tuple[Path, Path]]) -> None:
+        """Of what may be meant, but often is not. pairs: test images and the training images they are copies of."""
+        if pairs:
+            log.warning(
+                "data set %s: %d of %d test images are exact copies of training images; the first is %s, a copy of %s",
+                self.name, len(pairs), len(self.test_samples), *pairs[0],
+            )  # fmt: skip
+        n_train = len(self.train_samples)
+        if n_train == 1:
+            log.warning("data set %s: one training image only, %s", self.name, self.train_samples[0].path)
+        elif self.batch_size > n_train:
+            log.warning(
+                "data set %s: batch_size is %d but there are %d training images: each epoch is one batch of %d",
+                self.name, self.batch_size, n_train, n_train,
+            )  # fmt: skip
 
     def _check_masks(self, test: list[Sample]) -> None:
         anomalous = [sample for sample in test if sample.label == 1]
@@ -152,7 +163,8 @@ class AnomalyDataModule(pl.LightningDataModule):
         """Decode everything, test images too: a damaged file is refused before training, not after it."""
         if self._splits:
             return
-        self.check()
+        if not self.test_samples:
+            self.check()
         size = self.image_size
         parts = {"train": self.train_samples, "val": self.val_samples, "test": self.test_samples}
         splits = {}

@@ -4,6 +4,7 @@ Geometry: the image is resized to a square, bilinear with antialiasing, no crop;
 the same way and kept where it exceeds 0.5.
 """
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,22 @@ def image_files(folder: Path) -> list[Path]:
         return []
     files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
     return sorted(path for path in files if path.is_file())
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    """Subfolders by name, hidden ones left out; none where `folder` does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def image_folders(folder: Path) -> list[Path]:
+    """The visible folders below `folder`, at any depth, with images directly in them."""
+    found = []
+    for place, subfolders, _ in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if name[0] != ".")
+        found += [Path(place, name) for name in subfolders if image_files(Path(place, name))]
+    return found
 
 
 def read_image(path: Path, size: int) -> Tensor:

@@ -5,8 +5,9 @@ Huang, Qiu, Guo, Wang and Yuan, "Surface defect saliency of magnetic tile", The 
 
 from typing import Any
 
-from kdad.data.base import AnomalyDataModule, Sample, split_order
+from kdad.data.base import AnomalyDataModule
 from kdad.data.images import image_files
+from kdad.data.samples import Sample, split_order
 from kdad.errors import UserError
 
 TRAIN_SHARE = 0.8  # of the normal images

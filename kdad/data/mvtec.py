@@ -3,10 +3,9 @@
 Bergmann et al., "MVTec AD - A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection", CVPR 2019.
 """
 
-from pathlib import Path
-
-from kdad.data.base import AnomalyDataModule, Sample
-from kdad.data.images import image_files
+from kdad.data.base import AnomalyDataModule
+from kdad.data.images import image_files, visible_folders
+from kdad.data.samples import Sample
 from kdad.errors import UserError
 
 
@@ -38,10 +37,3 @@ class MVTec(AnomalyDataModule):
                     mask = truth / kind.name / f"{path.stem}_mask.png" if truth.is_dir() else None
                     test.append(Sample(path, 1, kind.name, mask))
         return train, test
-
-
-def visible_folders(folder: Path) -> list[Path]:
-    """Subfolders by name, hidden ones left out; none where `folder` does not exist."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -1,6 +1,6 @@
 """The contract of a detector, and everything that the papers share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -62,6 +62,7 @@ class KDDetector(pl.LightningModule):
         if normalisation not in known:
             raise UserError(f"normalisation={normalisation}: give one of {', '.join(known)}")
         self.normalise = Normalise(known[normalisation])
+        self.provenance: dict[str, Any] = {}  # plain values kept in every checkpoint: how to build this again
 
     # The contract -----------------------------------------------------------------------------------------
 
@@ -73,6 +74,12 @@ class KDDetector(pl.LightningModule):
         """Images (B, 3, H, W) in [0, 1] -> `Detection`."""
         raise UserError(f"{type(self).__name__} defines no forward")
 
+    def before_fit(self, batches: Iterable[Batch]) -> None:
+        """Statistics of the training images before the first step, kept in buffers; not called when resuming."""
+
+    def after_fit(self, batches: Iterable[Batch]) -> None:
+        """Statistics of the training images with the weights that will be tested, kept in buffers."""
+
     # What is shared ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -80,17 +87,42 @@ class KDDetector(pl.LightningModule):
         """The teacher's levels for a batch, shallow to deep, list of (B, C, h, w), without gradient."""
         return self.teacher(self.normalise(batch["image"]))
 
+    def batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+        """A loader's batches on this module's device."""
+        for batch in loader:
+            yield {key: value.to(self.device) for key, value in batch.items()}
+
+    def on_fit_start(self) -> None:
+        if self.trainer.ckpt_path is None:  # otherwise the checkpoint has brought its statistics
+            self.before_fit(self.batches(self.trainer.datamodule.train_dataloader()))
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        losses = self.training_loss(batch)
-        bad = [key for key, value in losses.items() if not torch.isfinite(value)]
+        return self._logged(self.training_loss(batch), len(batch["image"]), prefix="")["loss"]
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self._logged(self.training_loss(batch), len(batch["image"]), prefix="val_")
+
+    def _logged(self, losses: dict[str, Tensor], batch_size: int, prefix: str) -> dict[str, Tensor]:
+        """Log the means over an epoch; `UserError` at the first value that is not finite."""
+        bad = {key: value.item() for key, value in losses.items() if not torch.isfinite(value)}
         if bad:
             raise UserError(
-                f"Training diverged: {', '.join(f'{k} = {losses[k].item()}' for k in bad)} at step "
+                f"Training diverged: {', '.join(f'{prefix}{k} = {v}' for k, v in bad.items())} at step "
                 f"{self.global_step} of epoch {self.current_epoch}. Lower optimizer.lr, or use trainer.precision=32-true."
             )
         for key, value in losses.items():
-            self.log(key, value, on_step=False, on_epoch=True, prog_bar=key == "loss", batch_size=len(batch["image"]))
-        return losses["loss"]
+            self.log(
+                prefix + key, value, on_step=False, on_epoch=True, prog_bar=key == "loss", batch_size=batch_size,
+                sync_dist=True,
+            )  # fmt: skip
+        return losses
+
+    def positions(self, score_levels: list[int] | None, count: int) -> list[int]:
+        """The levels, counted from 1 as the papers do, whose maps enter the score: those given, or all of `count`."""
+        every = list(range(1, count + 1))
+        if score_levels is not None and (not score_levels or not set(score_levels) <= set(every)):
+            raise UserError(f"model.score_levels={score_levels}: count the levels from 1 to {count}, or null for all")
+        return score_levels or every
 
     def test_step(self, batch: Batch, batch_index: int) -> Detection:
         return self(batch["image"])
@@ -106,6 +138,7 @@ class KDDetector(pl.LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("teacher.")}
         checkpoint["teacher"] = {"backbone": self.teacher.tag, "fingerprint": self.teacher.fingerprint}
+        checkpoint["kdad"] = self.provenance
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         stored, own = checkpoint["teacher"], self.teacher

@@ -93,10 +93,7 @@ class RD(KDDetector):
             self.bottleneck = OneClassEmbedding(channels, strides, width, style, fusion=bottleneck == "mff_oce")
         check_pyramid([*strides, stride], self.image_size)
         self.decoder = MirroredDecoder(width, stride, channels, strides, style)
-        every = range(1, len(channels) + 1)
-        self.score_levels = score_levels or list(every)
-        if not set(self.score_levels) <= set(every):
-            raise UserError(f"model.score_levels={score_levels}: count the levels from 1 to {len(channels)}")
+        self.score_levels = self.positions(score_levels, len(channels))
 
     def pairs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """Teacher features and the student's restoration of them, level by level."""

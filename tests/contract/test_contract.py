@@ -6,7 +6,7 @@ import torch
 
 from kdad.cli import CONF, choices
 from kdad.models.base import Detection, KDDetector
-from kdad.run import instantiate_detector
+from kdad.jobs import instantiate_detector
 
 MODELS = choices("model")
 

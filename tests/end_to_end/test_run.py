@@ -144,15 +144,17 @@ def checkpoint(folder):
 def test_a_checkpoint_holds_the_student_and_recognises_the_teacher(start, monkeypatch):
     from kdad import run as module
 
-    built = []
+    built, before = [], {}
     build = module.build
-    monkeypatch.setattr(module, "build", lambda cfg: built.append(build(cfg)) or built[-1])
-    before = {}
-    monkeypatch.setattr(
-        module, "quiet_lightning", lambda: before.update({k: v.clone() for k, v in built[-1][1].teacher.state_dict().items()})
-    )
+
+    def watched(cfg):
+        built.extend(build(cfg))
+        before.update({k: v.clone() for k, v in built[1].teacher.state_dict().items()})
+        return built
+
+    monkeypatch.setattr(module, "build", watched)
     results, folder = start("trainer.max_epochs=2")
-    detector = built[0][1]
+    detector = built[1]
     # Parameters and batch-norm buffers are bit-identical after training.
     assert before and all(torch.equal(before[k], v) for k, v in detector.teacher.state_dict().items())
 

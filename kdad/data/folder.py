@@ -1,0 +1,187 @@
+"""One's own pictures: folders of normal and of anomalous images, named by the user."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdad.data.base import AnomalyDataModule
+from kdad.data.images import SUFFIXES, image_files, image_folders, visible_folders
+from kdad.data.samples import Sample, split_order
+from kdad.errors import UserError
+
+Folders = str | os.PathLike | Sequence[str | os.PathLike] | None
+
+
+class Folder(AnomalyDataModule):
+    """`normal` to train, `normal_test` and `anomalous` to test: each one folder or several, below root or absolute.
+
+    Images lie directly in these folders. Without `normal_test`, `test_fraction` of the normal images is
+    held out, the first in the order of the split. The kind of an anomalous image is its folder's name;
+    its mask is `<stem>_mask` or `<stem>`, with any image suffix, in `<masks>/<kind>` or, where there is
+    no such folder, in `masks`. Grey masks are cut at 127. Without `masks`: image metrics only.
+    """
+
+    layout = "the folders that dataset.normal, .normal_test, .anomalous and .masks name, with images directly in them"
+    obtain = "The pictures are your own: dataset.normal=<folder below root> names the normal ones, and so on"
+    default_category = "all"
+    binary_masks = False
+
+    def __init__(
+        self,
+        *,
+        normal: Folders = "normal",
+        normal_test: Folders = None,
+        anomalous: Folders = "anomalous",
+        masks: str | os.PathLike | None = None,
+        test_fraction: float = 0.2,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        if not 0 <= test_fraction < 1:
+            raise UserError(f"dataset.test_fraction is {test_fraction}: it must be at least 0 and below 1")
+        self.test_fraction = test_fraction
+        named = {"normal": normal, "normal_test": normal_test, "anomalous": anomalous}
+        self.folders = {key: self._paths(value) for key, value in named.items()}  # key: [absolute path, ...]
+        if not self.folders["normal"]:
+            raise UserError("dataset.normal names no folder: it says where the normal training images are")
+        self.masks = None if masks is None else self._paths(masks)[0]
+
+    def _paths(self, value: Folders) -> list[Path]:
+        names = [] if value is None else value if isinstance(value, list | tuple) else [value]
+        return [self.root / Path(str(name)).expanduser() for name in names]
+
+    def categories(self) -> list[str]:
+        named = [folder for folders in self.folders.values() for folder in folders]
+        if any(folder.is_relative_to(self.root) for folder in named):
+            self.check_root()
+        return ["all"]
+
+    def find_samples(self) -> tuple[list[Sample], list[Sample]]:
+        """Raises UserError where a folder is missing, empty, named twice or holds more than its key says."""
+        self._check_folders()
+        train, test = self._normal()
+        kinds = [(folder.name, image_files(folder)) for folder in self.folders["anomalous"]]
+        images = [(path, kind) for kind, paths in kinds for path in paths]
+        masks = self._find_masks(images)
+        test += [Sample(path, 1, kind, masks.get(path)) for path, kind in images]
+        return sorted(train), sorted(test)
+
+    def _normal(self) -> tuple[list[Sample], list[Sample]]:
+        """(train, test)."""
+        train, test = (
+            [Sample(path, 0, "good") for folder in self.folders[key] for path in image_files(folder)]
+            for key in ("normal", "normal_test")
+        )
+        if self.folders["normal_test"] or not self.test_fraction:
+            return train, test
+        if len(train) == 1:
+            raise UserError(
+                f"{train[0].path} is the only normal image and dataset.test_fraction is {self.test_fraction}: nothing "
+                "would be left to train on. dataset.normal_test=<folder> names other images; "
+                "dataset.test_fraction=0 tests on no normal image"
+            )
+        order = split_order(train, self.root, self.split_seed)
+        n_test = min(max(1, round(self.test_fraction * len(order))), len(order) - 1)
+        return order[n_test:], order[:n_test]
+
+    # Checking
+
+    def _check_folders(self) -> None:
+        seen: dict[Path, str] = {}
+        for key, folders in self.folders.items():
+            for folder in folders:
+                _check_exists(key, folder)
+                place = folder.resolve()
+                if place in seen:
+                    raise UserError(f"{folder} is named twice: in dataset.{seen[place]} and in dataset.{key}")
+                seen[place] = key
+        for folder in self.folders["normal"]:
+            self._check_only_normal(folder)
+        for key, folders in self.folders.items():
+            for folder in folders:
+                if not image_files(folder):
+                    below = image_folders(folder)
+                    hint = f" Folders below it have some: {_listed(below)}; name these" if below else ""
+                    raise UserError(f"dataset.{key}: no images in {folder} ({_suffixes()}).{hint}")
+        for folder in self.folders["anomalous"]:
+            if folder.name == "good":
+                raise UserError(f"dataset.anomalous: {folder} is called good, as the kind of normal images is: rename it")
+
+    def _check_only_normal(self, folder: Path) -> None:
+        others = image_folders(folder)
+        if folder.parent.name == "train":  # beside train/good nothing else is expected, as in MVTec AD's layout
+            named = self.folders["normal"] + self.folders["normal_test"]
+            others += [other for other in visible_folders(folder.parent) if other not in named and image_files(other)]
+        if others:
+            raise UserError(
+                f"dataset.normal: {folder} should hold normal training images, right in it and nothing else, "
+                f"but there is {_listed(others)}. Move other kinds out of the training folder, or name the folder "
+                "of normal images alone: dataset.normal=<folder>"
+            )
+
+    # Masks
+
+    def _find_masks(self, images: list[tuple[Path, str]]) -> dict[Path, Path]:
+        """Of (path, kind): {path: mask}; empty without `masks`. Raises UserError unless each has one of its own."""
+        if self.masks is None:
+            return {}
+        _check_exists("masks", self.masks)
+        image_places = {folder.resolve(): folder for folders in self.folders.values() for folder in folders}
+        found: dict[Path, Path] = {}
+        owners: dict[Path, Path] = {}
+        missing = []
+        listings: dict[Path, dict[str, list[Path]]] = {}
+        for path, kind in images:
+            place = self.masks / kind if (self.masks / kind).is_dir() else self.masks
+            if place.resolve() in image_places:
+                raise UserError(f"dataset.masks: {place} holds images to train or test on: masks need a folder apart")
+            if place not in listings:
+                listings[place] = _by_stem(place)
+            tried = [f"{path.stem}_mask", path.stem]
+            masks = [mask for stem in tried for mask in listings[place].get(stem, [])]
+            if not masks:
+                missing.append((path, [place / f"{stem}.*" for stem in tried]))
+                continue
+            if len(masks) > 1:
+                raise UserError(f"{masks[0]} and {masks[1]} could both be the mask of {path}: keep one")
+            if masks[0] in owners:
+                raise UserError(
+                    f"{masks[0]} would be the mask of both {owners[masks[0]]} and {path}: "
+                    f"put masks into {self.masks}/<kind>, or rename one of the images"
+                )
+            found[path], owners[masks[0]] = masks[0], path
+        if missing:
+            path, tried = missing[0]
+            raise UserError(
+                f"no mask for the anomalous image {path} ({len(missing)} of {len(images)} are missing). "
+                f"Looked for {tried[0]} and {tried[1]} ({_suffixes()}). dataset.masks=null goes without masks"
+            )
+        return found
+
+
+def _check_exists(key: str, folder: Path) -> None:
+    if folder.is_dir():
+        return
+    beside = [other.name for other in visible_folders(folder.parent)]
+    near = difflib.get_close_matches(folder.name, beside, 1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    listed = f" {folder.parent} has: {', '.join(beside)}" if beside else ""
+    raise UserError(f"dataset.{key}: no folder {folder}.{hint}{listed}")
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    stems: dict[str, list[Path]] = {}
+    for path in image_files(folder):
+        stems.setdefault(path.stem, []).append(path)
+    return stems
+
+
+def _listed(folders: list[Path], most: int = 5) -> str:
+    more = f" and {len(folders) - most} more" if len(folders) > most else ""
+    return ", ".join(map(str, folders[:most])) + more
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(SUFFIXES))

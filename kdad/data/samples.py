@@ -1,0 +1,81 @@
+"""Which images are trained on, held out and tested: lists of files, before any is decoded."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kdad.errors import UserError
+
+
+class Sample(NamedTuple):
+    path: Path
+    label: int  # 0 normal, 1 anomalous: from the folder, never from the mask
+    kind: str  # "good", or the kind of anomaly
+    mask: Path | None = None  # None: a normal image, or a set without masks
+
+
+def split_order(samples: Sequence[Sample], root: Path, split_seed: int) -> list[Sample]:
+    """A shuffle that depends on split_seed and on the paths below root, not on the order given.
+
+    An image outside root counts with its whole path.
+    """
+
+    def key(sample: Sample) -> str:
+        name = sample.path.relative_to(root) if sample.path.is_relative_to(root) else sample.path
+        return hashlib.sha256(f"{split_seed}/{name.as_posix()}".encode()).hexdigest()
+
+    return sorted(samples, key=key)
+
+
+def training_parts(
+    order: Sequence[Sample], val_fraction: float, train_fraction: float
+) -> tuple[list[Sample], list[Sample]]:
+    """(train, validation), both from the training images in the split's order, at least two where val_fraction > 0.
+
+    STPM, Sec. 5.4, trains with "only 5% and 10% anomaly-free images" as if "only a few training images
+    are available": an image left out is not validated on either. So `train_fraction` keeps this part of
+    both, which leaves their proportion as it is, and smaller subsets are nested in larger ones. Each part
+    keeps at least one image.
+    """
+    n_val = min(max(1, round(val_fraction * len(order))), len(order) - 1) if val_fraction else 0
+    train, val = order[n_val:], order[:n_val]
+    return tuple(list(part[: max(1, round(train_fraction * len(part)))]) for part in (train, val))
+
+
+def copies(train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
+    """(test image, training image of exactly the same bytes), for each test image that has one.
+
+    Raises UserError where a file cannot be read.
+    """
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for sample in train:
+        by_size[_size(sample.path)].append(sample.path)
+    originals: dict[int, dict[bytes, Path]] = {}
+    pairs = []
+    for sample in test:
+        size = _size(sample.path)
+        if size not in by_size:  # most files differ in size already and are not read
+            continue
+        if size not in originals:
+            originals[size] = {_digest(path): path for path in by_size[size]}
+        original = originals[size].get(_digest(sample.path))
+        if original:
+            pairs.append((sample.path, original))
+    return pairs
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error}") from error
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error}") from error

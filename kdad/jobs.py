@@ -1,0 +1,171 @@
+"""What `run` and `evaluate` share: building from a configuration, and leaving results whatever happens."""
+
+import json
+import logging
+import platform
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import timm
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import RichProgressBar
+from rich.console import Console
+from rich.table import Table
+
+import kdad
+from kdad.atomic import atomic_write
+from kdad.cli import config_hash, create, refuse_unknown_keys
+from kdad.data.base import AnomalyDataModule
+from kdad.errors import UserError
+from kdad.evaluation import Evaluation
+from kdad.loggers import record
+from kdad.models.base import KDDetector
+
+CONFIG = "run"
+HEADLINE = ("image_auroc", "pixel_auroc", "pro")
+
+
+@contextmanager
+def recorded(cfg: DictConfig, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yields what results.json will hold, and writes it: `status: ok`, or `failed` with `error` when raising."""
+    results = {"status": "failed", **describe(cfg), **dict.fromkeys(HEADLINE)}
+    try:
+        refuse_unknown_keys(cfg, CONFIG)
+        results["config_hash"] = config_hash(cfg)
+        if first_process():
+            with atomic_write(folder / "config.yaml") as file:
+                file.write(OmegaConf.to_yaml(cfg, resolve=True))
+        yield results
+        results["status"] = "ok"
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        results["error"] = "interrupted" if interrupted else str(error) or type(error).__name__
+        if not interrupted and not isinstance(error, UserError):
+            results["traceback"] = traceback.format_exc()
+        raise
+    finally:
+        if first_process():
+            with atomic_write(folder / "results.json") as file:
+                json.dump(results, file, indent=2)
+
+
+def describe(cfg: DictConfig) -> dict[str, Any]:
+    """What results.json says of a job before it starts."""
+    return {
+        "model": cfg.model.get("name"),
+        "dataset": cfg.dataset.get("name"),
+        "category": cfg.category,
+        "backbone": cfg.backbone.get("name"),
+        "image_size": cfg.image_size,
+        "seed": cfg.seed,
+        "split_seed": cfg.dataset.get("split_seed"),
+        "versions": {
+            "kdad": kdad.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "pytorch_lightning": pl.__version__,
+        },
+    }
+
+
+def build(cfg: DictConfig) -> tuple[AnomalyDataModule, KDDetector]:
+    """The data module, every file of it read, and the detector. Raises one `UserError` for all that is missing."""
+    problems, data, detector = [], None, None
+    try:
+        data = create(cfg.dataset)
+        data.check()
+    except UserError as error:
+        problems.append(str(error))
+    try:
+        detector = instantiate_detector(cfg)
+    except UserError as error:
+        problems.append(str(error))
+    if problems:
+        raise UserError("\n\n".join(problems))
+    data.setup()
+    return data, detector
+
+
+def instantiate_detector(cfg: DictConfig) -> KDDetector:
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    detector = create(
+        cfg.model,
+        backbone=create(cfg.backbone),
+        optimizer=create(cfg.optimizer),
+        levels=cfg.levels,
+        image_size=cfg.image_size,
+        normalisation=cfg.normalisation,
+    )
+    # On a CPU this layout alone is 1.3 to 4 times as fast.
+    return detector.to(memory_format=torch.channels_last)
+
+
+def make_trainer(cfg: DictConfig, folder: Path, data: AnomalyDataModule, logger: Any, *callbacks: Any) -> pl.Trainer:
+    """A Lightning trainer that writes below `folder`, with kdad's callbacks and no remarks that do not apply."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # The teacher is in eval mode, images are in memory, and a resumed log goes to a folder of its own.
+    for remark in ("does not have many workers", r"module\(s\) in eval mode", "LeafSpec", "num_workers"):
+        warnings.filterwarnings("ignore", message=f".*{remark}")
+    return create(
+        cfg.trainer,
+        default_root_dir=str(folder),
+        logger=logger,
+        callbacks=[*callbacks, RichProgressBar(leave=False)],
+        enable_checkpointing=any(isinstance(c, pl.callbacks.ModelCheckpoint) for c in callbacks),
+        limit_val_batches=1.0 if data.val_samples else 0,
+    )
+
+
+def test(
+    trainer: pl.Trainer, detector: KDDetector, data: AnomalyDataModule, evaluation: Evaluation, folder: Path
+) -> dict[str, Any]:
+    """Test once, write scores, curves and pictures, and return what results.json says of it."""
+    start = time.perf_counter()
+    trainer.test(detector, datamodule=data, verbose=False)
+    metrics = evaluation.metrics()  # every process takes part in gathering
+    seconds = time.perf_counter() - start
+    if first_process():
+        evaluation.write(folder)
+        record(trainer.logger, metrics, folder / "maps")
+    return {
+        **metrics,
+        "category": data.category,
+        "backbone": detector.teacher.tag,
+        "weights": detector.teacher.source,
+        "weights_fingerprint": detector.teacher.fingerprint,
+        "levels": detector.teacher.paths,
+        **data.facts,
+        "test_seconds": round(seconds, 3),
+    }
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes."""
+    return pl.utilities.rank_zero_only.rank == 0
+
+
+def show(results: dict[str, Any], folder: Path) -> None:
+    """The final table in the terminal."""
+    if not first_process():
+        return
+    table = Table(title=f"{results['model']} on {results['dataset']} / {results['category']}")
+    seconds = [key for key in ("fit_seconds", "test_seconds") if key in results]
+    for key in (*HEADLINE, *seconds):
+        table.add_column(key, justify="right")
+    cells = ["n/a" if results[key] is None else f"{results[key]:.4f}" for key in HEADLINE]
+    table.add_row(*cells, *(f"{results[key]:.1f}" for key in seconds))
+    console = Console()
+    console.print(table)
+    for key in HEADLINE:
+        if results[key] is None:
+            console.print(f"{key}: {results[f'{key}_reason']}")
+    console.print(f"Results, scores, maps and checkpoints: {folder}", soft_wrap=True)
