@@ -60,6 +60,8 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
     # Lets composition errors reach us instead of being printed by Hydra.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
+        # Hydra's parser takes all overrides in one block, so that its commonest flag goes before them.
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: a not in ("-m", "--multirun"))
         sys.argv[1:] = with_stored_overrides(sys.argv[1:], stored_in)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(reporting)()
     except UserError as error:
@@ -87,7 +89,8 @@ def with_stored_overrides(arguments: list[str], stored_in: str) -> list[str]:
     for key in ("hydra.run.dir", "hydra.sweep.dir"):
         if key not in given:
             added.append(f"{key}={folder}")
-    return [*added, *arguments]
+    first = next(i for i, a in enumerate(arguments) if a.startswith("ckpt_path="))
+    return [*arguments[:first], *added, *arguments[first:]]
 
 
 def task_overrides() -> list[str]:

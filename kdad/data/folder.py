@@ -1,6 +1,5 @@
 """One's own pictures: folders of normal and of anomalous images, named by the user."""
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,11 +45,14 @@ class Folder(AnomalyDataModule):
         self.folders = {key: self._paths(value) for key, value in named.items()}  # key: [absolute path, ...]
         if not self.folders["normal"]:
             raise UserError("dataset.normal names no folder: it says where the normal training images are")
-        self.masks = None if masks is None else self._paths(masks)[0]
+        self.masks = None if masks is None else self._path(masks)
+
+    def _path(self, name: str | os.PathLike) -> Path:
+        return self.root / Path(str(name)).expanduser()  # str: on the command line, a folder called 1 is a number
 
     def _paths(self, value: Folders) -> list[Path]:
         names = [] if value is None else value if isinstance(value, list | tuple) else [value]
-        return [self.root / Path(str(name)).expanduser() for name in names]
+        return [self._path(name) for name in names]
 
     def categories(self) -> list[str]:
         named = [folder for folders in self.folders.values() for folder in folders]
@@ -107,7 +109,7 @@ class Folder(AnomalyDataModule):
                     raise UserError(f"dataset.{key}: no images in {folder} ({_suffixes()}).{hint}")
         for folder in self.folders["anomalous"]:
             if folder.name == "good":
-                raise UserError(f"dataset.anomalous: {folder} is called good, as the kind of normal images is: rename it")
+                raise UserError(f"dataset.anomalous: {folder} is called good, as normal images are: rename it")
 
     def _check_only_normal(self, folder: Path) -> None:
         others = image_folders(folder)
@@ -128,57 +130,56 @@ class Folder(AnomalyDataModule):
         if self.masks is None:
             return {}
         _check_exists("masks", self.masks)
-        image_places = {folder.resolve(): folder for folders in self.folders.values() for folder in folders}
+        listings = {folder.name: self._mask_files(folder.name) for folder in self.folders["anomalous"]}
         found: dict[Path, Path] = {}
         owners: dict[Path, Path] = {}
-        missing = []
-        listings: dict[Path, dict[str, list[Path]]] = {}
         for path, kind in images:
-            place = self.masks / kind if (self.masks / kind).is_dir() else self.masks
-            if place.resolve() in image_places:
-                raise UserError(f"dataset.masks: {place} holds images to train or test on: masks need a folder apart")
-            if place not in listings:
-                listings[place] = _by_stem(place)
-            tried = [f"{path.stem}_mask", path.stem]
-            masks = [mask for stem in tried for mask in listings[place].get(stem, [])]
+            files = listings[kind]
+            masks = files.get(f"{path.stem}_mask", []) + files.get(path.stem, [])
             if not masks:
-                missing.append((path, [place / f"{stem}.*" for stem in tried]))
                 continue
-            if len(masks) > 1:
-                raise UserError(f"{masks[0]} and {masks[1]} could both be the mask of {path}: keep one")
-            if masks[0] in owners:
+            mask, *others = masks
+            if others:
+                raise UserError(f"{mask} and {others[0]} could both be the mask of {path}: keep one")
+            if mask in owners:
                 raise UserError(
-                    f"{masks[0]} would be the mask of both {owners[masks[0]]} and {path}: "
+                    f"{mask} would be the mask of both {owners[mask]} and {path}: "
                     f"put masks into {self.masks}/<kind>, or rename one of the images"
                 )
-            found[path], owners[masks[0]] = masks[0], path
+            found[path], owners[mask] = mask, path
+        missing = [(path, kind) for path, kind in images if path not in found]
         if missing:
-            path, tried = missing[0]
+            path, kind = missing[0]
+            place = self._mask_folder(kind)
             raise UserError(
-                f"no mask for the anomalous image {path} ({len(missing)} of {len(images)} are missing). "
-                f"Looked for {tried[0]} and {tried[1]} ({_suffixes()}). dataset.masks=null goes without masks"
+                f"no mask for the anomalous image {path} ({len(missing)} of {len(images)} are missing). Looked for "
+                f"{place / path.stem}_mask.* and {place / path.stem}.* ({_suffixes()}). "
+                "dataset.masks=null goes without masks"
             )
         return found
 
+    def _mask_folder(self, kind: str) -> Path:
+        return self.masks / kind if (self.masks / kind).is_dir() else self.masks
+
+    def _mask_files(self, kind: str) -> dict[str, list[Path]]:
+        """{stem: paths} of the files that are looked through for masks of this kind."""
+        place = self._mask_folder(kind)
+        if any(place.samefile(folder) for folders in self.folders.values() for folder in folders):
+            raise UserError(f"dataset.masks: {place} holds images to train or test on: masks need a folder apart")
+        files: dict[str, list[Path]] = {}
+        for path in image_files(place):
+            files.setdefault(path.stem, []).append(path)
+        return files
+
 
 def _check_exists(key: str, folder: Path) -> None:
-    if folder.is_dir():
-        return
-    beside = [other.name for other in visible_folders(folder.parent)]
-    near = difflib.get_close_matches(folder.name, beside, 1, cutoff=0.5)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    listed = f" {folder.parent} has: {', '.join(beside)}" if beside else ""
-    raise UserError(f"dataset.{key}: no folder {folder}.{hint}{listed}")
+    if not folder.is_dir():
+        beside = [other.name for other in visible_folders(folder.parent)]
+        has = f"{folder.parent} has: {_listed(beside, 20)}" if beside else f"{folder.parent} has no folders"
+        raise UserError(f"dataset.{key}: no folder {folder}. {has}")
 
 
-def _by_stem(folder: Path) -> dict[str, list[Path]]:
-    stems: dict[str, list[Path]] = {}
-    for path in image_files(folder):
-        stems.setdefault(path.stem, []).append(path)
-    return stems
-
-
-def _listed(folders: list[Path], most: int = 5) -> str:
+def _listed(folders: Sequence[str | Path], most: int = 5) -> str:
     more = f" and {len(folders) - most} more" if len(folders) > most else ""
     return ", ".join(map(str, folders[:most])) + more
 

@@ -32,16 +32,19 @@ def split_order(samples: Sequence[Sample], root: Path, split_seed: int) -> list[
 def training_parts(
     order: Sequence[Sample], val_fraction: float, train_fraction: float
 ) -> tuple[list[Sample], list[Sample]]:
-    """(train, validation), both from the training images in the split's order, at least two where val_fraction > 0.
+    """(train, validation). `order` is all training images as `split_order` has them: two or more to have validation.
 
-    STPM, Sec. 5.4, trains with "only 5% and 10% anomaly-free images" as if "only a few training images
-    are available": an image left out is not validated on either. So `train_fraction` keeps this part of
-    both, which leaves their proportion as it is, and smaller subsets are nested in larger ones. Each part
-    keeps at least one image.
+    STPM, Sec. 5.4, trains on "only 5% and 10% anomaly-free images", for when "only a few training images are
+    available": what is left out is not validated on either. So `train_fraction` keeps the first so many
+    of both parts, which leaves their proportion as it was and nests smaller subsets in larger ones. A
+    part keeps at least one image.
     """
     n_val = min(max(1, round(val_fraction * len(order))), len(order) - 1) if val_fraction else 0
-    train, val = order[n_val:], order[:n_val]
-    return tuple(list(part[: max(1, round(train_fraction * len(part)))]) for part in (train, val))
+
+    def kept(part: Sequence[Sample]) -> list[Sample]:
+        return list(part[: max(1, round(train_fraction * len(part)))])
+
+    return kept(order[n_val:]), kept(order[:n_val])
 
 
 def copies(train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:

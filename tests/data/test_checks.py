@@ -64,8 +64,12 @@ def test_training_folder_holds_normal_images_only(mvtec_root, options):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("val_fraction", 1.0), ("val_fraction", -0.1), ("image_size", 0), ("batch_size", 0)]
-)
+    ("key", "value"),
+    [
+        ("val_fraction", 1.0), ("val_fraction", -0.1), ("train_fraction", 0), ("train_fraction", 1.1),
+        ("image_size", 0), ("batch_size", 0),
+    ],
+)  # fmt: skip
 def test_numbers_out_of_range(mvtec_root, options, key, value):
     with pytest.raises(UserError, match=key):
         MVTec(**options(mvtec_root, **{key: value}))
@@ -90,6 +94,55 @@ def test_grey_mask_is_refused_by_setup(mvtec_root, options, save):
     path = save(mvtec_root / "tile/ground_truth/scratch/000_mask.png", np.arange(320, dtype=np.uint8).reshape(16, 20))
     with pytest.raises(UserError, match=str(path)):
         MVTec(**options(mvtec_root, category="tile")).setup()
+
+
+def keep_training_images(mvtec_root, n):
+    for path in sorted((mvtec_root / "tile/train/good").iterdir())[n:]:
+        path.unlink()
+
+
+def test_one_training_image_leaves_none_for_validation(mvtec_root, options, caplog):
+    keep_training_images(mvtec_root, 1)
+    message = refusal(MVTec(**options(mvtec_root, category="tile", val_fraction=0.2)))
+    path = str(mvtec_root / "tile/train/good/000.png")
+    assert path in message and "val_fraction is 0.2" in message
+    data = MVTec(**options(mvtec_root, category="tile"))
+    data.setup()
+    assert [len(batch["index"]) for batch in data.train_dataloader()] == [1]
+    assert [record.message for record in caplog.records] == [f"data set tiny: one training image only, {path}"]
+
+
+def test_batch_larger_than_the_data_is_one_smaller_batch(mvtec_root, options, caplog):
+    keep_training_images(mvtec_root, 3)
+    data = MVTec(**options(mvtec_root, category="tile", batch_size=32))
+    data.check()
+    data.setup()
+    assert [len(batch["index"]) for batch in data.train_dataloader()] == [3]
+    assert [len(batch["index"]) for batch in data.test_dataloader()] == [5]
+    assert len(caplog.records) == 1 and "batch_size is 32 but there are 3 training images" in caplog.text
+
+
+@pytest.mark.parametrize("val_fraction", [0.0, 0.5])
+def test_copies_between_training_and_test_are_reported(mvtec_root, options, caplog, val_fraction):
+    tile = mvtec_root / "tile"
+    for original, copy in {"000": "good/000", "007": "scratch/001", "009": "good/002"}.items():
+        shutil.copy(tile / f"train/good/{original}.png", tile / f"test/{copy}.png")
+    data = MVTec(**options(mvtec_root, category="tile", val_fraction=val_fraction))
+    data.check()
+    assert data.facts["n_duplicates"] == 3
+    (record,) = caplog.records
+    assert "3 of 5 test images" in record.message
+    assert f"{tile / 'test/good/000.png'}, a copy of {tile / 'train/good/000.png'}" in record.message
+
+
+def test_files_of_the_same_size_are_no_copies_unless_their_bytes_agree(mvtec_root, options, save, caplog):
+    tile = mvtec_root / "tile"
+    for i, place in enumerate(("train/good/a.bmp", "test/good/b.bmp")):
+        save(tile / place, np.full((8, 8), i, np.uint8))
+    assert (tile / "train/good/a.bmp").stat().st_size == (tile / "test/good/b.bmp").stat().st_size
+    data = MVTec(**options(mvtec_root, category="tile"))
+    data.check()
+    assert data.facts["n_duplicates"] == 0 and not caplog.records
 
 
 def test_demo_in_a_folder_that_cannot_be_written(tmp_path, options):

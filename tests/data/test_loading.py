@@ -1,5 +1,6 @@
 import logging
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -7,9 +8,9 @@ import pytorch_lightning as pl
 import torch
 
 from kdad.data import MVTec, Sample
-from kdad.data.base import split_order
 from kdad.data.images import read_image
 from kdad.data.loading import InOrder, Split, TrainOrder, ordered_loader, train_loader
+from kdad.data.samples import split_order
 
 
 @pytest.fixture
@@ -47,6 +48,18 @@ def test_validation_part_depends_on_split_seed_only(tiny):
     assert len(everything) == 10 and sorted(base.train_samples + base.val_samples) == everything
     assert (base.facts["n_train"], base.facts["n_val"], base.facts["n_test"]) == (7, 3, 5)
     assert len(tiny(val_fraction=0.01).val_samples) == 1 and len(tiny(val_fraction=0.99).train_samples) == 1
+
+
+def test_train_fraction_keeps_that_part_of_training_and_validation_nested(tiny):
+    parts = [tiny(val_fraction=0.4, train_fraction=fraction) for fraction in (0.01, 0.5, 1.0)]
+    assert [(data.facts["n_train"], data.facts["n_val"]) for data in parts] == [(1, 1), (3, 2), (6, 4)]
+    for smaller, larger in pairwise(parts):
+        assert set(smaller.train_samples) < set(larger.train_samples)
+        assert set(smaller.val_samples) < set(larger.val_samples)
+        assert smaller.test_samples == larger.test_samples
+    assert tiny(val_fraction=0.4, train_fraction=0.5, seed=7).train_samples == parts[1].train_samples
+    assert tiny(val_fraction=0.4, train_fraction=0.5, split_seed=1).train_samples != parts[1].train_samples
+    assert (len(tiny(train_fraction=0.05).train_samples), tiny(train_fraction=0.3).facts["n_val"]) == (1, 0)
 
 
 # Order

@@ -28,7 +28,7 @@ def mtd(kdad_data, options):
 def test_mtd_split(mtd):
     data = mtd()
     data.check()
-    assert data.facts == {"n_train": 762, "n_val": 0, "n_test": 190 + 392}
+    assert data.facts == {"n_train": 762, "n_val": 0, "n_test": 190 + 392, "n_duplicates": 0}
     assert data.categories() == ["all"] and data.category == "all"
     kinds = {"good": 190, "blowhole": 115, "break": 85, "crack": 57, "fray": 32, "uneven": 103}
     assert Counter(sample.kind for sample in data.test_samples) == kinds

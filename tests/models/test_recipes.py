@@ -24,6 +24,22 @@ RECIPES = {
         "model.score_levels": None,
         "levels": "auto",
         "val_fraction": 0.0,
+        "monitor": None,
+    },
+    "stpm": {  # Wang et al. 2021, Sec. 4.2; momentum and weight decay from the released code
+        "backbone.name": "resnet18.tv_in1k",
+        "optimizer._target_": "torch.optim.SGD",
+        "optimizer.lr": 0.4,
+        "optimizer.momentum": 0.9,
+        "optimizer.weight_decay": 0.0001,
+        "trainer.max_epochs": 100,
+        "batch_size": 32,
+        "image_size": 256,
+        "model.map_size": None,
+        "model.score_levels": None,
+        "levels": "auto",
+        "val_fraction": 0.2,
+        "monitor": "val_loss",
     },
 }
 
@@ -40,10 +56,17 @@ def test_recipe_value(model, key):
     assert (OmegaConf.to_container(value) if OmegaConf.is_config(value) else value) == RECIPES[model][key]
 
 
-def test_the_values_arrive_in_the_optimiser():
+OPTIMISERS = {
+    "rd": (torch.optim.Adam, {"lr": 0.005, "betas": (0.5, 0.999), "weight_decay": 0, "amsgrad": False}),
+    "stpm": (torch.optim.SGD, {"lr": 0.4, "momentum": 0.9, "weight_decay": 0.0001, "dampening": 0, "nesterov": False}),
+}
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_the_values_arrive_in_the_optimiser(model):
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("run", ["model=rd"])
+        cfg = hydra.compose("run", [f"model={model}"])
     optimizer = create(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
-    assert type(optimizer) is torch.optim.Adam
-    assert (optimizer.defaults["lr"], tuple(optimizer.defaults["betas"])) == (0.005, (0.5, 0.999))
-    assert (optimizer.defaults["weight_decay"], optimizer.defaults["amsgrad"]) == (0, False)
+    kind, values = OPTIMISERS[model]
+    assert type(optimizer) is kind
+    assert {key: optimizer.defaults[key] for key in values} == values

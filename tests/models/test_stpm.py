@@ -1,0 +1,75 @@
+"""What STPM means: an identical student, trained alone, whose product map points at the place."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from kdad.errors import UserError
+from kdad.models import stpm
+from kdad.models.stpm import STPM
+
+
+@pytest.fixture
+def build(random_resnet18, adam):
+    return partial(STPM, backbone=random_resnet18, optimizer=adam, image_size=64)
+
+
+def images(n=4):
+    return torch.rand(n, 3, 64, 64)
+
+
+def test_the_student_is_identical_but_for_its_weights(build):
+    detector = build()
+    shapes = [{k: v.shape for k, v in network.state_dict().items()} for network in (detector.teacher, detector.student)]
+    assert shapes[0] == shapes[1]
+    assert not torch.equal(detector.teacher.body.conv1.weight, detector.student.body.conv1.weight)
+    trained = {id(p) for group in detector.configure_optimizers().param_groups for p in group["params"]}
+    assert trained == {id(p) for p in detector.student.parameters()}
+
+
+def test_a_student_with_the_teachers_weights_gives_a_zero_map(build):
+    detector = build().eval()
+    detector.student.load_state_dict(detector.teacher.state_dict())
+    detection = detector(images())
+    assert detection.anomaly_map.abs().max() < 1e-6 and detection.image_score.abs().max() < 1e-6
+
+
+def test_a_planted_square_is_where_the_map_peaks(build, monkeypatch):
+    detector = build().eval()
+    teacher = detector.teacher_features({"image": images()})
+    student = [f.clone() + 0.01 * torch.randn_like(f) for f in teacher]
+    for f, stride in zip(student, (4, 8, 16), strict=True):
+        f[1, :, 32 // stride : 48 // stride, 0 : 16 // stride] *= -1
+    monkeypatch.setattr(detector, "pairs", lambda batch: (teacher, student))
+    detection = detector(images())
+    row, column = divmod(detection.anomaly_map[1, 0].argmax().item(), 64)
+    assert 32 <= row < 48 and 0 <= column < 16
+    assert detection.image_score.argmax() == 1
+    assert torch.equal(detection.image_score, detection.anomaly_map.amax(dim=(1, 2, 3)))
+
+
+def test_loss_is_the_equations_on_the_networks_features(build):
+    detector, batch = build().eval(), {"image": images()}
+    losses = detector.training_loss(batch)
+    assert losses["loss"].item() == pytest.approx(stpm.total_loss(*detector.pairs(batch)).mean().item(), rel=1e-6)
+
+
+def test_levels_of_table_3(random_resnet18, adam):
+    """Block k of the paper is layer{k-1}, timm's level k-1."""
+    for blocks, paths in {(2,): ["layer1"], (2, 3): ["layer1", "layer2"], (2, 3, 4, 5): [f"layer{i}" for i in range(1, 5)]}.items():
+        detector = STPM(backbone=random_resnet18, optimizer=adam, image_size=64, levels=[b - 1 for b in blocks])
+        assert detector.teacher.paths == detector.student.paths == paths
+        assert detector.eval()(images()).anomaly_map.shape == (4, 1, 64, 64)
+
+
+def test_a_subset_of_levels_in_the_score(build):
+    detector, batch = build(score_levels=[1, 3]).eval(), images()
+    maps = stpm.distance_maps(*detector.pairs({"image": batch}))
+    torch.testing.assert_close(detector(batch).anomaly_map[:, 0], stpm.anomaly_map([maps[0], maps[2]], 64))
+
+
+@pytest.mark.parametrize(("wrong", "message"), [({"map_size": 0}, "model.map_size=0"), ({"score_levels": []}, "count the levels")])
+def test_wrong_values_are_named(build, wrong, message):
+    with pytest.raises(UserError, match=message):
+        build(**wrong)
