@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
+from torch import distributed
 
 from kdad.atomic import atomic_write
 from kdad.errors import UserError
@@ -18,7 +19,7 @@ COLOURS = matplotlib.colormaps["inferno"]
 
 
 class Evaluation(pl.Callback):
-    """Collects a test's detections; `metrics()` and `write()` give them back.
+    """Collects a test's detections; `metrics` and `write()` give them back; a null metric comes with `<metric>_reason`.
 
     At most `pictures` maps are kept for pictures, spread evenly over the test images; the metrics see all.
     """
@@ -55,17 +56,23 @@ class Evaluation(pl.Callback):
                     "mask": None if masks is None else masks[row, 0].cpu().numpy(),
                 }
 
-    def metrics(self) -> dict[str, float | str | None]:
-        """The set of metrics; a null one comes with `<metric>_reason`.
+    def on_test_end(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
+        """Gather what other processes have seen."""
+        self.metrics = self._metrics()
+        if distributed.is_available() and distributed.is_initialized():
+            parts: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(parts, (self.lowest, self.highest, self.kept))
+            self.lowest, self.highest = min(p[0] for p in parts), max(p[1] for p in parts)
+            self.kept = {index: kept for part in parts for index, kept in part[2].items()}
+        if self.lowest == self.highest:
+            raise UserError(f"Collapsed: every anomaly map is {self.lowest} everywhere")
 
-        Raises `UserError` where all scores or all maps are one number, which would pass for an AUROC of 0.5.
-        """
+    def _metrics(self) -> dict[str, float | str | None]:
+        """Raises `UserError` where all scores are one number, which would pass for an AUROC of 0.5."""
         metrics = self.state.compute()
         scores = self.state.image_rows().score
         if len(scores) > 1 and scores.min() == scores.max():
             raise UserError(f"Collapsed: the score of every test image is {scores.min()}")
-        if self.lowest == self.highest:
-            raise UserError(f"Collapsed: every anomaly map is {self.lowest} everywhere")
         return metrics
 
     def write(self, folder: Path) -> None:

@@ -131,13 +131,12 @@ def test(
     """Test once, write scores, curves and pictures, and return what results.json says of it."""
     start = time.perf_counter()
     trainer.test(detector, datamodule=data, verbose=False)
-    metrics = evaluation.metrics()  # every process takes part in gathering
     seconds = time.perf_counter() - start
     if first_process():
         evaluation.write(folder)
-        record(trainer.logger, metrics, folder / "maps")
+        record(trainer.logger, evaluation.metrics, folder / "maps")
     return {
-        **metrics,
+        **evaluation.metrics,
         "category": data.category,
         "backbone": detector.teacher.tag,
         "weights": detector.teacher.source,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def opened(logger: Logger | bool, config: dict[str, Any]) -> Iterator[Logger | b
         status = "success"
     finally:
         logger.finalize(status)
-        if isinstance(logger, WandbLogger):
+        if hasattr(logger.experiment, "finish"):  # W&B's run would otherwise go on into the next job
             logger.experiment.finish(exit_code=int(status == "failed"))
 
 
@@ -40,8 +40,8 @@ def record(logger: Logger | None, metrics: dict[str, Any], pictures: Path) -> No
         return
     logger.log_metrics({key: value for key, value in metrics.items() if isinstance(value, float)})
     files = sorted(pictures.glob("*.png"))
-    if isinstance(logger, WandbLogger) and files:
+    if hasattr(logger, "log_image") and files:
         logger.log_image("maps", [str(f) for f in files], caption=[f.stem for f in files])
-    if isinstance(logger, TensorBoardLogger):
+    elif isinstance(logger, TensorBoardLogger):
         for file in files:
             logger.experiment.add_image(f"maps/{file.stem}", np.asarray(Image.open(file)), dataformats="HWC")

@@ -97,12 +97,12 @@ class KDDetector(pl.LightningModule):
             self.before_fit(self.batches(self.trainer.datamodule.train_dataloader()))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        return self._logged(self.training_loss(batch), len(batch["image"]), prefix="")["loss"]
+        return self.logged(self.training_loss(batch), len(batch["image"]))["loss"]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._logged(self.training_loss(batch), len(batch["image"]), prefix="val_")
+        self.logged(self.training_loss(batch), len(batch["image"]), prefix="val_")
 
-    def _logged(self, losses: dict[str, Tensor], batch_size: int, prefix: str) -> dict[str, Tensor]:
+    def logged(self, losses: dict[str, Tensor], batch_size: int, prefix: str = "") -> dict[str, Tensor]:
         """Log the means over an epoch; `UserError` at the first value that is not finite."""
         bad = {key: value.item() for key, value in losses.items() if not torch.isfinite(value)}
         if bad:

@@ -1,5 +1,7 @@
 """Tiny data sets and an in-process `python -m kdad.run`."""
 
+from pathlib import Path
+
 import hydra
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from PIL import Image
 
 from kdad.cli import CONF
 from kdad.run import run
+
+PLUGINS = Path(__file__).parents[1] / "plugins" / "conf"
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +45,7 @@ def start(tiny_mvtec, tmp_path):
                 [
                     "model=rd", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18",
                     "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.max_epochs=1",
-                    "trainer.accelerator=cpu", *overrides,
+                    "trainer.accelerator=cpu", f"hydra.searchpath=[file://{PLUGINS}]", *overrides,
                 ],
             )  # fmt: skip
         return run(cfg, tmp_path / folder), tmp_path / folder

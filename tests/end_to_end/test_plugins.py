@@ -1,0 +1,59 @@
+"""Detectors from outside the package run through the same core, untouched."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdad.training import load_checkpoint
+from tests.end_to_end.test_trust import equal, weights
+
+ROOT = Path(__file__).parents[2]
+TOYS = ["plain", "skips", "statistics"]
+
+
+@pytest.mark.parametrize("toy", TOYS)
+def test_it_trains_tests_and_resumes(start, toy):
+    results, whole = start(f"model={toy}", "trainer.max_epochs=3", "checkpoint_seconds=0", folder="whole")
+    assert results["status"] == "ok" and results["model"] == toy and 0 <= results["pro"] <= 1
+    _, parts = start(f"model={toy}", "trainer.max_epochs=1", "checkpoint_seconds=0", folder="parts")
+    last = parts / "checkpoints" / "last.ckpt"
+    start(f"model={toy}", "trainer.max_epochs=3", "checkpoint_seconds=0", f"ckpt_path={last}", folder="parts")
+    assert (whole / "scores.csv").read_bytes() == (parts / "scores.csv").read_bytes()
+    assert equal(weights(whole), weights(parts))
+
+
+def test_both_optimisers_step(start):
+    _, untrained = start("model=skips", "trainer.max_epochs=1", "optimizer.lr=0", folder="a")
+    _, trained = start("model=skips", "trainer.max_epochs=1", folder="b")
+    before, after = weights(untrained), weights(trained)
+    assert before.keys() == {f"{n}.{p}" for n in ("near", "skip") for p in ("weight", "bias")}
+    assert not any(torch.equal(before[k], after[k]) for k in before)
+    assert len(load_checkpoint(trained / "checkpoints" / "last.ckpt")["optimizer_states"]) == 2
+
+
+def test_statistics_are_in_the_checkpoints(start):
+    """Those of before the fit in the one to resume from; those of after it in the one that was tested."""
+    results, folder = start("model=statistics", "trainer.max_epochs=2")
+    last, tested = weights(folder, "last"), weights(folder)
+    assert not torch.equal(last["mean"], torch.zeros_like(last["mean"])) and torch.equal(last["mean"], tested["mean"])
+    assert last["highest"] == 1 and tested["highest"] != 1
+    # After the fit the highest score of a training image is 1 by construction; the test saw the same scale.
+    scores = [float(line.rsplit(",", 1)[1]) for line in (folder / "scores.csv").read_text().splitlines()[1:]]
+    assert 0.2 < min(scores) < 5
+
+
+def test_from_the_command_line(tiny_mvtec, tmp_path):
+    """One file on the Python path, one YAML in a folder given by --config-dir."""
+    command = [
+        sys.executable, "-m", "kdad.run", "--config-dir", str(ROOT / "tests" / "plugins" / "conf"), "model=plain",
+        "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18", "backbone.pretrained=false",
+        "image_size=64", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "results.json").is_file()
