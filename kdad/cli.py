@@ -30,7 +30,7 @@ PACKAGE = Path(kdad.__file__).parent
 # Inside an installed wheel the configuration lies in the package, in a checkout beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 # Keys that change where results go or how they are shown, not what they are.
-BYSTANDERS = ("pictures", "logger", "skip_done", "ckpt_path", "checkpoint_seconds")
+BYSTANDERS = ("pictures", "logger", "skip_done", "ckpt_path", "checkpoint_seconds", "cache")
 
 
 def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = "") -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from kdad.cli import launch
 from kdad.errors import UserError
 from kdad.evaluation import Evaluation
+from kdad.features import attach_features
 from kdad.jobs import CONFIG, build, make_trainer, recorded, show, test
 from kdad.training import load_checkpoint
 
@@ -42,6 +43,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             raise UserError(f"ckpt_path={cfg.ckpt_path}: its weights do not fit this configuration. {error}") from error
         evaluation = Evaluation(cfg.pictures)
         trainer = make_trainer(cfg, folder, data, False, evaluation)
+        attach_features(detector, data, data.store, trainer.strategy.root_device)
         results |= {"ckpt_path": str(Path(cfg.ckpt_path).absolute()), "tested_epoch": checkpoint["epoch"]}
         results |= test(trainer, detector, data, evaluation, folder)
     return results

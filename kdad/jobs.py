@@ -21,6 +21,7 @@ from rich.table import Table
 
 import kdad
 from kdad.atomic import atomic_write
+from kdad.cache import ArrayStore
 from kdad.cli import config_hash, create, refuse_unknown_keys
 from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
@@ -81,6 +82,7 @@ def build(cfg: DictConfig) -> tuple[AnomalyDataModule, KDDetector]:
     problems, data, detector = [], None, None
     try:
         data = create(cfg.dataset)
+        data.store = ArrayStore(**cfg.cache)
         data.check()
     except UserError as error:
         problems.append(str(error))
@@ -143,6 +145,7 @@ def test(
         "weights_fingerprint": detector.teacher.fingerprint,
         "levels": detector.teacher.paths,
         **data.facts,
+        "cache": data.store.report,
         "test_seconds": round(seconds, 3),
     }
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdad.cli import create, finished, launch, task_overrides
 from kdad.evaluation import Evaluation
+from kdad.features import attach_features
 from kdad.jobs import CONFIG, build, make_trainer, recorded, show, test
 from kdad.loggers import free_version, opened
 from kdad.training import Training, best_checkpoint, load_checkpoint
@@ -48,6 +49,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         with opened(logger, OmegaConf.to_container(cfg, resolve=True)):
             trainer = make_trainer(cfg, folder, data, logger, evaluation, training, *([best] if best else []))
             start = time.perf_counter()
+            attach_features(detector, data, data.store, trainer.strategy.root_device)
             trainer.fit(detector, datamodule=data, ckpt_path=resume)
             if trainer.interrupted:
                 raise KeyboardInterrupt

@@ -23,8 +23,8 @@ def _keep(outputs: dict[str, Tensor], path: str, module: nn.Module, args: tuple,
 class FeaturePyramid(nn.Module):
     """A timm network cut off behind its deepest requested level.
 
-    Maps (B, 3, H, W) to a list of (B, C, h, w), in the order of `levels`. `channels` and `strides`
-    are measured with one forward pass, never looked up. Weights are random; see `Teacher`.
+    Maps (B, 3, H, W) to a list of (B, C, h, w), in the order of `levels`. `channels`, `strides` and `shapes`
+    (C, h, w) are measured with one forward pass, never looked up. Weights are random; see `Teacher`.
     """
 
     def __init__(self, name: str, levels: Sequence[Level], image_size: int):
@@ -35,7 +35,8 @@ class FeaturePyramid(nn.Module):
         self._outputs: dict[str, Tensor] = {}
         for path in dict.fromkeys(self.paths):
             self.body.get_submodule(path).register_forward_hook(partial(_keep, self._outputs, path))
-        self.channels, self.strides, self._to_nchw = self._probe(image_size)
+        self.shapes, self.strides, self._to_nchw = self._probe(image_size)
+        self.channels = [c for c, _, _ in self.shapes]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         self.body.forward_features(images)
@@ -44,21 +45,21 @@ class FeaturePyramid(nn.Module):
         return [f.permute(0, 3, 1, 2) if nhwc else f for f, nhwc in zip(features, self._to_nchw, strict=True)]
 
     @torch.no_grad()
-    def _probe(self, image_size: int) -> tuple[list[int], list[int], list[bool]]:
+    def _probe(self, image_size: int) -> tuple[list[tuple[int, int, int]], list[int], list[bool]]:
         """Measure every level with one image, and remove whatever runs only after the last of them."""
-        ran, last = [], 0
+        ran: list[str] = []
+        ran_before: dict[str, int] = {}
 
         def started(name: str) -> Callable:
             return lambda module, args: ran.append(name)
 
-        def ended(module: nn.Module, args: tuple, output: Tensor) -> None:
-            nonlocal last
-            last = len(ran)
+        def ended(path: str) -> Callable:
+            return lambda module, args, output: ran_before.update({path: len(ran)})
 
         was_training = self.body.training
         self.body.eval()
         hooks = [m.register_forward_pre_hook(started(n)) for n, m in self.body.named_modules() if n]
-        hooks += [self.body.get_submodule(path).register_forward_hook(ended) for path in self.paths]
+        hooks += [self.body.get_submodule(path).register_forward_hook(ended(path)) for path in self.paths]
         self.body.forward_features(torch.zeros(1, 3, image_size, image_size))
         for hook in hooks:
             hook.remove()
@@ -69,9 +70,10 @@ class FeaturePyramid(nn.Module):
                 if getattr(module, "inplace", False):
                     module.inplace = False
 
-        self._cut(set(ran[:last]))
+        self._cut(set(ran[: max(ran_before.values(), default=0)]))
+        self.modules_before = [set(ran[: ran_before.get(path, 0)]) for path in self.paths]
 
-        channels, strides, to_nchw = [], [], []
+        shapes, strides, to_nchw = [], [], []
         for path in self.paths:
             if path not in self._outputs:
                 raise UserError(f"levels: module {path!r} of {self.name} takes no part in computing features")
@@ -84,12 +86,12 @@ class FeaturePyramid(nn.Module):
                     f"levels: {path!r} of {self.name} gives a tensor of shape {shape}, not a feature map (B, C, h, w). "
                     "Choose a convolutional or hierarchical backbone, or another level."
                 )
-            channels.append(c)
+            shapes.append((c, h, w))
             # To the nearest power of two, since odd sizes are rounded on the way down.
             strides.append(2 ** round(math.log2(image_size / h)))
             to_nchw.append(nhwc)
         self._outputs.clear()
-        return channels, strides, to_nchw
+        return shapes, strides, to_nchw
 
 
     def _cut(self, needed: set[str]) -> None:
@@ -150,6 +152,8 @@ class Teacher(FeaturePyramid):
         self.requires_grad_(False)
         self.eval()
         self.fingerprint = fingerprint(self.body)
+        # Each level's own, since how far the network goes on behind it does not change its features.
+        self.level_fingerprints = [fingerprint(self.body, before) for before in self.modules_before]
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in evaluation mode, so that batch-norm statistics never drift when a parent is set to train."""
@@ -227,11 +231,12 @@ def load_needed(network: nn.Module, state: dict[str, Tensor], file: object) -> N
     network.load_state_dict({k: state[k].to(v.dtype) for k, v in own.items()}, strict=False)
 
 
-def fingerprint(network: nn.Module) -> str:
-    """Sixteen hex digits of SHA-256 over the names, shapes and bytes of all parameters and buffers in use."""
+def fingerprint(network: nn.Module, modules: set[str] | None = None) -> str:
+    """Sixteen hex digits of SHA-256 over names, shapes and bytes of the parameters and buffers of `modules`, or all."""
     digest = hashlib.sha256()
     for key, tensor in sorted(network.state_dict().items()):
-        if not key.endswith("num_batches_tracked"):
+        counted = modules is None or key.rpartition(".")[0] in modules
+        if counted and not key.endswith("num_batches_tracked"):
             digest.update(f"{key} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -6,17 +6,21 @@ A layout is a subclass that lists categories and samples; see `mvtec.py` for a s
 import difflib
 import logging
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kdad.cache import Array, ArrayStore
 from kdad.data.images import MaskFacts, read_image, read_mask
-from kdad.data.loading import Split, ordered_loader, train_loader
+from kdad.data.loading import Pool, Split, ordered_loader, train_loader
 from kdad.data.samples import Sample, copies, split_order, training_parts
 from kdad.errors import UserError
 
@@ -71,6 +75,8 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.test_samples: list[Sample] = []
         self.has_masks = False
         self.facts: dict[str, int] = {}
+        self.store = ArrayStore("off")  # where decoded images are kept for later jobs
+        self.pools: list[Pool] = []
         self._splits: dict[str, Split] = {}
 
     # What a layout supplies
@@ -165,19 +171,36 @@ class AnomalyDataModule(pl.LightningDataModule):
             return
         if not self.test_samples:
             self.check()
-        size = self.image_size
-        parts = {"train": self.train_samples, "val": self.val_samples, "test": self.test_samples}
-        splits = {}
+        normal = sorted(self.train_samples + self.val_samples, key=lambda sample: sample.path)
+        row = {sample.path: i for i, sample in enumerate(normal)}
         # Threads, since Pillow releases the interpreter lock while it decodes and resizes.
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for part, samples in parts.items():
-                images = torch.empty(len(samples), size, size, 3, dtype=torch.uint8)
-                for i, image in enumerate(pool.map(lambda sample: read_image(sample.path, size), samples)):
-                    images[i] = image.permute(1, 2, 0)
-                splits[part] = Split(images, torch.tensor([sample.label for sample in samples], dtype=torch.long))
-            if self.has_masks:
-                splits["test"].masks = self._read_masks(pool)
-        self._splits = splits
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:
+            # One pool for training and validation: how they are divided changes nothing that is cached of them.
+            self.pools = [Pool(self._read_images(part, workers)) for part in (normal, self.test_samples)]
+            masks = self._read_masks(workers) if self.has_masks else None
+        rows = {
+            "train": (self.pools[0], [row[sample.path] for sample in self.train_samples], self.train_samples, None),
+            "val": (self.pools[0], [row[sample.path] for sample in self.val_samples], self.val_samples, None),
+            "test": (self.pools[1], list(range(len(self.test_samples))), self.test_samples, masks),
+        }
+        self._splits = {
+            part: Split(pool, torch.tensor(indices, dtype=torch.long), torch.tensor([s.label for s in samples]), masks)
+            for part, (pool, indices, samples, masks) in rows.items()
+        }
+
+    def _read_images(self, samples: list[Sample], workers: ThreadPoolExecutor) -> Tensor:
+        """uint8 (N,H,W,3), decoded now or by an earlier job from the same files."""
+        size = self.image_size
+        files = [(str(sample.path), *_version(sample.path)) for sample in samples]
+        what = f"{len(samples)} images of {self.name} {self.category} at {size} px"
+        array = Array(("images", *files), (len(samples), size, size, 3), "uint8", what)
+
+        def produce(_: Any) -> Iterator[list[np.ndarray]]:
+            for image in workers.map(lambda sample: read_image(sample.path, size), samples):
+                yield [image.permute(1, 2, 0)[None].numpy()]
+
+        kept = self.store.fetch([array], produce)
+        return kept[0] if kept else torch.from_numpy(np.concatenate([rows for (rows,) in produce(None)]))
 
     def _read_masks(self, pool: ThreadPoolExecutor) -> Tensor:
         """bool (n_test,1,H,W), all False for normal images; fills the counts in `facts`."""
@@ -217,3 +240,9 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """What tells whether a file was changed."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

@@ -8,29 +8,47 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 
-class Split(Dataset):
-    """One split, decoded. Fetches a batch as one gather instead of image by image.
+class Pool:
+    """Decoded images that one or more splits draw from, and what a frozen teacher says of them.
 
-    images: uint8 (N,H,W,3), channels last; labels: long (N,); masks: bool (N,1,H,W) or None.
+    images: uint8 (N,H,W,3), channels last; features: list of (N,C,h,w), one per level, or None.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, masks: Tensor | None = None) -> None:
-        self.images, self.labels, self.masks = images, labels, masks
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+        self.features: list[Tensor] | None = None
+
+
+class Split(Dataset):
+    """Rows of a pool. Fetches a batch as one gather instead of image by image.
+
+    rows, labels: long (n,); masks: bool (n,1,H,W) or None.
+    """
+
+    def __init__(self, pool: Pool, rows: Tensor, labels: Tensor, masks: Tensor | None = None) -> None:
+        self.pool, self.rows, self.labels, self.masks = pool, rows, labels, masks
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One sample, without the batch dimension."""
-        return {key: value[0] for key, value in self.__getitems__([index]).items()}
+        batch = self.__getitems__([index])
+        features = {"features": [f[0] for f in batch.pop("features")]} if "features" in batch else {}
+        return {key: value[0] for key, value in batch.items()} | features
 
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        """image float32 (B,3,H,W) in [0,1], channels-last in memory; label, index (B,); mask (B,1,H,W)."""
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor | list[Tensor]]:
+        """image float32 (B,3,H,W) in [0,1], channels-last in memory; label, index (B,); mask (B,1,H,W) and features
+        (list of (B,C,h,w)) where there are any.
+        """
         index = torch.as_tensor(indices, dtype=torch.long)
-        image = self.images[index].permute(0, 3, 1, 2).float().div_(255)
+        rows = self.rows[index]
+        image = self.pool.images[rows].permute(0, 3, 1, 2).float().div_(255)
         batch = {"image": image, "label": self.labels[index], "index": index}
         if self.masks is not None:
             batch["mask"] = self.masks[index]
+        if self.pool.features is not None:
+            batch["features"] = [level[rows] for level in self.pool.features]
         return batch
 
 

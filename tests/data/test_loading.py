@@ -9,7 +9,7 @@ import torch
 
 from kdad.data import MVTec, Sample
 from kdad.data.images import read_image
-from kdad.data.loading import InOrder, Split, TrainOrder, ordered_loader, train_loader
+from kdad.data.loading import InOrder, Pool, Split, TrainOrder, ordered_loader, train_loader
 from kdad.data.samples import split_order
 
 
@@ -24,7 +24,8 @@ def tiny(mvtec_root, options):
 
 
 def split_of(n: int) -> Split:
-    return Split(torch.zeros(n, 2, 2, 3, dtype=torch.uint8), torch.zeros(n, dtype=torch.long))
+    pool = Pool(torch.zeros(n, 2, 2, 3, dtype=torch.uint8))
+    return Split(pool, torch.arange(n), torch.zeros(n, dtype=torch.long))
 
 
 # Splits
