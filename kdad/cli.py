@@ -1,15 +1,12 @@
-"""Hydra for kdad's entry points: where the configuration lives, and errors a user can act on."""
+"""Hydra for kdad's entry points: starting jobs, and errors a user can act on."""
 
 import hashlib
-import inspect
 import json
 import os
-import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -18,17 +15,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import kdad
+from kdad.configuration import CONF, explain
 from kdad.errors import UserError
 from kdad.training import load_checkpoint
 
-PACKAGE = Path(kdad.__file__).parent
-# Inside an installed wheel the configuration lies in the package, in a checkout beside it.
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 # Keys that change where results go or how they are shown, not what they are.
 BYSTANDERS = ("pictures", "logger", "skip_done", "ckpt_path", "checkpoint_seconds", "cache")
 
@@ -122,8 +116,12 @@ def create(node: DictConfig, **arguments: Any) -> Any:
     try:
         return instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        target = str(node.get("_target_"))
+        if isinstance(cause, TypeError | ValueError) and not target.startswith("kdad."):
+            raise UserError(f"{target} refuses its arguments: {cause}. Given: {OmegaConf.to_container(node)}") from error
         raise
 
 
@@ -131,93 +129,3 @@ def stop(message: str) -> None:
     """Print an error and end the process with status 2."""
     print(f"kdad: {message}", file=sys.stderr)
     sys.exit(2)
-
-
-def explain(error: Exception, config_name: str) -> str:
-    """Hydra's message about an override, with the nearest valid name."""
-    text = str(error).strip()
-    group = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
-    key = re.search(r"Could not (?:override|append to config|delete)[^']*'@?([^'=]+)'", text)
-    if group:
-        folder, name = group.groups()
-        return f"{folder}={name}: no such choice. " + nearest(name, choices(folder))
-    if key:
-        names = [*known_keys(config_name), *(p.name for p in CONF.iterdir() if p.is_dir())]
-        return f"{key.group(1)}: no such key. " + nearest(key.group(1), names)
-    return text
-
-
-def choices(group: str) -> list[str]:
-    """The configs of a group, without the shared parts that begin with an underscore."""
-    return sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.name.startswith("_"))
-
-
-def nearest(name: str, valid: list[str]) -> str:
-    close = get_close_matches(name, valid, n=3, cutoff=0.4)
-    return f"Nearest: {', '.join(close)}" if close else f"Valid: {', '.join(valid)}"
-
-
-def known_keys(config_name: str) -> list[str]:
-    """Every key of the default configuration, in dots."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return list(_flatten(OmegaConf.to_container(hydra.compose(config_name))))
-
-
-def _flatten(node: dict, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        yield prefix + key
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-
-
-def refuse_unknown_keys(cfg: DictConfig, config_name: str) -> None:
-    """Refuse what no code would read: Hydra lets YAML files and `+key=` add anything.
-
-    Top-level keys are those of the entry point's own file and its groups; keys of a node with a `_target_` are
-    the parameters of that target.
-    """
-    entry = OmegaConf.load(CONF / f"{config_name}.yaml")
-    valid = [k for k in entry if k not in ("defaults", "hydra")]
-    valid += [next(iter(d)) for d in entry.defaults if isinstance(d, DictConfig) and not str(next(iter(d))).startswith("o")]
-    for key in cfg:
-        if key not in valid:
-            raise UserError(f"{key}: no such key. {nearest(key, valid)}")
-    for key, node in cfg.items():
-        _check_node(key, node)
-
-
-def _check_node(where: str, node: Any) -> None:
-    if not isinstance(node, DictConfig):
-        return
-    if "_target_" in node:
-        valid = parameters(node._target_)
-        for key in node:
-            if valid is not None and not key.startswith("_") and key not in valid:
-                raise UserError(f"{where}.{key}: {node._target_} takes no such argument. {nearest(key, valid)}")
-    for key in node:
-        if OmegaConf.is_dict(node._get_node(key)):
-            _check_node(f"{where}.{key}", node[key])
-
-
-def parameters(target: str) -> list[str] | None:
-    """The keyword arguments of a class or function; None if it takes any.
-
-    A class that passes `**keywords` on is read together with its parents.
-    """
-    try:
-        found = get_object(target)
-    except Exception as error:
-        raise UserError(f"_target_: {target} cannot be imported: {error}") from error
-    names: list[str] = []
-    for owner in inspect.getmro(found) if inspect.isclass(found) else [found]:
-        if owner is object:
-            return None
-        function = owner.__dict__.get("__init__") if inspect.isclass(found) else owner
-        if function is None:
-            continue
-        # Decorators such as Lightning's keep the signature behind __wrapped__.
-        signature = inspect.signature(function).parameters.values()
-        names += [p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
-        if not any(p.kind is p.VAR_KEYWORD for p in signature):
-            return names
-    return None

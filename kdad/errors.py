@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Bad input, found before any training starts.
+    """Bad input, found before any training starts, or a training that came to nothing.
 
     The message names the file or key, what was found there and what to do. Entry points print it
     without a traceback and exit non-zero.

@@ -51,7 +51,7 @@ class Evaluation(pl.Callback):
         for row, index in enumerate(batch["index"].tolist()):
             if index in self.wanted:
                 self.kept[index] = {
-                    "image": batch["image"][row].cpu().permute(1, 2, 0).numpy(),
+                    "image": batch["image"][row].float().cpu().permute(1, 2, 0).numpy(),
                     "map": maps[row, 0].float().numpy(),
                     "mask": None if masks is None else masks[row, 0].cpu().numpy(),
                 }

@@ -11,16 +11,21 @@ from torch import Tensor
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
-    """1 - cosine similarity along channels: (B, C, h, w) twice -> (B, h, w) in [0, 2].
+    """1 - cosine similarity along channels: (B, C, h, w) twice -> (B, h, w) in [0, 2], at least float32.
 
     A zero vector is at distance 1 from everything.
     """
-    return 1 - F.cosine_similarity(a, b, dim=1)
+    return 1 - F.cosine_similarity(at_least_float32(a), at_least_float32(b), dim=1)
 
 
 def flattened_cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     """1 - cosine similarity of whole tensors seen as one vector each: (B, C, h, w) twice -> (B,) in [0, 2]."""
-    return 1 - F.cosine_similarity(a.flatten(1), b.flatten(1), dim=1)
+    return 1 - F.cosine_similarity(at_least_float32(a).flatten(1), at_least_float32(b).flatten(1), dim=1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half-precision features as float32: differences of nearly equal vectors would be lost in 8 bits."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def upsample(distance_map: Tensor, size: int, align_corners: bool) -> Tensor:
@@ -41,7 +46,8 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     if sigma == 0:
         return maps
     rows, columns = (_blur_matrix(n, sigma).to(maps) for n in maps.shape[-2:])
-    return rows @ maps @ columns.T
+    with torch.autocast(maps.device.type, enabled=False):  # which would round the scores to half precision
+        return rows @ maps @ columns.T
 
 
 @lru_cache(maxsize=16)

@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import shutil
 import time
 import traceback
 import warnings
@@ -22,12 +23,14 @@ from rich.table import Table
 import kdad
 from kdad.atomic import atomic_write
 from kdad.cache import ArrayStore
-from kdad.cli import config_hash, create, refuse_unknown_keys
+from kdad.cli import config_hash, create
+from kdad.configuration import check_configuration
 from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
 from kdad.evaluation import Evaluation
 from kdad.loggers import record
 from kdad.models.base import KDDetector
+from kdad.weights import find_weights
 
 CONFIG = "run"
 HEADLINE = ("image_auroc", "pixel_auroc", "pro")
@@ -35,10 +38,16 @@ HEADLINE = ("image_auroc", "pixel_auroc", "pro")
 
 @contextmanager
 def recorded(cfg: DictConfig, folder: Path) -> Iterator[dict[str, Any]]:
-    """Yields what results.json will hold, and writes it: `status: ok`, or `failed` with `error` when raising."""
-    results = {"status": "failed", **describe(cfg), **dict.fromkeys(HEADLINE)}
+    """Yields what results.json will hold, and writes it: `status: ok`, or `failed` with `error` when raising.
+
+    Results of an earlier job in the same folder go first, so that they are never taken for this one's.
+    """
+    results: dict[str, Any] = {"status": "failed"}
     try:
-        refuse_unknown_keys(cfg, CONFIG)
+        if first_process():
+            clear(folder, keep_checkpoints=bool(cfg.get("ckpt_path")))
+        check_configuration(cfg, CONFIG)
+        results |= describe(cfg)
         results["config_hash"] = config_hash(cfg)
         if first_process():
             with atomic_write(folder / "config.yaml") as file:
@@ -48,6 +57,7 @@ def recorded(cfg: DictConfig, folder: Path) -> Iterator[dict[str, Any]]:
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         results["error"] = "interrupted" if interrupted else str(error) or type(error).__name__
+        results |= {key: None for key in HEADLINE} | {f"{key}_reason": "the job failed" for key in HEADLINE}
         if not interrupted and not isinstance(error, UserError):
             results["traceback"] = traceback.format_exc()
         raise
@@ -55,6 +65,14 @@ def recorded(cfg: DictConfig, folder: Path) -> Iterator[dict[str, Any]]:
         if first_process():
             with atomic_write(folder / "results.json") as file:
                 json.dump(results, file, indent=2)
+
+
+def clear(folder: Path, keep_checkpoints: bool) -> None:
+    """Remove a job's own outputs, but for logs."""
+    for name in ("results.json", "scores.csv", "curves.npz"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("maps", *(() if keep_checkpoints else ("checkpoints",))):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def describe(cfg: DictConfig) -> dict[str, Any]:
@@ -67,19 +85,22 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
         "image_size": cfg.image_size,
         "seed": cfg.seed,
         "split_seed": cfg.dataset.get("split_seed"),
-        "versions": {
-            "kdad": kdad.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "pytorch_lightning": pl.__version__,
-        },
+        "versions": ", ".join(
+            f"{name} {version}"
+            for name, version in {
+                "kdad": kdad.__version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "timm": timm.__version__,
+                "pytorch-lightning": pl.__version__,
+            }.items()
+        ),
     }
 
 
 def build(cfg: DictConfig) -> tuple[AnomalyDataModule, KDDetector]:
     """The data module, every file of it read, and the detector. Raises one `UserError` for all that is missing."""
-    problems, data, detector = [], None, None
+    problems, detector = [], None
     try:
         data = create(cfg.dataset)
         data.store = ArrayStore(**cfg.cache)
@@ -87,7 +108,10 @@ def build(cfg: DictConfig) -> tuple[AnomalyDataModule, KDDetector]:
     except UserError as error:
         problems.append(str(error))
     try:
-        detector = instantiate_detector(cfg)
+        if problems:  # say in one go whether weights can be had, without fetching them for nothing
+            find_weights(cfg.backbone.name, cfg.backbone.weights, fetch=False) if cfg.backbone.pretrained else None
+        else:
+            detector = instantiate_detector(cfg)
     except UserError as error:
         problems.append(str(error))
     if problems:
@@ -143,9 +167,10 @@ def test(
         "backbone": detector.teacher.tag,
         "weights": detector.teacher.source,
         "weights_fingerprint": detector.teacher.fingerprint,
-        "levels": detector.teacher.paths,
+        "levels": " ".join(detector.teacher.paths),
         **data.facts,
-        "cache": data.store.report,
+        "n_test": len(evaluation.state.image_rows().index),
+        **{f"cache_{key}": value for key, value in data.store.report.items()},
         "test_seconds": round(seconds, 3),
     }
 

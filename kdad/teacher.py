@@ -60,17 +60,21 @@ class FeaturePyramid(nn.Module):
         self.body.eval()
         hooks = [m.register_forward_pre_hook(started(n)) for n, m in self.body.named_modules() if n]
         hooks += [self.body.get_submodule(path).register_forward_hook(ended(path)) for path in self.paths]
-        self.body.forward_features(torch.zeros(1, 3, image_size, image_size))
+        image = torch.linspace(-1, 1, 3 * image_size**2).view(1, 3, image_size, image_size)
+        self.body.forward_features(image)
         for hook in hooks:
             hook.remove()
-        self.body.train(was_training)
-        if any(isinstance(f, Tensor) and f._version != 0 for f in self._outputs.values()):
+        for path, output in self._outputs.items():
+            if not isinstance(output, Tensor):
+                raise UserError(f"levels: {path!r} of {self.name} gives a {type(output).__name__}, not one tensor")
+        if any(f._version != 0 for f in self._outputs.values()):
             # A later in-place activation has overwritten a level that was kept.
             for module in self.body.modules():
                 if getattr(module, "inplace", False):
                     module.inplace = False
-
-        self._cut(set(ran[: max(ran_before.values(), default=0)]))
+            self.body.forward_features(image)
+        self._cut(image, set(ran[: max(ran_before.values(), default=0)]))
+        self.body.train(was_training)
         self.modules_before = [set(ran[: ran_before.get(path, 0)]) for path in self.paths]
 
         shapes, strides, to_nchw = [], [], []
@@ -93,20 +97,30 @@ class FeaturePyramid(nn.Module):
         self._outputs.clear()
         return shapes, strides, to_nchw
 
-
-    def _cut(self, needed: set[str]) -> None:
-        """Replace every module outside `needed` that plain sequences alone lead to.
+    def _cut(self, image: Tensor, needed: set[str]) -> None:
+        """Replace every module outside `needed` that plain sequences alone lead to, if the levels stay the same.
 
         Inside a residual block nothing is cut, since its sum would not fit any more.
         """
-        waiting = [("", self.body)]
+        before = {path: output.clone() for path, output in self._outputs.items()}
+        cut, waiting = [], [("", self.body)]
         while waiting:
             prefix, parent = waiting.pop()
             for child, module in list(parent.named_children()):
                 if prefix + child not in needed:
+                    cut.append((parent, child, module))
                     setattr(parent, child, nn.Identity())
                 elif isinstance(module, nn.Sequential):
                     waiting.append((f"{prefix}{child}.", module))
+        try:
+            self.body.forward_features(image)
+            same = all(torch.equal(before[path], self._outputs[path]) for path in before)
+        except Exception:  # whatever a network makes of a part that is missing
+            same = False
+        if not same:  # a network that is more than its modules in a row: keep it whole
+            for parent, child, module in cut:
+                setattr(parent, child, module)
+        self._outputs.update(before)
 
 
 class Teacher(FeaturePyramid):
@@ -145,15 +159,21 @@ class Teacher(FeaturePyramid):
             full = list(build_network(name, image_size, meta=True).state_dict().items())
             state = match_keys(read_weights(file), full, weight_keys, file)
             load_needed(self.body, state, file)
+            self.fingerprint = fingerprint(state)
+        else:
+            self.fingerprint = fingerprint(self.body.state_dict())
         cfg = timm.get_pretrained_cfg(name)
         self.tag = f"{cfg.architecture or name.split('.')[0]}" + (f".{cfg.tag}" if cfg.tag else "")
         self.source = str(weights or f"timm hub: {cfg.hf_hub_id}") if pretrained else "random"
         self.mean, self.std = tuple(cfg.mean), tuple(cfg.std)
         self.requires_grad_(False)
         self.eval()
-        self.fingerprint = fingerprint(self.body)
         # Each level's own, since how far the network goes on behind it does not change its features.
-        self.level_fingerprints = [fingerprint(self.body, before) for before in self.modules_before]
+        self.level_fingerprints = [fingerprint(self.body.state_dict(), before) for before in self.modules_before]
+
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint keeps to recognise its teacher by."""
+        return {"backbone": self.tag, "fingerprint": self.fingerprint, "levels": " ".join(self.paths)}
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in evaluation mode, so that batch-norm statistics never drift when a parent is set to train."""
@@ -231,10 +251,10 @@ def load_needed(network: nn.Module, state: dict[str, Tensor], file: object) -> N
     network.load_state_dict({k: state[k].to(v.dtype) for k, v in own.items()}, strict=False)
 
 
-def fingerprint(network: nn.Module, modules: set[str] | None = None) -> str:
-    """Sixteen hex digits of SHA-256 over names, shapes and bytes of the parameters and buffers of `modules`, or all."""
+def fingerprint(state: dict[str, Tensor], modules: set[str] | None = None) -> str:
+    """Sixteen hex digits of SHA-256 over names, shapes and bytes of the tensors, or of those of `modules` alone."""
     digest = hashlib.sha256()
-    for key, tensor in sorted(network.state_dict().items()):
+    for key, tensor in sorted(state.items()):
         counted = modules is None or key.rpartition(".")[0] in modules
         if counted and not key.endswith("num_batches_tracked"):
             digest.update(f"{key} {tuple(tensor.shape)}".encode())

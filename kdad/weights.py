@@ -14,13 +14,14 @@ PACKAGE = "package:"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def find_weights(name: str, weights: str | None) -> Path:
+def find_weights(name: str, weights: str | None, fetch: bool = True) -> Path | None:
     """The local path of a backbone's weights, fetched from timm's hub if need be.
 
-    `weights` as in `kdad.teacher.Teacher`. Raises `UserError` with each way out if there is none.
+    `weights` as in `kdad.teacher.Teacher`. Without `fetch`, weights that the hub would give are None. Raises
+    `UserError` with each way out if there are none.
     """
     if weights is None:
-        return _from_hub(name)
+        return _from_hub(name, fetch)
     if weights.startswith(PACKAGE):
         return _from_package(name, weights.removeprefix(PACKAGE))
     path = Path(weights).expanduser()
@@ -43,13 +44,13 @@ def _from_package(name: str, location: str) -> Path:
     return path
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, fetch: bool) -> Path | None:
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
     from huggingface_hub.errors import EntryNotFoundError
     from huggingface_hub.utils import get_session
 
-    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
     if not repository:
         raise UserError(f"backbone.name={name}: timm's hub has no weights under this tag. {_ways_out(name)}")
     for file in HUB_FILES:
@@ -60,6 +61,8 @@ def _from_hub(name: str) -> Path:
             raise ConnectionError("HF_HUB_OFFLINE is set")
         # One short knock: the hub's own client would retry for most of a minute.
         get_session().head(hf_hub_url(repository, HUB_FILES[0]), timeout=5)
+        if not fetch:
+            return None
         try:
             return Path(hf_hub_download(repository, HUB_FILES[0]))
         except EntryNotFoundError:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from kdad.cli import CONF, choices, explain, refuse_unknown_keys
+from kdad.configuration import CONF, check_configuration, choices, explain
 from kdad.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ def combine(model, dataset, backbone, *overrides):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_combination_composes_and_yields_to_the_command_line(model, dataset, backbone):
     cfg = combine(model, dataset, backbone)
-    refuse_unknown_keys(cfg, "run")
+    check_configuration(cfg, "run")
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert (cfg.model.name, cfg.dataset.name) == (model, dataset)
     assert cfg.backbone.name == OmegaConf.load(CONF / "backbone" / f"{backbone}.yaml").name
@@ -130,7 +130,7 @@ def test_unknown_keys_of_the_command_line(override, message):
 )
 def test_unknown_keys_that_were_added(override, message):
     with pytest.raises(UserError, match=message.replace(".", "\\.")):
-        refuse_unknown_keys(compose("model=rd", "dataset=demo", override), "run")
+        check_configuration(compose("model=rd", "dataset=demo", override), "run")
 
 
 # The three ways to start it ----------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_from_a_wheel(tmp_path):
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)],
         check=True,
     )
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import kdad.run, kdad.cli; print(kdad.cli.CONF, file=sys.stderr); kdad.run.main()"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import kdad.run, kdad.configuration; print(kdad.configuration.CONF, file=sys.stderr); kdad.run.main()"
     result = kdad([sys.executable, "-c", code, *SHOW], tmp_path)
     assert result.returncode == 0, result.stderr
     assert str(tmp_path / "site" / "kdad" / "conf") in result.stderr

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "kdad"
-ENTRY_POINTS = {"run", "evaluate", "cli", "jobs"}  # the only ones that know Hydra
+ENTRY_POINTS = {"run", "evaluate", "cli", "jobs", "configuration"}  # the only ones that know Hydra
 # Layer -> what of kdad it may import, besides errors and atomic files. Entry points may import all.
 ALLOWED = {
     "errors": set(),

@@ -113,7 +113,10 @@ class AnomalyDataModule(pl.LightningDataModule):
         if self.category not in categories:
             near = difflib.get_close_matches(self.category, categories, 1, cutoff=0.5)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise UserError(f"data set {self.name}: no category {self.category} in {self.root}.{hint} It has: {listed}")
+            raise UserError(
+                f"data set {self.name}: no category {self.category} in {self.root}.{hint} It has: {listed}. "
+                f"dataset.root=<folder> says where others are. {self.obtain}."
+            )
         train, test = self.find_samples()
         for part, samples in {"training": train, "test": test}.items():
             if not samples:

@@ -71,7 +71,10 @@ def read_mask(path: Path, size: int, image_path: Path, binary: bool) -> tuple[Te
             f"mask {path} is {mask.size[0]} x {mask.size[1]} pixels but its image {image_path} is "
             f"{expected[0]} x {expected[1]}: they must have the same size"
         )
-    values = np.array(_to_rgb(mask, path)).max(axis=2)  # (H,W); RGB masks count where any channel does
+    if mask.mode == "I" or mask.mode.startswith("I;16"):
+        values = np.array(mask)  # as stored: scaled to 8 bits, a mask of 0 and 1 would be empty
+    else:
+        values = np.array(_to_rgb(mask, path)).max(axis=2)  # (H,W); RGB masks count where any channel does
     found = np.unique(values)
     nonbinary = len(found[found > 0]) > 1
     if nonbinary and binary:
@@ -79,7 +82,8 @@ def read_mask(path: Path, size: int, image_path: Path, binary: bool) -> tuple[Te
             f"mask {path} has {len(found)} grey levels ({found[:4].tolist()} ...); masks of this data set "
             "have two, 0 and one other. Was it resized or saved as JPEG?"
         )
-    anomalous = values > (127 if nonbinary else 0)
+    half = 127 * 257 if values.max() > 255 else 127  # of 16 or of 8 bits
+    anomalous = values > (half if nonbinary else 0)
     resized = Image.fromarray(anomalous.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR)
     kept = torch.from_numpy(np.array(resized) > 0.5)
     return kept, MaskFacts(not anomalous.any(), bool(anomalous.any()) and not kept.any().item(), nonbinary)

@@ -44,7 +44,7 @@ class MTD(AnomalyDataModule):
                 if path.suffix.lower() == ".png":  # a mask
                     continue
                 if kind == "free":
-                    normal.append(Sample(path, 0, "good", None))
+                    normal.append(Sample(path, 0, kind, None))
                 else:
                     anomalous.append(Sample(path, 1, kind, path.with_suffix(".png")))
         order = split_order(normal, self.root, self.split_seed)

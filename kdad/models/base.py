@@ -40,8 +40,8 @@ class Normalise(nn.Module):
 class KDDetector(pl.LightningModule):
     """A detector is `training_loss` and `forward`; this class is the rest.
 
-    Validation, test, predict and export all call `forward`, which takes images in [0, 1]. Teacher features
-    are asked for through `teacher_features` alone. A subclass passes its rule for `levels: auto` as
+    Test, predict and export all call `forward`, which takes images in [0, 1]; validation is the training loss
+    on held-out normal images. Teacher features are asked for through `teacher_features` alone. A subclass passes its rule for `levels: auto` as
     `auto_levels` and builds its student in `__init__`, after this one.
     """
 
@@ -73,11 +73,11 @@ class KDDetector(pl.LightningModule):
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars to log, of which "loss" is minimised."""
-        raise UserError(f"{type(self).__name__} defines no training_loss")
+        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Detection:
         """Images (B, 3, H, W) in [0, 1] -> `Detection`."""
-        raise UserError(f"{type(self).__name__} defines no forward")
+        raise NotImplementedError
 
     def before_fit(self, batches: Iterable[Batch]) -> None:
         """Statistics of the training images before the first step, kept in buffers; not called when resuming."""
@@ -153,15 +153,15 @@ class KDDetector(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("teacher.")}
-        checkpoint["teacher"] = {"backbone": self.teacher.tag, "fingerprint": self.teacher.fingerprint}
+        checkpoint["teacher"] = self.teacher.identity()
         checkpoint["kdad"] = self.provenance
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        stored, own = checkpoint["teacher"], self.teacher
-        if (stored["backbone"], stored["fingerprint"]) != (own.tag, own.fingerprint):
-            raise UserError(
-                f"The checkpoint was trained with teacher {stored['backbone']} of fingerprint {stored['fingerprint']}, "
-                f"but backbone= gives {own.tag} of fingerprint {own.fingerprint}. Use the same backbone, levels and "
-                "weights."
-            )
-        checkpoint["state_dict"] |= {f"teacher.{k}": v for k, v in own.state_dict().items()}
+        stored, own = checkpoint["teacher"], self.teacher.identity()
+        for key in own:
+            if stored.get(key) != own[key]:
+                raise UserError(
+                    f"The checkpoint was trained with a teacher of {key} {stored.get(key)}, this configuration gives "
+                    f"{own[key]}. Use the same backbone, weights and levels."
+                )
+        checkpoint["state_dict"] |= {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}

@@ -78,6 +78,8 @@ class RD(KDDetector):
         ):  # fmt: skip
             if value not in valid:
                 raise UserError(f"model.{key}={value}: give one of {', '.join(valid)}")
+        if not sigma >= 0:
+            raise UserError(f"model.sigma={sigma}: give a number of pixels, at least 0")
         pre = bottleneck == "pre"
         super().__init__(auto_levels=at_strides(4, 8, 16, 32) if pre else at_strides(4, 8, 16), **shared)
         self.loss, self.image_score, self.sigma = LOSSES[loss], SCORES[image_score], sigma

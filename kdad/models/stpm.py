@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdad.errors import UserError
-from kdad.functional import upsample
+from kdad.functional import at_least_float32, upsample
 from kdad.models.base import Batch, Detection, KDDetector
 from kdad.teacher import FeaturePyramid, at_strides
 
@@ -27,7 +27,7 @@ from kdad.teacher import FeaturePyramid, at_strides
 def distance_maps(teacher_features: list[Tensor], student_features: list[Tensor]) -> list[Tensor]:
     """Eq. (1), Sec. 3.2: half the squared distance of l2-normalised vectors, one (B, h, w) in [0, 2] per level."""
     return [
-        (F.normalize(t, dim=1) - F.normalize(s, dim=1)).square().sum(dim=1) / 2
+        (F.normalize(at_least_float32(t), dim=1) - F.normalize(at_least_float32(s), dim=1)).square().sum(dim=1) / 2
         for t, s in zip(teacher_features, student_features, strict=True)
     ]
 

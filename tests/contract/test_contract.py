@@ -4,7 +4,7 @@ import hydra
 import pytest
 import torch
 
-from kdad.cli import CONF, choices
+from kdad.configuration import CONF, choices
 from kdad.models.base import Detection, KDDetector
 from kdad.jobs import instantiate_detector
 

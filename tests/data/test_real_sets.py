@@ -30,7 +30,7 @@ def test_mtd_split(mtd):
     data.check()
     assert data.facts == {"n_train": 762, "n_val": 0, "n_test": 190 + 392, "n_duplicates": 0}
     assert data.categories() == ["all"] and data.category == "all"
-    kinds = {"good": 190, "blowhole": 115, "break": 85, "crack": 57, "fray": 32, "uneven": 103}
+    kinds = {"free": 190, "blowhole": 115, "break": 85, "crack": 57, "fray": 32, "uneven": 103}
     assert Counter(sample.kind for sample in data.test_samples) == kinds
     assert not {s.path for s in data.train_samples} & {s.path for s in data.test_samples}
     other = mtd(split_seed=1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdad.cli import CONF
+from kdad.configuration import CONF
 from kdad.run import run
 
 PLUGINS = Path(__file__).parents[1] / "plugins" / "conf"

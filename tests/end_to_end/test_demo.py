@@ -3,7 +3,7 @@
 import hydra
 import pytest
 
-from kdad.cli import CONF
+from kdad.configuration import CONF
 from kdad.run import run
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from kdad.cli import CONF, choices, create
+from kdad.cli import create
+from kdad.configuration import CONF, choices
 
 # model -> key -> value. The source is the paper's section on implementation; see conf/model/<model>.yaml.
 RECIPES = {
