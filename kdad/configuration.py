@@ -100,8 +100,8 @@ def check_configuration(cfg: DictConfig, config_name: str) -> None:
         if key not in valid:
             raise UserError(f"{key}: no such key. {nearest(key, valid)}")
     for key, (meaning, fits) in VALUES.items():
-        if not fits(cfg[key]):
-            raise UserError(f"{key}={cfg[key]}: give {meaning}")
+        if not fits(cfg.get(key)):
+            raise UserError(f"{key}={cfg.get(key)}: give {meaning}")
     for key, node in cfg.items():
         _check_node(key, node)
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from kdad.cli import create
 from kdad.configuration import CONF, check_configuration, choices, explain
 from kdad.errors import UserError
 
@@ -131,6 +132,35 @@ def test_unknown_keys_of_the_command_line(override, message):
 def test_unknown_keys_that_were_added(override, message):
     with pytest.raises(UserError, match=message.replace(".", "\\.")):
         check_configuration(compose("model=rd", "dataset=demo", override), "run")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=-1"], "seed=-1: give a whole number from 0"),
+        (["seed=abc"], "seed=abc: give a whole number"),
+        (["image_size=abc"], "image_size=abc: give a whole number of pixels"),
+        (["image_size=null"], "image_size=None: give"),
+        (["batch_size=2.5"], "batch_size=2.5: give"),
+        (["pictures=-3"], "pictures=-3: give"),
+        (["val_fraction=1"], "val_fraction=1: give"),
+        (["category=[a,b]"], "category=\\['a', 'b'\\]: give one name"),
+        (["levels=3"], "levels=3: give auto or a list"),
+        (["trainer=null"], "trainer=None: give a choice"),
+        (["optimizer=null"], "optimizer=None: give"),
+        (["+model.image_size=32"], "model.image_size: kdad sets this argument"),
+        (["+backbone.levels=[1]"], "backbone.levels: kdad sets this argument"),
+        (["+trainer.default_root_dir=x"], "trainer.default_root_dir: kdad sets this argument"),
+    ],
+)
+def test_values_that_could_only_fail_later(overrides, message):
+    with pytest.raises(UserError, match=message):
+        check_configuration(compose(*overrides), "run")
+
+
+def test_a_librarys_refusal_is_a_message():
+    with pytest.raises(UserError, match="torch.optim.Adam refuses its arguments"):
+        create(compose("optimizer.lr=abc", "optimizer._partial_=false").optimizer, params=[])
 
 
 # The three ways to start it ----------------------------------------------------------------------------------

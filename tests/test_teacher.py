@@ -25,6 +25,7 @@ FAMILIES = {
     "swin_tiny_patch4_window7_224.ms_in1k": [96, 192, 384],  # channels last, fixed grid
     "densenet121.tv_in1k": [256, 512, 1024],
     "mobilenetv3_large_100.ra_in1k": [24, 40, 112],
+    "fastvit_t8.apple_in1k": [48, 96, 192],  # iterates over its parts, so that none may be cut away
 }
 
 
@@ -96,6 +97,11 @@ def test_a_plain_vision_transformer_is_refused():
         Teacher("vit_tiny_patch16_224", pretrained=False, levels=["blocks.3"], image_size=224)
 
 
+def test_a_level_of_several_tensors_is_refused():
+    with pytest.raises(UserError, match="gives a list, not one tensor"):
+        Teacher("selecsls42", pretrained=False, auto=at_strides(4, 8, 16), image_size=64)
+
+
 def test_an_unknown_backbone_names_the_nearest():
     with pytest.raises(UserError, match="timm has no such model. Nearest: resnet18"):
         Teacher("resnt18", pretrained=False, auto=at_strides(4))
@@ -117,6 +123,15 @@ def test_fingerprint_follows_every_weight(random_resnet18):
         return random_resnet18(levels=[1], image_size=64)
 
     assert teacher(0).fingerprint == teacher(0).fingerprint != teacher(1).fingerprint
+
+
+def test_fingerprint_of_a_file_does_not_depend_on_the_levels_in_use(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(build_network("resnet18").state_dict(), path)
+    shallow, deep = (Teacher("resnet18", weights=str(path), levels=levels, image_size=64) for levels in ([1], [1, 4]))
+    assert shallow.fingerprint == deep.fingerprint and shallow.identity() != deep.identity()
+    # Each level's own, for the cache, is the same in both.
+    assert shallow.level_fingerprints[0] == deep.level_fingerprints[0] != deep.level_fingerprints[1]
 
 
 # Weights ------------------------------------------------------------------------------------------------------
@@ -194,5 +209,7 @@ def test_no_hub_no_weights(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a: None)
     with pytest.raises(UserError) as caught:
         Teacher("wide_resnet50_2.tv_in1k", auto=at_strides(4, 8, 16))
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
+        find_weights("wide_resnet50_2.tv_in1k", None, fetch=False)
     for part in ("timm/wide_resnet50_2.tv_in1k", "local cache", "backbone=efficientnet_lite0", "backbone.weights=<file>"):
         assert part in str(caught.value)

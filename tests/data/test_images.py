@@ -143,3 +143,14 @@ def test_mask_of_a_turned_photograph_has_its_upright_size(tmp_path):
     image = saved(tmp_path, Image.new("L", (20, 16)), "image.jpg", exif=exif)
     mask, _ = read_mask(saved(tmp_path, Image.new("L", (16, 20)), "mask.png"), 8, image, True)
     assert not mask.any()
+
+
+def test_a_16_bit_mask_counts_as_stored(tmp_path):
+    """Scaled to 8 bits, a mask of 0 and 1 would be empty."""
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "image.png")
+    for value in (1, 100, 65535):
+        values = np.zeros((8, 8), np.uint16)
+        values[2:6, 2:6] = value
+        Image.fromarray(values).save(tmp_path / "mask.png")
+        mask, facts = read_mask(tmp_path / "mask.png", 8, tmp_path / "image.png", binary=True)
+        assert mask.sum() == 16 and not facts.empty and not facts.nonbinary

@@ -107,6 +107,25 @@ def test_the_results_of_a_failure(start, tmp_path):
     assert written["image_auroc"] is written["pixel_auroc"] is written["pro"] is None
 
 
+def test_a_failing_job_leaves_no_earlier_results_behind(start):
+    _, folder = start("pictures=6")
+    with pytest.raises(UserError):
+        start("image_size=100")
+    assert json.loads((folder / "results.json").read_text())["status"] == "failed"
+    for name in ("scores.csv", "curves.npz", "maps", "checkpoints"):
+        assert not (folder / name).exists()
+
+
+def test_bf16_mixed_keeps_the_scores_apart(start):
+    results, folder = start("trainer.precision=bf16-mixed", "trainer.max_epochs=2")
+    scores = [line.rsplit(",", 1)[1] for line in (folder / "scores.csv").read_text().splitlines()[1:]]
+    assert len(set(scores)) == 6 and results["status"] == "ok"
+
+
+def test_limits_are_counted(start):
+    assert start("trainer.limit_test_batches=1")[0]["n_test"] == 4
+
+
 def test_images_are_read_before_training(start, tiny_mvtec, tmp_path):
     import shutil
 
@@ -133,6 +152,11 @@ def test_the_missions_command_without_data_and_weights(tmp_path):
         "wide_resnet50_2.tv_in1k", "backbone=efficientnet_lite0", "backbone.weights=<file>",
     ):  # fmt: skip
         assert part in result.stderr, part
+
+
+def test_a_missing_category_tells_where_others_are(start):
+    with pytest.raises(UserError, match="no category screw in .* It has: tile.*dataset.root=.*mvtec.com.*CC BY-NC-SA"):
+        start("category=screw")
 
 
 # Frozen, and what a checkpoint holds ---------------------------------------------------------------------------

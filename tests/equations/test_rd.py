@@ -62,7 +62,7 @@ def test_the_flattened_variant_by_hand():
     teacher = torch.tensor([1.0, 2.0, 2.0, 0.0], dtype=torch.float64).view(1, 2, 1, 2)
     student = torch.tensor([2.0, 1.0, 0.0, 2.0], dtype=torch.float64).view(1, 2, 1, 2)
     assert flattened_loss([teacher], [student]).item() == pytest.approx(1 - 4 / 9, rel=1e-12)
-    # The two forms are different quantities: position by position it is 1 - 2/(2) ... = (0.4..., by hand) not 5/9.
+    # Position by position, (1, 2) against (2, 0) and (2, 0) against (1, 2): 1 - 1 / sqrt(5), another quantity.
     per_position = (1 - (1 * 2 + 2 * 0) / (math.sqrt(5) * 2) + 1 - (2 * 1 + 0 * 2) / (2 * math.sqrt(5))) / 2
     assert per_position_loss([teacher], [student]).item() == pytest.approx(per_position, rel=1e-12)
 

@@ -69,14 +69,14 @@ def test_loss_is_the_equations_on_the_networks_features(build):
     losses = detector.training_loss(batch)
     assert losses["loss"].item() == rd.per_position_loss(*pairs).mean(1).sum().item()
     assert losses["loss"].item() == pytest.approx(sum(losses[f"loss_level_{k}"].item() for k in (1, 2, 3)), rel=1e-6)
-    detector.loss = rd.LOSSES["flattened"]
-    assert detector.training_loss(batch)["loss"].item() == rd.flattened_loss(*pairs).mean(1).sum().item()
+    flattened = build(loss="flattened").eval()
+    expected = rd.flattened_loss(*flattened.pairs(batch)).mean(1).sum().item()
+    assert flattened.training_loss(batch)["loss"].item() == expected != rd.per_position_loss(*flattened.pairs(batch)).mean(1).sum().item()
 
 
 @pytest.mark.parametrize("levels", [[1], [2], [3], [2, 3]])
 def test_table_7_chooses_maps_of_one_trained_model(build, levels):
-    detector = build(sigma=0.0).eval()
-    detector.score_levels = levels
+    detector = build(sigma=0.0, score_levels=levels).eval()
     maps = rd.distance_maps(*detector.pairs({"image": (batch := images())}))
     expected = sum(
         torch.nn.functional.interpolate(maps[k - 1][:, None], size=64, mode="bilinear", align_corners=True) for k in levels
@@ -121,6 +121,27 @@ def test_normalisation(build, random_resnet18):
     for value in ("auto", "imagenet"):  # tv_in1k's own statistics are ImageNet's
         torch.testing.assert_close(build(normalisation=value).normalise(batch), (batch - mean) / std)
     assert torch.equal(build(normalisation="none").normalise(batch), batch)
+    half = torch.tensor([0.5] * 3).view(1, 3, 1, 1)  # EfficientNet-Lite0's own
+    lite0 = partial(random_resnet18.func, name="tf_efficientnet_lite0.in1k", pretrained=False)
+    torch.testing.assert_close(build(backbone=lite0).normalise(batch), (batch - half) / half)
+
+
+def test_the_teacher_sees_normalised_images(build):
+    detector, batch = build().eval(), images()
+    for found, expected in zip(
+        detector.teacher_features({"image": batch}), detector.teacher(detector.normalise(batch)), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
+def test_half_precision_does_not_round_the_scores(build):
+    """Under autocast the networks run in bfloat16; distances, maps and scores stay float32."""
+    detector, batch = build().eval(), images(16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        detection = detector(batch)
+        loss = detector.training_loss({"image": batch})["loss"]
+    assert detection.anomaly_map.dtype == detection.image_score.dtype == loss.dtype == torch.float32
+    assert len(detection.image_score.unique()) == 16 and len(detection.anomaly_map.unique()) > 10_000
 
 
 @pytest.mark.parametrize(
@@ -129,6 +150,7 @@ def test_normalisation(build, random_resnet18):
         ({"loss": "l2"}, "model.loss=l2: give one of per_position, flattened"),
         ({"bottleneck": "none"}, "model.bottleneck=none: give one of pre, oce, mff_oce"),
         ({"image_score": "mean"}, "model.image_score=mean"),
+        ({"sigma": -1.0}, "model.sigma=-1.0: give a number of pixels, at least 0"),
         ({"score_levels": [0]}, "count the levels from 1 to 3"),
         ({"score_levels": [4]}, "count the levels from 1 to 3"),
         ({"normalisation": "zscore"}, "normalisation=zscore"),

@@ -73,3 +73,9 @@ def test_a_subset_of_levels_in_the_score(build):
 def test_wrong_values_are_named(build, wrong, message):
     with pytest.raises(UserError, match=message):
         build(**wrong)
+
+
+def test_half_precision_does_not_round_the_scores(build):
+    detector, batch = build().eval(), images()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert detector(batch).anomaly_map.dtype == torch.float32

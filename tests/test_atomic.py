@@ -1,0 +1,24 @@
+"""Files are whole or absent."""
+
+import pytest
+
+from kdad.atomic import atomic_write
+
+
+def test_an_error_leaves_the_earlier_file_and_nothing_else(tmp_path):
+    path = tmp_path / "deep" / "results.json"
+    with atomic_write(path) as file:
+        file.write("first")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
+        file.write("half of the sec")
+        assert path.read_text() == "first"  # not before the end
+        1 / 0
+    assert path.read_text() == "first" and [p.name for p in path.parent.iterdir()] == ["results.json"]
+
+
+def test_bytes_and_permissions(tmp_path):
+    with atomic_write(tmp_path / "a.bin", "wb") as file:
+        file.write(b"\x00\n\xff")
+    (tmp_path / "b").write_bytes(b"")
+    assert (tmp_path / "a.bin").read_bytes() == b"\x00\n\xff"
+    assert (tmp_path / "a.bin").stat().st_mode == (tmp_path / "b").stat().st_mode
