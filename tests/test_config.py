@@ -146,7 +146,6 @@ def test_unknown_keys_that_were_added(override, message):
         (["val_fraction=1"], "val_fraction=1: give"),
         (["category=[a,b]"], "category=\\['a', 'b'\\]: give one name"),
         (["levels=3"], "levels=3: give auto or a list"),
-        (["trainer=null"], "trainer=None: give a choice"),
         (["optimizer=null"], "optimizer=None: give"),
         (["+model.image_size=32"], "model.image_size: kdad sets this argument"),
         (["+backbone.levels=[1]"], "backbone.levels: kdad sets this argument"),
