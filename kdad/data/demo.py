@@ -28,7 +28,7 @@ from kdad.errors import UserError
 CROP = 128
 ZOOM = 2  # the photographs are enlarged: grass blades are as fine as any defect otherwise
 TRAIN_COLUMNS, TEST_COLUMNS = (0, 614), (618, 1024)  # the gap: enlarging mixes neighbouring columns
-N_TRAIN, N_TEST, N_PER_KIND = 120, 40, 12
+N_TRAIN, N_TEST, N_PER_KIND = 200, 40, 12
 CONTRAST = 96  # grey levels, of 255, by which a defect may change a pixel at most
 COVERAGE = 0.005, 0.05  # share of an image's pixels that a defect may change
 AMPLITUDE = 100  # of a pattern around the median below it, before that bound
@@ -134,25 +134,25 @@ def _axes(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _radius(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Elliptical radius: 0 in the centre, 1 on a wavy outline 20 to 34 px across."""
+    """Elliptical radius: 0 in the centre, 1 on a wavy outline 24 to 36 px across."""
     wave = 1 + 0.1 * np.sin(3 * np.arctan2(v, u) + rng.uniform(0, 2 * np.pi))
-    return np.hypot(u / rng.uniform(13, 17), v / rng.uniform(10, 12)) / wave
+    return np.hypot(u / rng.uniform(15, 18), v / rng.uniform(12, 14)) / wave
 
 
 def scratch(image: np.ndarray, category: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Three parallel curved grooves of 2 px, light with a dark edge, 35 to 48 px long."""
+    """Three parallel curved grooves of 2 px, light with a dark edge, 44 to 58 px long."""
     u, v = _axes(rng)
     v = v + rng.uniform(-0.006, 0.006) * u**2
-    inside = (np.abs(u) < rng.uniform(17, 24)) & (np.abs(v) < 6)
+    inside = (np.abs(u) < rng.uniform(22, 29)) & (np.abs(v) < 6)
     return inside, np.median(image) + np.where(v % 4 < 2, AMPLITUDE, -AMPLITUDE)
 
 
 def stain(image: np.ndarray, category: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A blot that dried in smooth concentric rings, fading into the texture at its outline."""
+    """A blot that dried in concentric rings, half faded into the texture at its outline."""
     radius = _radius(*_axes(rng), rng)
     inside = radius < 1
-    rings = np.median(image[inside]) + AMPLITUDE * np.cos(2 * np.pi * radius * 2.2)
-    return inside, image + np.clip(6 * (1 - radius), 0.2, 1) * (rings - image)
+    rings = np.median(image[inside]) + AMPLITUDE * np.clip(2 * np.cos(2 * np.pi * radius * 2.2), -1, 1)
+    return inside, image + np.clip(6 * (1 - radius), 0.5, 1) * (rings - image)
 
 
 def fabric(image: np.ndarray, category: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
