@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from PIL import Image
 from torch import distributed
 
@@ -59,6 +60,8 @@ class Evaluation(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
         """Gather what other processes have seen."""
         self.metrics = self._metrics()
+        scores = torch.from_numpy(self.state.image_rows().score).to(detector.device, torch.float32)
+        self.columns = {name: values.tolist() for name, values in detector.score_columns(scores).items()}
         if distributed.is_available() and distributed.is_initialized():
             parts: list[Any] = [None] * distributed.get_world_size()
             distributed.all_gather_object(parts, (self.lowest, self.highest, self.kept))
@@ -79,9 +82,11 @@ class Evaluation(pl.Callback):
         """Write scores.csv, curves.npz and maps/ into a run's folder."""
         with atomic_write(folder / "scores.csv") as file:
             rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["path", "label", "score"])
-            for index, score, label in zip(*self.state.image_rows(), strict=True):
-                rows.writerow([self.samples[index].path, int(label), repr(float(score))])
+            rows.writerow(["path", "label", "score", *self.columns])
+            for index, score, label, *more in zip(*self.state.image_rows(), *self.columns.values(), strict=True):
+                # What a column says yes or no to is 1 or 0, as a label is.
+                further = [int(value) if isinstance(value, bool) else repr(value) for value in more]
+                rows.writerow([self.samples[index].path, int(label), repr(float(score)), *further])
         with atomic_write(folder / "curves.npz", "wb") as file:
             np.savez_compressed(file, **self.state.curves())
         for index, kept in sorted(self.kept.items()):

@@ -43,7 +43,8 @@ class Training(pl.Callback):
             detector.on_load_checkpoint(checkpoint)
             detector.load_state_dict(checkpoint["state_dict"])
             self.tested_epoch = checkpoint["epoch"] + 1
-        detector.after_fit(detector.batches(trainer.datamodule.train_dataloader()))
+        data = trainer.datamodule
+        detector.after_fit(detector.batches(data.val_dataloader() or data.train_dataloader()))
         trainer.save_checkpoint(self.folder / "tested.ckpt", weights_only=True)
 
 

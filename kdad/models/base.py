@@ -83,7 +83,13 @@ class KDDetector(pl.LightningModule):
         """Statistics of the training images before the first step, kept in buffers; not called when resuming."""
 
     def after_fit(self, batches: Iterable[Batch]) -> None:
-        """Statistics of the training images with the weights that will be tested, kept in buffers."""
+        """Statistics with the weights that will be tested, kept in buffers, of validation images if there are any, else
+        of training images.
+        """
+
+    def score_columns(self, image_score: Tensor) -> dict[str, Tensor]:
+        """Further columns (B,) of scores.csv that follow from the raw scores (B,), such as a decision; none by default."""
+        return {}
 
     # What is shared ---------------------------------------------------------------------------------------
 
@@ -101,7 +107,7 @@ class KDDetector(pl.LightningModule):
     def batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
         """A loader's batches on this module's device."""
         for batch in loader:
-            yield move_data_to_device(batch, self.device)
+            yield self.trainer.precision_plugin.convert_input(move_data_to_device(batch, self.device))
 
     def on_fit_start(self) -> None:
         if self.trainer.ckpt_path is None:  # otherwise the checkpoint has brought its statistics

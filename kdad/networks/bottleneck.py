@@ -1,4 +1,4 @@
-"""What stands between teacher and decoder: multi-scale feature fusion (MFF) and one-class embedding (OCE)."""
+"""What stands before a decoder: RD's fusion (MFF) and one-class embedding (OCE), DSKD's deep embedding (DFE)."""
 
 from collections.abc import Sequence
 
@@ -59,6 +59,31 @@ class OneClassEmbedding(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         return self.embedding(features[-1] if self.fusion is None else self.fusion(features))
+
+
+class DeepFeatureEmbedding(nn.Sequential):
+    """DFE: aligned concatenation, then residual blocks, the first with a 1x1 shortcut (DSKD, Sec. 3.2, Fig. 4).
+
+    The paper does not give the stride of that block: like RD's embedding it halves the resolution.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], out_channels: int, style: Style, blocks: int = 1
+    ):
+        aligned = AlignedConcatenation(channels, strides)
+        super().__init__(aligned, stage(aligned.out_channels, out_channels, blocks, style, "halve"))
+        initialise(self)
+
+
+class DirectDownsampling(nn.Sequential):
+    """The deepest level alone, halved by one 3x3 stride-2 convolution with batch norm and ReLU (DSKD, Sec. 4.3.2)."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(*conv(in_channels, out_channels, stride=2), nn.ReLU(inplace=True))
+        initialise(self)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return super().forward(features[-1])
 
 
 def embedding_channels(name: str, channels: int, stride: int) -> int:

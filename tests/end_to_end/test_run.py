@@ -159,6 +159,16 @@ def test_a_missing_category_tells_where_others_are(start):
         start("category=screw")
 
 
+def test_dskd_reports_normalised_scores_and_decisions(start):
+    _, folder = start("model=dskd")
+    with open(folder / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0].keys() == {"path", "label", "score", "normalised_score", "anomalous"}
+    assert all((float(r["normalised_score"]) >= 0.5) == (r["anomalous"] == "1") for r in rows)
+    by_score = sorted(rows, key=lambda r: float(r["score"]))
+    assert by_score == sorted(rows, key=lambda r: float(r["normalised_score"]))
+
+
 # Frozen, and what a checkpoint holds ---------------------------------------------------------------------------
 
 

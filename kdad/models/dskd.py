@@ -1,0 +1,231 @@
+"""DSKD: dual-student knowledge distillation networks.
+
+Yao, "Dual-Student Knowledge Distillation Networks for Unsupervised Anomaly Detection", arXiv 2024.
+
+| Equation, section | function | as printed / variant / deviation |
+|---|---|---|
+| Eq. (1), Sec. 1 | is_anomalous | as printed; how to normalise the score is not given, see below |
+| Eq. (2), Sec. 3.1 | - | generic distillation; computes nothing of the method |
+| Eq. (3), Sec. 3.1 | unit_vectors | deviation: divided by the norm; the printed squared norm would not normalise |
+| Eq. (4), Sec. 3.1 | euclidean_maps | as printed |
+| Eq. (5), Sec. 3.1 | cosine_maps | as printed |
+| Eq. (6), Sec. 3.1 | distance_maps | as printed; with unit vectors it is (1 + lambda)(1 - cos): lambda only scales |
+| Eq. (7), Sec. 3.1 | student_loss | as printed: the mean over levels |
+| Eq. (8), Sec. 3.3 | fused_map | as printed, with `align_corners` false, which is not given |
+| Eq. (9), Sec. 3.3 | smoothed_map | as printed |
+| Eq. (10), Sec. 3.3 | image_score | as printed |
+
+Readings where the paper is short, or contradicts itself; no code was released.
+Training: "performed separately and independently" (Sec. 1): l_e trains the encoder student, l_d the embedding and the
+decoder student, which take the encoder's features without their gradient; `detach_embedding: false` lets it through.
+Embedding: Algorithm 1 leaves F_emb undefined; as in Algorithm 2 it is made of the l2-normalised encoder features.
+Its stride and width, the decoder's upsampling and block counts are not given: they are RD's. Sec. 3.2 has one residual
+block, Table 6's 39.3 M parameters leave room for more (`dfe_blocks`).
+Normalised score (Sec. 1): t = mean + 3 standard deviations of the normal images' scores after training stands at 0.5;
+score / (score + t) keeps the order and stays in [0, 1). `after_fit` takes the statistics from the images it is given.
+Inputs "normalized by l2 function" (Sec. 4.1.2) would not fit a pre-trained teacher: they get its own statistics.
+Table 7: X-Y are the two networks that are compared, in training and in the score, without the third where it can go.
+T-E is the encoder student alone; T-D embeds the teacher's features, as RD does; in E-D the decoder student restores
+the encoder student's features (without gradient to them), while the encoder still learns from the teacher, since two
+students that know nothing could agree on anything. Fig. 8's caption has the embedding in all that have a decoder.
+Table 8, "directly downsampled": the encoder's deepest level through one 3x3 stride-2 convolution block, as wide as
+the embedding. Table 9: `score_levels` chooses the maps that enter the score of a model trained on all.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed
+
+from kdad.errors import UserError
+from kdad.functional import at_least_float32, cosine_distance, fuse_sum, gaussian_blur
+from kdad.models.base import Batch, Detection, KDDetector
+from kdad.networks.bottleneck import DeepFeatureEmbedding, DirectDownsampling, embedding_channels
+from kdad.networks.decoder import MirroredDecoder, check_pyramid
+from kdad.networks.residual import style_of
+from kdad.teacher import FeaturePyramid, at_strides
+
+# Table 7: the networks that each loss compares, the one to learn from first, and the score's; letters as in F_t.
+STRUCTURES = {
+    "ds": ({"loss_e": "te", "loss_d": "td"}, "td"),
+    "t_e": ({"loss_e": "te"}, "te"),
+    "t_d": ({"loss_d": "td"}, "td"),
+    "e_d": ({"loss_e": "te", "loss_d": "ed"}, "ed"),
+}
+DEVIATIONS = 3.0  # the score that far above the mean of normal images is called anomalous
+
+
+def is_anomalous(normalised: Tensor, threshold: float = 0.5) -> Tensor:
+    """Eq. (1), Sec. 1: True where the score reaches the threshold."""
+    return normalised >= threshold
+
+
+def unit_vectors(features: list[Tensor]) -> list[Tensor]:
+    """Eq. (3), Sec. 3.1: every position's vector divided by its l2 norm, at least float32; a zero vector stays zero."""
+    return [F.normalize(at_least_float32(f), dim=1) for f in features]
+
+
+def euclidean_maps(target: list[Tensor], student: list[Tensor]) -> list[Tensor]:
+    """Eq. (4), Sec. 3.1: half the squared distance of unit vectors, one (B, h, w) per level."""
+    return [(t - s).square().sum(dim=1) / 2 for t, s in zip(target, student, strict=True)]
+
+
+def cosine_maps(target: list[Tensor], student: list[Tensor]) -> list[Tensor]:
+    """Eq. (5), Sec. 3.1: 1 - cosine similarity, one (B, h, w) per level."""
+    return [cosine_distance(t, s) for t, s in zip(target, student, strict=True)]
+
+
+def distance_maps(target_features: list[Tensor], student_features: list[Tensor], weight: float) -> list[Tensor]:
+    """Eq. (6), Sec. 3.1: M^k, `weight` (lambda) times Eq. (4) plus Eq. (5), of features as the networks give them."""
+    target, student = unit_vectors(target_features), unit_vectors(student_features)
+    pairs = zip(euclidean_maps(target, student), cosine_maps(target, student), strict=True)
+    return [weight * euclidean + cosine for euclidean, cosine in pairs]
+
+
+def student_loss(maps: list[Tensor]) -> Tensor:
+    """Eq. (7), Sec. 3.1: the mean over levels of the means over positions, one value per image: (B,)."""
+    return torch.stack([m.mean(dim=(1, 2)) for m in maps]).mean(dim=0)
+
+
+def fused_map(maps: list[Tensor], size: int) -> Tensor:
+    """Eq. (8), Sec. 3.3: the sum of the upsampled maps: list of (B, h, w) -> (B, size, size)."""
+    return fuse_sum(maps, size, align_corners=False)
+
+
+def smoothed_map(fused: Tensor, sigma: float) -> Tensor:
+    """Eq. (9), Sec. 3.3: Gaussian filter of (B, H, W)."""
+    return gaussian_blur(fused, sigma)
+
+
+def image_score(smoothed: Tensor) -> Tensor:
+    """Eq. (10), Sec. 3.3: the maximum of each map: (B, H, W) -> (B,)."""
+    return smoothed.amax(dim=(1, 2))
+
+
+def normalised_score(score: Tensor, threshold: Tensor) -> Tensor:
+    """Scores of at least 0 in their order on [0, 1), the threshold at 0.5."""
+    score = score.clamp(min=0)  # rounding can leave a perfect match just below
+    return score / (score + threshold).clamp(min=torch.finfo(score.dtype).tiny)
+
+
+class DSKD(KDDetector):
+    """Two students of one teacher: an encoder of its architecture, and a decoder fed through an embedding.
+
+    `structure` is ds, t_e, t_d or e_d (Table 7); `dfe` false leaves the fusion of levels out of the embedding
+    (Table 8), `dfe_blocks` counts its residual blocks; `detach_embedding` keeps l_d from training the encoder;
+    `score_levels` counts levels from 1 ([1] is M_1 of Table 9), null takes all; `euclidean_weight` is lambda;
+    `sigma` is the Gaussian's, in pixels.
+    """
+
+    def __init__(
+        self,
+        structure: str = "ds",
+        dfe: bool = True,
+        dfe_blocks: int = 1,
+        detach_embedding: bool = True,
+        score_levels: list[int] | None = None,
+        euclidean_weight: float = 0.1,
+        sigma: float = 4.0,
+        **shared: Any,
+    ):
+        if structure not in STRUCTURES:
+            raise UserError(f"model.structure={structure}: give one of {', '.join(STRUCTURES)}")
+        for key, switch in (("dfe", dfe), ("detach_embedding", detach_embedding)):
+            if not isinstance(switch, bool):
+                raise UserError(f"model.{key}={switch}: give true or false")
+        for key, number in (("euclidean_weight", euclidean_weight), ("sigma", sigma)):
+            if not isinstance(number, int | float) or not 0 <= number < math.inf:
+                raise UserError(f"model.{key}={number}: give a number, at least 0")
+        if not isinstance(dfe_blocks, int) or dfe_blocks < 1:
+            raise UserError(f"model.dfe_blocks={dfe_blocks}: give a number of residual blocks, at least 1")
+        idle = {
+            "dfe": structure == "t_e" and not dfe,
+            "dfe_blocks": (structure == "t_e" or not dfe) and dfe_blocks != 1,
+            "detach_embedding": structure in ("t_e", "t_d") and not detach_embedding,
+        }
+        for key in (key for key, value in idle.items() if value):  # it would be taken for an ablation's result
+            raise UserError(f"model.{key} changes nothing where structure={structure} and dfe={dfe}: leave it out")
+        super().__init__(auto_levels=at_strides(4, 8, 16), **shared)
+        self.structure, self.euclidean_weight, self.sigma = structure, euclidean_weight, sigma
+        self.losses, self.scored = STRUCTURES[structure]
+        self.detach_embedding = detach_embedding
+        name, channels, strides = self.teacher.name, self.teacher.channels, self.teacher.strides
+        self.encoder = self.bottleneck = self.decoder = None
+        if "loss_e" in self.losses:
+            self.encoder = FeaturePyramid(name, self.teacher.paths, self.image_size)
+        if "loss_d" in self.losses:
+            style = style_of(name)
+            width, stride = embedding_channels(name, channels[-1], strides[-1]), 2 * strides[-1]
+            check_pyramid([*strides, stride], self.image_size)
+            self.bottleneck = (
+                DeepFeatureEmbedding(channels, strides, width, style, dfe_blocks)
+                if dfe
+                else DirectDownsampling(channels[-1], width)
+            )
+            self.decoder = MirroredDecoder(width, stride, channels, strides, style)
+        self.score_levels = self.positions(score_levels, len(channels))
+        # Of the normal images' scores after fit, and the setting that they were taken with.
+        self.register_buffer("score_mean", torch.zeros(()))
+        self.register_buffer("score_std", torch.zeros(()))
+        self.register_buffer("fitted_setting", torch.full((4 + len(channels),), -1.0))
+
+    def pyramids(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """Features of every network of the structure, level by level: t teacher, e encoder and d decoder student."""
+        found = {"t": self.teacher_features(batch)}
+        if self.encoder is not None:
+            found["e"] = self.encoder(self.normalise(batch["image"]))
+        if self.decoder is not None:
+            embedded = unit_vectors(found.get("e", found["t"]))
+            if self.detach_embedding:
+                embedded = [f.detach() for f in embedded]
+            dtype = next(self.bottleneck.parameters()).dtype  # half only where the whole detector is
+            found["d"] = self.decoder(self.bottleneck([f.to(dtype) for f in embedded]))
+        return found
+
+    def training_loss(self, batch: Batch) -> dict[str, Tensor]:
+        found, losses = self.pyramids(batch), {}
+        for key, (target, student) in self.losses.items():
+            known = [f.detach() for f in found[target]]  # what is learnt from is never moved towards the learner
+            losses[key] = student_loss(distance_maps(known, found[student], self.euclidean_weight)).mean()
+        # One sum, since no parameter is reached by both unless the embedding is not detached.
+        return {"loss": sum(losses.values())} | losses
+
+    def forward(self, images: Tensor) -> Detection:
+        found = self.pyramids({"image": images})
+        maps = distance_maps(*(found[network] for network in self.scored), self.euclidean_weight)
+        fused = fused_map([maps[k - 1] for k in self.score_levels], self.image_size)
+        smoothed = smoothed_map(fused, self.sigma)
+        return Detection(smoothed[:, None], image_score(smoothed))
+
+    @torch.no_grad()
+    def after_fit(self, batches: Iterable[Batch]) -> None:
+        """Mean and standard deviation of the scores of the given normal images, of all processes."""
+        training = self.training
+        self.eval()  # batch norm as in the test
+        scores = [score for batch in batches for score in self.test_step(batch, 0).image_score.tolist()]
+        self.train(training)
+        parts: list[Any] = [scores]
+        if distributed.is_available() and distributed.is_initialized():
+            parts = [None] * distributed.get_world_size()
+            distributed.all_gather_object(parts, scores)
+        everyone = torch.tensor([score for part in parts for score in part], dtype=torch.float64)
+        self.score_mean.fill_(everyone.mean().item())
+        self.score_std.fill_(everyone.std(correction=0).item())
+        self.fitted_setting.copy_(self.setting())
+
+    def setting(self) -> Tensor:
+        """What a score's scale depends on besides the weights, as numbers."""
+        levels = [k in self.score_levels for k in range(1, len(self.teacher.channels) + 1)]
+        return self.fitted_setting.new_tensor(
+            [list(STRUCTURES).index(self.structure), self.euclidean_weight, self.sigma, self.image_size, *levels]
+        )
+
+    def score_columns(self, image_score: Tensor) -> dict[str, Tensor]:
+        """Normalised score and Eq. (1)'s decision, (B,) each; none without statistics of scores of this setting."""
+        if not torch.equal(self.fitted_setting, self.setting()):
+            return {}
+        normalised = normalised_score(image_score, self.score_mean + DEVIATIONS * self.score_std)
+        return {"normalised_score": normalised, "anomalous": is_anomalous(normalised)}
