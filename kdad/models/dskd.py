@@ -1,6 +1,6 @@
 """DSKD: dual-student knowledge distillation networks.
 
-Yao, "Dual-Student Knowledge Distillation Networks for Unsupervised Anomaly Detection", arXiv 2024.
+Yao, "Dual-Student Knowledge Distillation Networks for Unsupervised Anomaly Detection" (preprint).
 
 | Equation, section | function | as printed / variant / deviation |
 |---|---|---|

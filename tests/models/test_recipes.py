@@ -66,7 +66,7 @@ RECIPES = {
         "val_fraction": 0.0,
         "monitor": None,
     },
-    "dskd": {  # Yao 2024, Sec. 3 and 4.1.2; batch size, last epoch: as RD
+    "dskd": {  # Yao, Sec. 3 and 4.1.2; batch size, last epoch: as RD
         "backbone.name": "resnet18.tv_in1k",
         "optimizer._target_": "torch.optim.Adam",
         "optimizer.lr": 0.001,
