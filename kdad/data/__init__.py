@@ -1,10 +1,33 @@
 """Data sets: one datamodule base, one small file per layout."""
 
 from kdad.data.base import AnomalyDataModule
+from kdad.data.caltech import Caltech256
 from kdad.data.demo import Demo
+from kdad.data.elpv import ELPV
 from kdad.data.folder import Folder
+from kdad.data.medical import BrainMRI, HeadCT, RetinalOCT
 from kdad.data.mtd import MTD
 from kdad.data.mvtec import MVTec
 from kdad.data.samples import Sample
+from kdad.data.stc import STC
+from kdad.data.torchvision_sets import CIFAR10, MNIST, FashionMNIST
+from kdad.data.visa import VisA
 
-__all__ = ["MTD", "AnomalyDataModule", "Demo", "Folder", "MVTec", "Sample"]
+__all__ = [
+    "CIFAR10",
+    "ELPV",
+    "MNIST",
+    "MTD",
+    "STC",
+    "AnomalyDataModule",
+    "BrainMRI",
+    "Caltech256",
+    "Demo",
+    "FashionMNIST",
+    "Folder",
+    "HeadCT",
+    "MVTec",
+    "RetinalOCT",
+    "Sample",
+    "VisA",
+]

@@ -6,20 +6,20 @@ A layout is a subclass that lists categories and samples; see `mvtec.py` for a s
 import difflib
 import logging
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy as np
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kdad.cache import Array, ArrayStore
-from kdad.data.images import MaskFacts, read_image, read_mask
+from kdad.cache import ArrayStore
+from kdad.data.augmentation import AUGMENTATIONS
+from kdad.data.decoding import decode
+from kdad.data.download import Archive, fetch
+from kdad.data.images import Look, MaskFacts, anomalous_pixels, look, mask_values, read_image, resized_mask
 from kdad.data.loading import Pool, Split, ordered_loader, train_loader
 from kdad.data.samples import Sample, copies, split_order, training_parts
 from kdad.errors import UserError
@@ -29,6 +29,12 @@ log = logging.getLogger(__name__)
 
 class AnomalyDataModule(pl.LightningDataModule):
     """Train on normal images, test on both; everything decoded once and kept in memory as uint8.
+
+    `val_fraction` of the training images is held out to validate on. Where a data set brings validation images of
+    its own, it is these, whatever val_fraction is: nothing is held out then, and they are never trained on.
+    `official` says how many images a category should have, {category: {train|validation|test: n}}: other numbers
+    warn. `download` fetches a missing data set where its terms allow that. `augment` names how training
+    images alone are changed, one of `augmentation.AUGMENTATIONS`.
 
     After `check()`: train_samples, val_samples, test_samples, has_masks, and in `facts` n_train,
     n_val, n_test, n_duplicates (test images that are copies of training images). After `setup()`
@@ -41,7 +47,8 @@ class AnomalyDataModule(pl.LightningDataModule):
     layout: str  # folders below root, for error messages
     obtain: str  # where the data set comes from, and its licence
     default_category: str | None = None
-    binary_masks: bool = True  # masks of other than two values are refused; else cut at 127 and counted
+    mask_kind: str = "binary"  # how masks are read: see `images.anomalous_pixels`
+    archive: Archive | None = None  # what `download` fetches; None where a form or a licence stands before it
 
     def __init__(
         self,
@@ -55,6 +62,9 @@ class AnomalyDataModule(pl.LightningDataModule):
         train_fraction: float = 1.0,
         split_seed: int = 0,
         seed: int = 0,
+        augment: str = "none",
+        download: bool = False,
+        official: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         super().__init__()
         for key, value in {"image_size": image_size, "batch_size": batch_size}.items():
@@ -64,12 +74,18 @@ class AnomalyDataModule(pl.LightningDataModule):
             raise UserError(f"val_fraction is {val_fraction}: it must be at least 0 and below 1")
         if not 0 < train_fraction <= 1:
             raise UserError(f"train_fraction is {train_fraction}: it must be above 0 and at most 1")
+        if augment not in AUGMENTATIONS:
+            raise UserError(f"dataset.augment is {augment}: give one of {', '.join(AUGMENTATIONS)}")
         self.name = name
         self.root = Path(root).expanduser().absolute()
         self.category = self.default_category if category is None else str(category)
         self.image_size, self.batch_size = image_size, batch_size
         self.val_fraction, self.train_fraction = val_fraction, train_fraction
-        self.split_seed, self.seed = split_seed, seed
+        self.split_seed, self.seed, self.augment = split_seed, seed, augment
+        self.download, self.official = download, dict(official or {})
+        for key, counts in self.official.items():
+            if unknown := set(counts) - {"train", "validation", "test"}:
+                raise UserError(f"dataset.official.{key}: no part {min(unknown)}; it has train, validation and test")
         self.train_samples: list[Sample] = []
         self.val_samples: list[Sample] = []
         self.test_samples: list[Sample] = []
@@ -89,7 +105,45 @@ class AnomalyDataModule(pl.LightningDataModule):
         """(train, test), each sorted by path."""
         raise NotImplementedError
 
+    # What a layout may change: the first where it brings normal images to validate on, the others where an
+    # image or a mask is not a file of its own
+
+    def find_validation(self) -> list[Sample]:
+        return []
+
+    def read_image(self, sample: Sample) -> Tensor:
+        """uint8 (3,image_size,image_size). Raises UserError where it cannot be read."""
+        return read_image(sample.path, self.image_size)
+
+    def mask_values(self, sample: Sample) -> np.ndarray:
+        """(H,W), as stored. Raises UserError where they cannot be read."""
+        return mask_values(sample.mask)
+
+    def version(self, sample: Sample) -> tuple[int, ...]:
+        """What tells whether the image was changed since it was cached; st_ctime_ns, that another took its name."""
+        status = sample.path.stat()
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    def copies(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
+        """(test image, training image that it is an exact copy of)."""
+        return copies(train, test)
+
+    def look(self, sample: Sample) -> Look:
+        """The image's size and mode, quickly. Raises UserError where it is damaged."""
+        return look(sample.path)
+
     # Checking
+
+    def prepare_data(self) -> None:
+        """Download, where asked to and missing. Raises UserError where it fails or must be done by hand."""
+        if not self.download or (self.root.is_dir() and any(self.root.iterdir())):
+            return
+        if self.archive is None:
+            raise UserError(
+                f"data set {self.name} is not downloaded by kdad: {self.obtain}. Get it there and unpack it into "
+                f"{self.root}, or say where it is: dataset.root=<folder>"
+            )
+        fetch(self.archive, self.root)
 
     def check_root(self) -> None:
         """Raises UserError where the data set's folder is missing."""
@@ -98,6 +152,7 @@ class AnomalyDataModule(pl.LightningDataModule):
             raise UserError(
                 f"data set {self.name}: no folder {self.root}. dataset.root=<folder> says where it is; KDAD_DATA "
                 f"sets the parent of the default. Expected below it: {self.layout}. {self.obtain}."
+                + (" dataset.download=true downloads it." if self.archive else "")
             )
 
     def check(self) -> None:
@@ -117,7 +172,7 @@ class AnomalyDataModule(pl.LightningDataModule):
                 f"data set {self.name}: no category {self.category} in {self.root}.{hint} It has: {listed}. "
                 f"dataset.root=<folder> says where others are. {self.obtain}."
             )
-        train, test = self.find_samples()
+        (train, test), own = self.find_samples(), self.find_validation()
         for part, samples in {"training": train, "test": test}.items():
             if not samples:
                 raise UserError(
@@ -127,19 +182,27 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.has_masks = any(sample.mask is not None for sample in test)
         if self.has_masks:
             self._check_masks(test)
-        if self.val_fraction and len(train) == 1:
+        if self.val_fraction and len(train) == 1 and not own:
             raise UserError(
                 f"data set {self.name}, category {self.category}: {train[0].path} is the only training image and "
                 f"val_fraction is {self.val_fraction}: nothing would be left to train on. val_fraction=0 trains on it"
             )
         order = split_order(train, self.root, self.split_seed)
-        kept, held_out = training_parts(order, self.val_fraction, self.train_fraction)
-        pairs = copies(kept + held_out, test)
+        own = split_order(own, self.root, self.split_seed)
+        kept, held_out = training_parts(order, self.val_fraction, self.train_fraction, own)
+        pairs = self.copies(kept + held_out, test)
         self.train_samples, self.val_samples, self.test_samples = sorted(kept), sorted(held_out), test
         self.facts |= {
             "n_train": len(kept), "n_val": len(held_out), "n_test": len(test), "n_duplicates": len(pairs),
         }  # fmt: skip
         self._warn(pairs)
+        if differs := self.unofficial({"train": len(train), "validation": len(own), "test": len(test)}):
+            log.warning("data set %s, category %s: %s", self.name, self.category, differs)
+
+    def unofficial(self, counts: Mapping[str, int]) -> str:
+        """How many images of which part there are and should be, where these differ; else empty."""
+        expected = self.official.get(self.category, {}).items()
+        return "; ".join(f"{counts[part]} {part} images, officially {n}" for part, n in expected if counts[part] != n)
 
     def _warn(self, pairs: list[tuple[Path, Path]]) -> None:
         """Of what may be meant, but often is not. pairs: test images and the training images they are copies of."""
@@ -159,10 +222,10 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     def _check_masks(self, test: list[Sample]) -> None:
         anomalous = [sample for sample in test if sample.label == 1]
-        missing = [sample for sample in anomalous if sample.mask is None or not sample.mask.is_file()]
+        missing = [sample for sample in anomalous if sample.mask is None or not sample.mask.exists()]
         if missing:
             raise UserError(
-                f"no mask {missing[0].mask} for the anomalous image {missing[0].path} "
+                f"no mask {missing[0].mask or 'file'} for the anomalous image {missing[0].path} "
                 f"({len(missing)} of {len(anomalous)} are missing)"
             )
 
@@ -174,65 +237,22 @@ class AnomalyDataModule(pl.LightningDataModule):
             return
         if not self.test_samples:
             self.check()
-        normal = sorted(self.train_samples + self.val_samples, key=lambda sample: sample.path)
-        row = {sample.path: i for i, sample in enumerate(normal)}
-        # Threads, since Pillow releases the interpreter lock while it decodes and resizes.
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:
-            # One pool for training and validation: how they are divided changes nothing that is cached of them.
-            self.pools = [Pool(self._read_images(part, workers)) for part in (normal, self.test_samples)]
-            masks = self._read_masks(workers) if self.has_masks else None
-        rows = {
-            "train": (self.pools[0], [row[sample.path] for sample in self.train_samples], self.train_samples, None),
-            "val": (self.pools[0], [row[sample.path] for sample in self.val_samples], self.val_samples, None),
-            "test": (self.pools[1], list(range(len(self.test_samples))), self.test_samples, masks),
-        }
-        self._splits = {
-            part: Split(pool, torch.tensor(indices, dtype=torch.long), torch.tensor([s.label for s in samples]), masks)
-            for part, (pool, indices, samples, masks) in rows.items()
-        }
+        self.pools, self._splits = decode(self)
+        self.pools[0].cacheable = self.augment == "none"
 
-    def _read_images(self, samples: list[Sample], workers: ThreadPoolExecutor) -> Tensor:
-        """uint8 (N,H,W,3), decoded now or by an earlier job from the same files."""
-        size = self.image_size
-        files = [(str(sample.path), *_version(sample.path)) for sample in samples]
-        what = f"{len(samples)} images of {self.name} {self.category} at {size} px"
-        array = Array(("images", *files), (len(samples), size, size, 3), "uint8", what)
+    def anomalous_pixels(self, sample: Sample) -> tuple[np.ndarray, bool]:
+        """(bool (H,W) at the image's own size, whether the mask has grey levels). Raises UserError on a bad mask."""
+        return anomalous_pixels(self.mask_values(sample), self.mask_kind, sample.mask, sample.path)
 
-        def produce(_: Any) -> Iterator[list[np.ndarray]]:
-            for image in workers.map(lambda sample: read_image(sample.path, size), samples):
-                yield [image.permute(1, 2, 0)[None].numpy()]
-
-        kept = self.store.fetch([array], produce)
-        return kept[0] if kept else torch.from_numpy(np.concatenate([rows for (rows,) in produce(None)]))
-
-    def _read_masks(self, pool: ThreadPoolExecutor) -> Tensor:
-        """bool (n_test,1,H,W), all False for normal images; fills the counts in `facts`."""
-        masks = torch.zeros(len(self.test_samples), 1, self.image_size, self.image_size, dtype=torch.bool)
-        with_mask = [(i, sample) for i, sample in enumerate(self.test_samples) if sample.mask is not None]
-
-        def read(entry: tuple[int, Sample]) -> tuple[Tensor, MaskFacts]:
-            return read_mask(entry[1].mask, self.image_size, entry[1].path, self.binary_masks)
-
-        facts = []
-        for (i, _), (mask, fact) in zip(with_mask, pool.map(read, with_mask), strict=True):
-            masks[i, 0] = mask
-            facts.append(fact)
-        meanings = {
-            "vanished": f"have a region so small that nothing is left of it at {self.image_size} px",
-            "nonbinary": "have grey levels; pixels above 127 count as anomalous",
-            "empty": "have no anomalous pixel; their images stay anomalous, without a region",
-        }
-        for key, meaning in meanings.items():
-            count = sum(getattr(fact, key) for fact in facts)
-            self.facts[f"n_{key}_masks"] = count
-            if count:
-                log.warning("data set %s: %d of %d masks %s", self.name, count, len(facts), meaning)
-        return masks
+    def read_mask(self, sample: Sample) -> tuple[Tensor, MaskFacts]:
+        """bool (image_size,image_size). Raises UserError on a bad mask."""
+        anomalous, nonbinary = self.anomalous_pixels(sample)
+        return resized_mask(anomalous, self.image_size, nonbinary)
 
     # Loaders
 
     def train_dataloader(self) -> DataLoader:
-        return train_loader(self._splits["train"], self.batch_size, self.seed)
+        return train_loader(self._splits["train"], self.batch_size, self.seed, AUGMENTATIONS[self.augment])
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         """An empty list, which Lightning takes for "no validation", where there is no such part."""
@@ -243,9 +263,3 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()
-
-
-def _version(path: Path) -> tuple[int, int]:
-    """What tells whether a file was changed."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns

@@ -25,7 +25,7 @@ class Folder(AnomalyDataModule):
     layout = "the folders that dataset.normal, .normal_test, .anomalous and .masks name, with images directly in them"
     obtain = "The pictures are your own: dataset.normal=<folder below root> names the normal ones, and so on"
     default_category = "all"
-    binary_masks = False
+    mask_kind = "grey"
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ the same way and kept where it exceeds 0.5.
 """
 
 import os
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from kdad.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+MASK_KINDS = ("binary", "grey", "labels")
 
 
 class MaskFacts(NamedTuple):
@@ -54,39 +56,88 @@ def read_image(path: Path, size: int) -> Tensor:
     Grey is repeated; 16-bit values are scaled to 8 bits; EXIF orientation is applied. Transparency
     is dropped, keeping the colour stored under it: any background put there would be an invention.
     """
-    image = _to_rgb(_decode(path), path).resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return square(_to_rgb(_decode(path), path), size)
 
 
-def read_mask(path: Path, size: int, image_path: Path, binary: bool) -> tuple[Tensor, MaskFacts]:
-    """bool (size,size). In a two-valued mask {0, v} v is anomalous; in any other, values above 127.
+def square(image: Image.Image, size: int) -> Tensor:
+    """uint8 (3,size,size) of an RGB image."""
+    return torch.from_numpy(np.array(image.resize((size, size), Image.Resampling.BILINEAR))).permute(2, 0, 1)
 
-    Raises UserError where the file cannot be read, where its size is not that of the image it
-    belongs to, or where it has other values than {0, v} although the data set's masks are `binary`.
+
+class Look(NamedTuple):
+    """What is known of an image without decoding it where its format lets that be."""
+
+    size: tuple[int, int]  # width, height
+    mode: str  # Pillow's
+
+
+def look(path: Path) -> Look:
+    """Raises UserError where the file is damaged.
+
+    A PNG is checked by the checksums it carries, a JPEG decoded at an eighth of its size, others whole.
     """
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            if image.format == "PNG":
+                image.verify()
+            else:
+                image.draft("L", (1, 1))
+                image.load()
+    except Exception as error:
+        raise UserError(f"cannot read image {path}: {error}") from error
+    return Look(_image_size(path), mode)
+
+
+def mask_values(path: Path) -> np.ndarray:
+    """(H,W) as stored, upright, in RGB the largest channel; of a folder the largest value over the masks in it.
+
+    Raises UserError where a file cannot be read, or where a folder's masks are none or of different sizes.
+    """
+    if path.is_dir():
+        parts = {part: mask_values(part) for part in image_files(path)}
+        if len({values.shape for values in parts.values()}) != 1:
+            sizes = ", ".join(f"{part.name} {v.shape[1]} x {v.shape[0]}" for part, v in parts.items()) or "none"
+            raise UserError(f"masks in {path} should be one or more of the same size; found {sizes}")
+        return np.maximum.reduce(list(parts.values()))
     mask = _decode(path)
-    expected = _image_size(image_path)
-    if mask.size != expected:
+    if mask.mode in ("1", "L"):
+        return np.array(mask.convert("L"))
+    if mask.mode == "I" or mask.mode.startswith("I;16"):
+        return np.array(mask)  # as stored: scaled to 8 bits, a mask of 0 and 1 would be empty
+    return np.array(_to_rgb(mask, path)).max(axis=2)
+
+
+def anomalous_pixels(values: np.ndarray, kind: str, path: Path, image_path: Path) -> tuple[np.ndarray, bool]:
+    """(bool (H,W), whether the mask has more than two values), of a mask with these (H,W) values.
+
+    kind, one of MASK_KINDS: "binary" and "grey" take v of a two-valued mask {0, v} as anomalous. Where there are
+    further values, "binary" refuses and "grey" cuts at half of the range; "labels" takes whatever is not 0.
+    Raises UserError for such a refusal, and where the mask's size is not that of its image.
+    """
+    expected, size = _image_size(image_path), values.shape[::-1]
+    if size != expected:
         raise UserError(
-            f"mask {path} is {mask.size[0]} x {mask.size[1]} pixels but its image {image_path} is "
+            f"mask {path} is {size[0]} x {size[1]} pixels but its image {image_path} is "
             f"{expected[0]} x {expected[1]}: they must have the same size"
         )
-    if mask.mode == "I" or mask.mode.startswith("I;16"):
-        values = np.array(mask)  # as stored: scaled to 8 bits, a mask of 0 and 1 would be empty
-    else:
-        values = np.array(_to_rgb(mask, path)).max(axis=2)  # (H,W); RGB masks count where any channel does
-    found = np.unique(values)
-    nonbinary = len(found[found > 0]) > 1
-    if nonbinary and binary:
+    top = values.max()
+    nonbinary = kind != "labels" and not np.isin(values, (0, top)).all()
+    if nonbinary and kind == "binary":
+        found = np.unique(values)
         raise UserError(
             f"mask {path} has {len(found)} grey levels ({found[:4].tolist()} ...); masks of this data set "
             "have two, 0 and one other. Was it resized or saved as JPEG?"
         )
-    half = 127 * 257 if values.max() > 255 else 127  # of 16 or of 8 bits
-    anomalous = values > (half if nonbinary else 0)
+    half = 127 * 257 if top > 255 else 127  # of 16 or of 8 bits
+    return values > (half if nonbinary else 0), nonbinary
+
+
+def resized_mask(anomalous: np.ndarray, size: int, nonbinary: bool) -> tuple[Tensor, MaskFacts]:
+    """bool (size,size) of bool (H,W)."""
     resized = Image.fromarray(anomalous.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR)
     kept = torch.from_numpy(np.array(resized) > 0.5)
-    return kept, MaskFacts(not anomalous.any(), bool(anomalous.any()) and not kept.any().item(), nonbinary)
+    return kept, MaskFacts(not anomalous.any(), bool(anomalous.any()) and not kept.any().item(), bool(nonbinary))
 
 
 def _decode(path: Path) -> Image.Image:
@@ -103,10 +154,24 @@ def _image_size(path: Path) -> tuple[int, int]:
     """Width and height once upright, from the header alone."""
     try:
         with Image.open(path) as image:
+            if image.format == "PNG" and not _tells_orientation(path):
+                return image.size
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 lie on their side
             return image.size[::-1] if turned else image.size
     except Exception as error:
         raise UserError(f"cannot read image {path}: {error}") from error
+
+
+def _tells_orientation(path: Path) -> bool:
+    """Whether a PNG has a chunk that might. Pillow finds out by decoding all of the image, since it may be the last."""
+    with path.open("rb") as file:
+        file.seek(8)  # the signature
+        while len(header := file.read(8)) == 8:
+            length, chunk = struct.unpack(">I4s", header)
+            if chunk in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            file.seek(length + 4, os.SEEK_CUR)  # content and checksum
+    return False
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:

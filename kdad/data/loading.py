@@ -1,6 +1,6 @@
 """From decoded images in memory to batches: whole batches at once, in an order that can be repeated."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -11,11 +11,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 class Pool:
     """Decoded images that one or more splits draw from, and what a frozen teacher says of them.
 
-    images: uint8 (N,H,W,3), channels last; features: list of (N,C,h,w), one per level, or None.
+    images: uint8 (N,H,W,3), channels last; features: list of (N,C,h,w), one per level, or None. Not `cacheable` are
+    images that are changed on their way into a batch, so that no features of the whole pool are theirs.
     """
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
+        self.cacheable = True
         self.features: list[Tensor] | None = None
 
 
@@ -95,12 +97,16 @@ def processes() -> tuple[int, int]:
     return 0, 1
 
 
-def train_loader(split: Split, batch_size: int, seed: int) -> DataLoader:
+def train_loader(
+    split: Split, batch_size: int, seed: int, augmented: Callable[[Split, TrainOrder], Dataset] | None = None
+) -> DataLoader:
+    """`augmented` is what makes a split of changed images, by the epoch of its order."""
     sampler = TrainOrder(len(split), seed, *processes())
     # Batch norm cannot train on one value per channel, which is what a single image gives at 1 x 1:
     # a last batch of one image is left out, unless it is the only batch.
     single = len(sampler) > batch_size and len(sampler) % batch_size == 1
-    return DataLoader(split, batch_size, sampler=sampler, drop_last=single, collate_fn=_as_fetched)
+    images = augmented(split, sampler) if augmented else split
+    return DataLoader(images, batch_size, sampler=sampler, drop_last=single, collate_fn=_as_fetched)
 
 
 def ordered_loader(split: Split, batch_size: int) -> DataLoader:

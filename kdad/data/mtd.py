@@ -24,13 +24,15 @@ class MTD(AnomalyDataModule):
     layout = "MT_Free/Imgs, MT_Blowhole/Imgs, MT_Break/Imgs, ... with <stem>.jpg and its mask <stem>.png"
     obtain = "Magnetic Tile Defects is at https://github.com/abin24/Magnetic-tile-defect-datasets, for research use"
     default_category = "all"
-    binary_masks = False
+    mask_kind = "grey"
 
     def __init__(self, *, max_train: int | None = None, **common: Any) -> None:
         super().__init__(**common)
         if max_train is not None and max_train < 1:
             raise UserError(f"dataset.max_train is {max_train}: it is a number of images, or null for all")
         self.max_train = max_train
+        if max_train is not None:
+            self.official = {}
 
     def categories(self) -> list[str]:
         self.check_root()

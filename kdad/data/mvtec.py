@@ -1,39 +1,104 @@
-"""MVTec AD's layout.
+"""MVTec AD's layout, and every other that differs from it by the names of its folders.
 
 Bergmann et al., "MVTec AD - A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection", CVPR 2019.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import image_files, visible_folders
+from kdad.data.download import Archive
+from kdad.data.images import MASK_KINDS, image_files, visible_folders
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 
 
 class MVTec(AnomalyDataModule):
-    """A set without a ground_truth folder is read without masks: image metrics only."""
+    """One folder per category below root. A further set of this type is one YAML with this class as `_target_`.
 
-    layout = "<category>/train/good, <category>/test/<kind>, <category>/ground_truth/<kind>/<stem>_mask.png"
-    obtain = "MVTec AD is at https://www.mvtec.com/company/research/datasets/mvtec-ad, licence CC BY-NC-SA 4.0"
-    binary_masks = True
+    `train`, `validation` and `test` are folders below the category's, images directly in them; `{kind}` in `test`
+    stands for one folder per kind, of which `normal` is the normal one. `masks` is the mask of an anomalous image:
+    `{kind}` and `{stem}` are the image's, a suffix `.*` is any image suffix, and where it is a folder all masks in it
+    count together. A set whose folder of masks is missing, or `masks=None`, is read without masks: image metrics
+    only. `mask_kind` is how masks are read, see `images.anomalous_pixels`. `obtain` says where to get the set, and
+    `archive` (url, sha256) what `download` fetches, if its terms allow that.
+    """
+
+    obtain = "It is a set of your own"
+
+    def __init__(
+        self,
+        *,
+        train: str = "train/good",
+        validation: str | None = None,
+        test: str = "test/{kind}",
+        normal: str = "good",
+        masks: str | None = "ground_truth/{kind}/{stem}_mask.png",
+        mask_kind: str = "binary",
+        obtain: str | None = None,
+        archive: Mapping[str, str] | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        if not Path(train).parts:
+            raise UserError(f"dataset.train={train}: name a folder below the category's")
+        if Path(test).parts.count("{kind}") != 1:
+            raise UserError(f"dataset.test={test}: it needs one folder called {{kind}}, such as test/{{kind}}")
+        if masks is not None:
+            try:
+                masks.format(kind="", stem="")
+            except (KeyError, IndexError, ValueError) as error:
+                raise UserError(f"dataset.masks={masks}: only {{kind}} and {{stem}} can stand in it") from error
+        if mask_kind not in MASK_KINDS:
+            raise UserError(f"dataset.mask_kind={mask_kind}: give one of {', '.join(MASK_KINDS)}")
+        self.train, self.validation, self.test, self.normal, self.masks = train, validation, test, normal, masks
+        self.mask_kind = mask_kind
+        self.obtain = obtain or self.obtain
+        self.archive = Archive(**archive) if archive else None
+        folders = (f"<category>/{pattern}" for pattern in (train, validation, test, masks) if pattern)
+        self.layout = ", ".join(folders).replace("{kind}", "<kind>").replace("{stem}", "<stem>")
 
     def categories(self) -> list[str]:
         self.check_root()
-        return sorted(folder.name for folder in visible_folders(self.root) if (folder / "train").is_dir())
+        first = Path(self.train).parts[0]
+        return sorted(folder.name for folder in visible_folders(self.root) if (folder / first).is_dir())
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        """Raises UserError where the training folder holds another kind than good."""
+        """Raises UserError where the training folder holds another kind than the normal one."""
         folder = self.root / self.category
-        for kind in visible_folders(folder / "train"):
-            if kind.name != "good":
-                raise UserError(f"{kind}: training images are normal ones, in {folder / 'train' / 'good'} only")
-        train = [Sample(path, 0, "good", None) for path in image_files(folder / "train" / "good")]
-        truth = folder / "ground_truth"
+        first, *below = Path(self.train).parts
+        for kind in visible_folders(folder / first):
+            if below and kind.name != below[0] and Path(self.test).parts[0] != first:
+                raise UserError(f"{kind}: training images are normal ones, in {folder / self.train} only")
+        train = [Sample(path, 0, "good") for path in image_files(folder / self.train)]
         test = []
-        for kind in visible_folders(folder / "test"):
-            for path in image_files(kind):
-                if kind.name == "good":
-                    test.append(Sample(path, 0, "good", None))
-                else:
-                    mask = truth / kind.name / f"{path.stem}_mask.png" if truth.is_dir() else None
-                    test.append(Sample(path, 1, kind.name, mask))
+        before, after = self.test.split("{kind}")
+        for kind in visible_folders(folder / before):
+            images = image_files(kind / after.strip("/"))
+            if kind.name == self.normal:
+                test += [Sample(path, 0, "good") for path in images]
+            else:
+                masks = self._masks(folder, kind.name, images)
+                test += [Sample(path, 1, kind.name, mask) for path, mask in zip(images, masks, strict=True)]
         return train, test
+
+    def find_validation(self) -> list[Sample]:
+        if self.validation is None:
+            return []
+        folder = self.root / self.category / self.validation
+        return [Sample(path, 0, "good") for path in image_files(folder)]
+
+    def _masks(self, folder: Path, kind: str, images: list[Path]) -> list[Path | None]:
+        """Of each image, whether it exists or not; None where the set has no masks."""
+        if self.masks is None or not (folder / self.masks.split("{")[0]).is_dir():
+            return [None] * len(images)
+        masks = [folder / self.masks.format(kind=kind, stem=image.stem) for image in images]
+        if not masks or masks[0].suffix != ".*":
+            return masks
+        found: dict[Path, Path] = {}
+        for file in (file for place in {mask.parent for mask in masks} for file in image_files(place)):
+            other = found.setdefault(file.with_suffix(""), file)
+            if other != file:
+                raise UserError(f"{other} and {file} could both be the mask of an image: keep one")
+        return [found.get(mask.with_suffix(""), mask) for mask in masks]

@@ -29,22 +29,32 @@ def split_order(samples: Sequence[Sample], root: Path, split_seed: int) -> list[
     return sorted(samples, key=key)
 
 
+def hold_out(normal: Sequence[Sample], n_test: int, root: Path, split_seed: int) -> tuple[list[Sample], list[Sample]]:
+    """(train, test): the first `n_test` in the order of the split are for the test."""
+    order = split_order(normal, root, split_seed)
+    return order[n_test:], order[:n_test]
+
+
 def training_parts(
-    order: Sequence[Sample], val_fraction: float, train_fraction: float
+    order: Sequence[Sample], val_fraction: float, train_fraction: float, own: Sequence[Sample] = ()
 ) -> tuple[list[Sample], list[Sample]]:
     """(train, validation). `order` is all training images as `split_order` has them: two or more to have validation.
+
+    `own`, in such an order too, are validation images that the data set brings: with some, none are held out.
 
     STPM, Sec. 5.4, trains on "only 5% and 10% anomaly-free images", for when "only a few training images are
     available": what is left out is not validated on either. So `train_fraction` keeps the first so many
     of both parts, which leaves their proportion as it was and nests smaller subsets in larger ones. A
     part keeps at least one image.
     """
+    if own:
+        val_fraction = 0.0
     n_val = min(max(1, round(val_fraction * len(order))), len(order) - 1) if val_fraction else 0
 
     def kept(part: Sequence[Sample]) -> list[Sample]:
         return list(part[: max(1, round(train_fraction * len(part)))])
 
-    return kept(order[n_val:]), kept(order[:n_val])
+    return kept(order[n_val:]), kept(own or order[:n_val])
 
 
 def copies(train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:

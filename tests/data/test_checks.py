@@ -17,8 +17,9 @@ def refusal(data) -> str:
 
 @pytest.mark.parametrize("layout", [MVTec, MTD])
 def test_missing_root_says_what_to_do(tmp_path, options, layout):
-    message = refusal(layout(**options(tmp_path / "nowhere", name="some")))
-    for part in (str(tmp_path / "nowhere"), "dataset.root=<folder>", "KDAD_DATA", "https://", layout.layout):
+    data = layout(**options(tmp_path / "nowhere", name="some"))
+    message = refusal(data)
+    for part in (str(tmp_path / "nowhere"), "dataset.root=<folder>", "KDAD_DATA", data.obtain, data.layout):
         assert part in message
 
 
@@ -41,7 +42,8 @@ def test_category_is_needed_where_there_is_no_default(mvtec_root, options):
 
 def test_a_folder_without_categories_is_refused(tmp_path, options):
     for layout in (MVTec, MTD):
-        assert layout.layout in refusal(layout(**options(tmp_path, category="tile")))
+        data = layout(**options(tmp_path, category="tile"))
+        assert data.layout in refusal(data)
 
 
 @pytest.mark.parametrize(("folder", "part"), [("train/good", "training"), ("test", "test")])

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdad.data.images import MaskFacts, read_image, read_mask
+from kdad.data.images import MaskFacts, anomalous_pixels, look, mask_values, read_image, resized_mask
 from kdad.errors import UserError
 
 GREY = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
@@ -93,9 +93,14 @@ def test_floating_point_image_is_refused_by_name(tmp_path):
         read_image(path, 8)
 
 
-def mask_of(tmp_path, pixels, size=8, binary=True):
+def read_mask(path, size, image, kind="binary"):
+    anomalous, nonbinary = anomalous_pixels(mask_values(path), kind, path, image)
+    return resized_mask(anomalous, size, nonbinary)
+
+
+def mask_of(tmp_path, pixels, size=8, kind="binary"):
     image = saved(tmp_path, Image.new("L", pixels.shape[::-1]), "image.png")
-    return read_mask(saved(tmp_path, Image.fromarray(pixels), "mask.png"), size, image, binary)
+    return read_mask(saved(tmp_path, Image.fromarray(pixels), "mask.png"), size, image, kind)
 
 
 @pytest.mark.parametrize("value", [1, 255])
@@ -126,7 +131,7 @@ def test_grey_mask_is_refused_or_cut_at_127(tmp_path):
     pixels[2], pixels[4] = 127, 128
     with pytest.raises(UserError, match=r"mask\.png has 3 grey levels"):
         mask_of(tmp_path, pixels)
-    mask, facts = mask_of(tmp_path, pixels, binary=False)
+    mask, facts = mask_of(tmp_path, pixels, kind="grey")
     assert torch.equal(mask, torch.from_numpy(pixels == 128)) and facts.nonbinary
 
 
@@ -134,14 +139,16 @@ def test_mask_of_another_size_is_refused_with_both_names_and_sizes(tmp_path):
     image = saved(tmp_path, Image.new("L", (20, 16)), "image.png")
     mask = saved(tmp_path, Image.new("L", (16, 20)), "mask.png")
     with pytest.raises(UserError, match=r"mask\.png is 16 x 20 .*image\.png is 20 x 16"):
-        read_mask(mask, 8, image, True)
+        read_mask(mask, 8, image)
 
 
-def test_mask_of_a_turned_photograph_has_its_upright_size(tmp_path):
+@pytest.mark.parametrize("name", ["image.jpg", "image.png"])
+def test_mask_of_a_turned_photograph_has_its_upright_size(tmp_path, name):
     exif = Image.Exif()
     exif[0x0112] = 6
-    image = saved(tmp_path, Image.new("L", (20, 16)), "image.jpg", exif=exif)
-    mask, _ = read_mask(saved(tmp_path, Image.new("L", (16, 20)), "mask.png"), 8, image, True)
+    image = saved(tmp_path, Image.new("L", (20, 16)), name, exif=exif)
+    assert look(image).size == (16, 20)
+    mask, _ = read_mask(saved(tmp_path, Image.new("L", (16, 20)), "mask.png"), 8, image)
     assert not mask.any()
 
 
@@ -152,5 +159,49 @@ def test_a_16_bit_mask_counts_as_stored(tmp_path):
         values = np.zeros((8, 8), np.uint16)
         values[2:6, 2:6] = value
         Image.fromarray(values).save(tmp_path / "mask.png")
-        mask, facts = read_mask(tmp_path / "mask.png", 8, tmp_path / "image.png", binary=True)
+        mask, facts = read_mask(tmp_path / "mask.png", 8, tmp_path / "image.png")
         assert mask.sum() == 16 and not facts.empty and not facts.nonbinary
+
+
+def test_label_masks_count_whatever_is_not_zero(tmp_path):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[2], pixels[4], pixels[6] = 1, 2, 255
+    mask, facts = mask_of(tmp_path, pixels, kind="labels")
+    assert torch.equal(mask, torch.from_numpy(pixels > 0)) and not facts.nonbinary
+
+
+def test_a_folder_of_masks_is_their_union(tmp_path):
+    image, parts = saved(tmp_path, Image.new("L", (8, 8)), "image.png"), np.zeros((2, 8, 8), np.uint8)
+    parts[0, 1:3], parts[1, 2:5] = 255, 7
+    (tmp_path / "000").mkdir()
+    for i, part in enumerate(parts):
+        saved(tmp_path / "000", Image.fromarray(part), f"{i:03}.png")
+    mask, _ = read_mask(tmp_path / "000", 8, image, "labels")
+    assert torch.equal(mask, torch.from_numpy(parts.any(0)))
+    saved(tmp_path / "000", Image.new("L", (9, 8)), "002.png")
+    with pytest.raises(UserError, match=r"000 should be .* of the same size; found 000.png 8 x 8, .*, 002.png 9 x 8"):
+        mask_values(tmp_path / "000")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty should be one or more .* found none"):
+        mask_values(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])
+def test_a_look_tells_size_and_mode_and_finds_damage(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    path = saved(tmp_path, Image.fromarray(noise), f"x.{suffix}")
+    assert look(path) == ((80, 60), "RGB")
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) * 2 // 3], b"no image"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=f"x.{suffix}"):
+            look(path)
+
+
+def test_a_look_finds_a_changed_byte_in_a_png(tmp_path):
+    path = saved(tmp_path, Image.fromarray(GREY), "x.png")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 12] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="x.png"):
+        look(path)

@@ -1,0 +1,135 @@
+"""The medical data sets of MKD, Tables 5 and 6, in the folders of their archives."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kdad.data.base import AnomalyDataModule
+from kdad.data.images import image_files, visible_folders
+from kdad.data.samples import Sample, hold_out
+from kdad.errors import UserError
+
+
+class SmallMedical(AnomalyDataModule):
+    """MKD, Sec. 4.1: "10 random normal images + all anomalous ones for test, the rest normal ones for training".
+
+    The `n_normal_test` normal images are the first in the order of the split.
+    """
+
+    default_category = "all"
+
+    def __init__(self, *, n_normal_test: int = 10, **common: Any) -> None:
+        super().__init__(**common)
+        if n_normal_test < 1:
+            raise UserError(f"dataset.n_normal_test is {n_normal_test}: it must be at least 1")
+        self.n_normal_test = n_normal_test
+
+    @property
+    def images(self) -> Path:
+        """The folder that the split names images from: an archive's wrapping changes no split."""
+        return self.root
+
+    def categories(self) -> list[str]:
+        self.check_root()
+        return ["all"]
+
+    def find_images(self) -> list[Sample]:
+        """All of them, whatever they serve."""
+        raise NotImplementedError
+
+    def find_samples(self) -> tuple[list[Sample], list[Sample]]:
+        images = self.find_images()
+        normal = [sample for sample in images if sample.label == 0]
+        if len(normal) <= self.n_normal_test:
+            raise UserError(
+                f"data set {self.name}: {len(normal)} normal images in {self.root}, of which dataset.n_normal_test="
+                f"{self.n_normal_test} are for the test: none are left to train on. Expected: {self.layout}"
+            )
+        train, held_out = hold_out(normal, self.n_normal_test, self.images, self.split_seed)
+        return sorted(train), sorted(held_out + [sample for sample in images if sample.label == 1])
+
+
+class HeadCT(SmallMedical):
+    layout = "labels.csv with the columns id and hemorrhage, and head_ct/000.png ... (or head_ct/head_ct/000.png ...)"
+    obtain = "Head CT - hemorrhage is at https://www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage"
+
+    @property
+    def images(self) -> Path:
+        folder = self.root / "head_ct"
+        return folder / "head_ct" if (folder / "head_ct").is_dir() else folder
+
+    def find_images(self) -> list[Sample]:
+        """Raises UserError where labels.csv and the images do not match."""
+        table, folder = self.root / "labels.csv", self.images
+        images = {path.stem: path for path in image_files(folder)}
+        samples = []
+        for row in self._rows(table).itertuples():
+            path = images.pop(f"{row.id:03d}", None)
+            if path is None:
+                raise UserError(f"{table}: no image {row.id:03d} in {folder}, or two rows of that id")
+            samples.append(Sample(path, row.hemorrhage, "hemorrhage" if row.hemorrhage else "normal"))
+        if images:
+            raise UserError(f"{table}: no row for {len(images)} images in {folder}, such as {min(images.values())}")
+        return samples
+
+    def _rows(self, table: Path) -> pd.DataFrame:
+        try:
+            rows = pd.read_csv(table, skipinitialspace=True)  # its header has a blank before hemorrhage
+            rows = rows[["id", "hemorrhage"]].astype({"id": "int64", "hemorrhage": "int64"})
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"cannot read {table}: {error}. It should have the columns id and hemorrhage (0 or 1)"
+            ) from error
+        if not rows["hemorrhage"].isin((0, 1)).all():
+            raise UserError(f"{table}: hemorrhage should be 0 or 1; found {sorted(set(rows['hemorrhage']))}")
+        return rows
+
+
+class BrainMRI(SmallMedical):
+    layout = "no/*.jpg and yes/*.jpg, images of any suffix"
+    obtain = (
+        "Brain MRI images for brain tumor detection are at "
+        "https://www.kaggle.com/datasets/navoneel/brain-mri-images-for-brain-tumor-detection"
+    )
+
+    def find_images(self) -> list[Sample]:
+        kinds = {"no": ("normal", 0), "yes": ("tumour", 1)}
+        return [
+            Sample(path, label, kind)
+            for folder, (kind, label) in kinds.items()
+            for path in _images_in(self.root / folder, self)
+        ]
+
+
+class RetinalOCT(AnomalyDataModule):
+    """Its own split into training and test images, of which NORMAL alone is trained on; `val` is not used."""
+
+    layout = "{train,test}/{NORMAL,CNV,DME,DRUSEN}/*.jpeg (or that in the archive's folder OCT2017)"
+    obtain = "Retinal OCT is at https://data.mendeley.com/datasets/rscbjbr9sj, and as kermany2018 at Kaggle"
+    default_category = "all"
+    kinds = ("NORMAL", "CNV", "DME", "DRUSEN")
+
+    def categories(self) -> list[str]:
+        self.check_root()
+        return ["all"]
+
+    def find_samples(self) -> tuple[list[Sample], list[Sample]]:
+        # Kaggle's archive has everything in "OCT2017 ", with a blank at the end.
+        inside = [folder for folder in visible_folders(self.root) if folder.name.strip().lower() == "oct2017"]
+        root = self.root if (self.root / "train").is_dir() or not inside else inside[0]
+        train = [Sample(path, 0, "NORMAL") for path in _images_in(root / "train" / "NORMAL", self)]
+        test = [
+            Sample(path, int(kind != "NORMAL"), kind)
+            for kind in self.kinds
+            for path in _images_in(root / "test" / kind, self)
+        ]
+        return train, sorted(test)
+
+
+def _images_in(folder: Path, data: AnomalyDataModule) -> list[Path]:
+    """Raises UserError where there are none."""
+    found = image_files(folder)
+    if not found:
+        raise UserError(f"data set {data.name}: no images in {folder}. Expected below {data.root}: {data.layout}")
+    return found

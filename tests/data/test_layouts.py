@@ -1,0 +1,377 @@
+"""Data sets in the layouts in which they are downloaded: what is read from where, and what is refused."""
+
+import logging
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from kdad.cli import create
+from kdad.configuration import CONF
+from kdad.data import STC, MVTec, VisA
+from kdad.errors import UserError
+from tests.layouts import LAYOUTS, N_ANOMALOUS, N_NORMAL, N_TRAIN, N_VALIDATION, SIDE, mask, pictures, save
+
+
+def settings(name: str) -> DictConfig:
+    content = yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text())
+    return OmegaConf.create({key: value for key, value in content.items() if key not in ("defaults", "root")})
+
+
+@pytest.fixture
+def read(tmp_path, caplog):
+    """read(name, **changes) -> a data module of its YAML on its tiny copy, which is written once."""
+
+    def build(name: str, **changes):
+        root = tmp_path / name
+        category = str(changes.pop("category", None) or LAYOUTS[name](root))
+        common = {"image_size": SIDE, "batch_size": 4, "official": None}
+        return create(settings(name), root=str(root), category=category, **(common | changes))
+
+    return build
+
+
+def refusal(data) -> str:
+    with pytest.raises(UserError) as caught:
+        data.check()
+    return str(caught.value)
+
+
+def masks_of(data) -> list[np.ndarray]:
+    """Of the anomalous test images, as loaded at their own size."""
+    data.setup()
+    batches = list(data.test_dataloader())
+    assert data.facts["n_empty_masks"] == data.facts["n_nonbinary_masks"] == data.facts["n_vanished_masks"] == 0
+    return [m[0].numpy() for batch in batches for m, label in zip(batch["mask"], batch["label"], strict=True) if label]
+
+
+KINDS = {
+    "mpdd": {"good": N_NORMAL, "anomalous": N_ANOMALOUS},
+    "mvtec3d": {"good": N_NORMAL, "crack": N_ANOMALOUS, "hole": N_ANOMALOUS},
+    "mvtec_loco": {"good": N_NORMAL, "logical_anomalies": N_ANOMALOUS, "structural_anomalies": N_ANOMALOUS},
+    "btad": {"good": N_NORMAL, "ko": N_ANOMALOUS},
+    "visa": {"good": N_NORMAL, "anomaly": N_ANOMALOUS},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_image_in_its_part_with_its_mask(read, name):
+    data = read(name)
+    data.check()
+    assert len(data.train_samples) == N_TRAIN and {s.label for s in data.train_samples} == {0}
+    assert Counter(s.kind for s in data.test_samples) == KINDS[name]
+    assert all((s.kind != "good") == s.label == (s.mask is not None) for s in data.test_samples)
+    used = [s.path for s in data.train_samples + data.val_samples + data.test_samples]
+    assert len(set(used)) == len(used) and all(path.is_file() for path in used)
+    found = masks_of(data)
+    assert len(found) == sum(KINDS[name].values()) - N_NORMAL
+    assert all(np.array_equal(m, mask() > 0) for m in found)
+
+
+def test_every_product_of_btad_in_its_mix_of_suffixes(read):
+    for product in ("01", "02", "03"):
+        data = read("btad", category=product) if product != "01" else read("btad")
+        assert data.categories() == ["01", "02", "03"] and data.category == product
+        assert len(masks_of(data)) == N_ANOMALOUS
+
+
+def test_only_colour_images_of_mvtec3d(read):
+    data = read("mvtec3d")
+    data.check()
+    assert {s.path.parent.name for s in data.train_samples + data.val_samples + data.test_samples} == {"rgb"}
+    assert {s.mask.parent.name for s in data.test_samples if s.label} == {"gt"}
+
+
+# Validation images of the set's own
+
+
+@pytest.mark.parametrize("name", ["mvtec3d", "mvtec_loco"])
+@pytest.mark.parametrize("val_fraction", [0.0, 0.5])
+def test_its_own_normals_validate_whatever_the_fraction(read, name, val_fraction):
+    data = read(name, val_fraction=val_fraction)
+    data.check()
+    assert (data.facts["n_train"], data.facts["n_val"]) == (N_TRAIN, N_VALIDATION)
+    assert all("validation" in s.path.parts for s in data.val_samples)
+    assert all("train" in s.path.parts for s in data.train_samples)
+    data.setup()
+    assert sum(len(batch["index"]) for batch in data.val_dataloader()) == N_VALIDATION
+
+
+def test_without_them_training_images_are_held_out(read):
+    data = read("mvtec3d", validation=None, val_fraction=0.25)
+    data.check()
+    assert (data.facts["n_train"], data.facts["n_val"]) == (N_TRAIN - 2, 2)
+    assert not any("validation" in s.path.parts for s in data.train_samples + data.val_samples)
+
+
+def test_fewer_training_images_are_validated_on_fewer(read):
+    data = read("mvtec3d", train_fraction=0.5)
+    data.check()
+    assert (data.facts["n_train"], data.facts["n_val"]) == (N_TRAIN // 2, N_VALIDATION // 2)
+
+
+# A further set of folder type
+
+
+def test_a_further_set_is_a_yaml(tmp_path):
+    root, normal, anomalous = tmp_path / "mine", pictures(), pictures(True)
+    for place in ("part a/ok/left/a.png", "part a/ok/left/b.png", "part a/try/fine/left/a.png"):
+        save(root / place, next(normal))
+    save(root / "part a/try/torn/left/x.y.png", next(anomalous))
+    save(root / "part a/truth/torn-x.y.TIF", mask(3))
+    text = f"""
+        _target_: kdad.data.MVTec
+        name: mine
+        root: {root}
+        category: part a
+        image_size: {SIDE}
+        batch_size: 2
+        train: ok/left
+        test: try/{{kind}}/left
+        normal: fine
+        masks: truth/{{kind}}-{{stem}}.*
+        mask_kind: labels
+        obtain: Mine
+    """
+    data = create(OmegaConf.create(text))
+    assert data.categories() == ["part a"]
+    (found,) = masks_of(data)
+    assert np.array_equal(found, mask() > 0)
+    assert [(s.kind, s.label) for s in data.test_samples] == [("good", 0), ("torn", 1)]
+    assert data.layout == "<category>/ok/left, <category>/try/<kind>/left, <category>/truth/<kind>-<stem>.*"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("train", "."), ("test", "test"), ("test", "test/a{kind}"), ("masks", "{name}.png"), ("mask_kind", "gray")],
+)
+def test_patterns_that_cannot_be_meant(tmp_path, options, key, value):
+    with pytest.raises(UserError, match=f"dataset.{key}="):
+        MVTec(**options(tmp_path, **{key: value}))
+
+
+def test_two_masks_for_one_image(read):
+    data = read("btad")
+    path = data.root / "01/ground_truth/ko/000"
+    shutil.copy(path.with_suffix(".png"), path.with_suffix(".BMP"))
+    message = refusal(data)
+    assert str(path.with_suffix(".png")) in message and str(path.with_suffix(".BMP")) in message
+
+
+def test_masks_in_a_folder_for_each_image(read):
+    data = read("btad", masks="ground_truth/{kind}/{stem}/region.*")
+    for number, edge in (("000", 10), ("001", 20)):
+        pixels = np.zeros((SIDE, SIDE), np.uint8)
+        pixels[:edge] = 255
+        save(data.root / f"01/ground_truth/ko/{number}/region.tif", pixels)
+    assert [int(found.sum()) for found in masks_of(data)] == [10 * SIDE, 20 * SIDE]
+
+
+# What is wrong with a layout is said with the file
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_missing_root_says_where_to_get_it(read, tmp_path, name):
+    message = refusal(read(name, category="01"))
+    for part in (str(tmp_path / name), "dataset.root=<folder>", "KDAD_DATA", "https://"):
+        assert part in message
+    assert ("dataset.download=true" in message) == (name in ("btad", "visa"))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_header_of_the_yaml_says_what_it_should(name):
+    text = (CONF / "dataset" / f"{name}.yaml").read_text()
+    header = text[: text.index("defaults:")]
+    for word in ("Layout:", "Source:", "Licence:", "Citation:"):
+        assert f"\n# {word}" in header
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_unknown_category(read, name):
+    read(name)
+    message = refusal(read(name, category="nothing"))
+    assert "no category nothing" in message and ", ".join(read(name, category="nothing").categories()) in message
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_missing_mask_is_named(read, name):
+    data = read(name)
+    data.check()
+    sample = next(s for s in data.test_samples if s.label)
+    shutil.rmtree(sample.mask) if sample.mask.is_dir() else sample.mask.unlink()
+    message = refusal(read(name, category=data.category))
+    assert str(sample.path) in message and sample.mask.stem in message
+
+
+def test_a_mask_of_loco_of_another_size_is_named(read):
+    data = read("mvtec_loco")
+    for number in ("000", "001"):
+        path = data.root / f"breakfast_box/ground_truth/logical_anomalies/001/{number}.png"
+        save(path, np.zeros((SIDE, SIDE + 1), np.uint8))
+    with pytest.raises(UserError, match=f"{path.parent} is {SIDE + 1} x {SIDE} pixels"):
+        data.setup()
+
+
+def changed_table(data: VisA, old: str, new: str) -> None:
+    path = data.root / "split_csv/1cls.csv"
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("label,image,mask", "label,image,masks", "line 2: no column mask"),
+        ("candle,test,anomaly", "candle,train,anomaly", "trains on the anomalous image"),
+        ("candle,test,anomaly", "candle,test,bad", "line 13: label is 'bad', not normal or anomaly"),
+        ("candle,test", "candle,val", "split is 'val', not train or test"),
+        ("Images/Normal/003.JPG", "Images/Normal/903.JPG", "cannot read image .*903.JPG"),
+        ("candle/Data/Masks/Anomaly/001.png", "", "no mask file for the anomalous image .*Anomaly/001.JPG"),
+    ],
+)
+def test_a_table_of_visa_that_cannot_be_used(read, old, new, message):
+    data = read("visa")
+    changed_table(data, old, new)
+    with pytest.raises(UserError, match=message):
+        data.check()
+
+
+def test_a_missing_table_of_visa_names_others(read):
+    data = read("visa", split="2cls_fewshot")
+    assert "2cls_fewshot.csv" in refusal(data) and "Splits there: 1cls." in refusal(data)
+
+
+# ShanghaiTech Campus
+
+
+@pytest.fixture
+def stc(read):
+    def build(**changes) -> STC:
+        return read("stc", **changes)
+
+    return build
+
+
+def test_stc_takes_every_nth_frame_of_each_clip(stc):
+    data = stc()
+    assert data.categories() == ["all", "01", "12"] and data.every == 5
+    data.check()
+    assert [s.path.name for s in data.train_samples] == ["000.jpg", "005.jpg"] * 2
+    assert [s.path.name for s in data.test_samples] == ["000.jpg", "005.jpg", "010.jpg"] * 2
+    assert [s.label for s in data.test_samples] == [0, 1, 1] * 2
+    scene = stc(category="12", every=1)
+    scene.check()
+    assert scene.facts["n_train"] == 10 and scene.facts["n_test"] == 11
+    assert {s.path.parent.name for s in scene.train_samples + scene.test_samples} == {"12_001", "12_0014"}
+
+
+def test_stc_gives_each_frame_its_own_mask(stc):
+    data = stc(every=2)
+    path = data.root / "testing/test_pixel_mask/01_0014.npy"
+    masks = np.zeros((11, SIDE, SIDE), bool)
+    for i in range(5, 11):
+        masks[i, :i, :i] = True
+    np.save(path, masks)
+    data.category = "01"
+    assert [int(m.sum()) for m in masks_of(data)] == [6 * 6, 8 * 8, 10 * 10]
+
+
+def test_stc_without_pixel_masks_has_image_metrics(stc):
+    data = stc()
+    shutil.rmtree(data.root / "testing/test_pixel_mask")
+    data.check()
+    assert not data.has_masks and sum(s.label for s in data.test_samples) == 4
+
+
+def test_stc_asks_for_the_frames_of_its_videos(stc):
+    data = stc()
+    (data.root / "training/frames").rename(data.root / "training/other")
+    (data.root / "training/videos").mkdir()
+    message = refusal(data)
+    assert str(data.root / "training/videos") in message and "ffmpeg -i" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("test_frame_mask", np.zeros(10), r"has the shape \(10,\); the 11 frames in .*01_0014"),
+        ("test_pixel_mask", np.zeros((10, SIDE, SIDE)), r"has the shape \(10, 70, 70\); the 11 frames"),
+        ("test_pixel_mask", np.zeros(11), r"has the shape \(11,\); the 11 frames in .* 3 dimensions"),
+        ("test_frame_mask", None, "cannot read the masks .*test_frame_mask/01_0014.npy"),
+        ("test_frame_mask", b"no array", "cannot read the masks .*test_frame_mask/01_0014.npy"),
+        ("test_pixel_mask", None, "no mask .*01_0014.npy for the anomalous image .*005.jpg"),
+    ],
+)
+def test_stc_masks_that_do_not_fit(stc, name, content, message):
+    data = stc()
+    path: Path = data.root / "testing" / name / "01_0014.npy"
+    if content is None:
+        path.unlink()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content)
+    with pytest.raises(UserError, match=message):
+        data.check()
+
+
+def test_stc_takes_at_least_each_frame(stc):
+    with pytest.raises(UserError, match="dataset.every=0"):
+        stc(every=0)
+
+
+# Official counts
+
+
+def test_other_counts_than_the_official_warn_and_train(read, caplog):
+    official = {"bagel": {"train": N_TRAIN, "validation": 22, "test": 110}}
+    with caplog.at_level(logging.WARNING):
+        read("mvtec3d", official=official).check()
+    (record,) = caplog.records
+    found = N_NORMAL + 2 * N_ANOMALOUS
+    assert record.message == (
+        f"data set mvtec3d, category bagel: {N_VALIDATION} validation images, officially 22; "
+        f"{found} test images, officially 110"
+    )
+
+
+def test_official_counts_of_unknown_parts(tmp_path, options):
+    with pytest.raises(UserError, match="dataset.official.bagel: no part val;"):
+        MVTec(**options(tmp_path, official={"bagel": {"train": 1, "val": 2}}))
+
+
+@pytest.mark.parametrize(
+    ("name", "totals"),
+    [
+        ("mvtec", {"train": 3629, "test": 1725}),
+        ("mvtec3d", {"train": 2656, "validation": 294, "test": 1197}),
+        ("mvtec_loco", {"train": 1772, "validation": 304, "test": 1568}),
+        ("visa", {"train": 8659, "test": 962 + 1200}),
+        ("mpdd", {"train": 888, "test": 176 + 282}),
+        ("btad", {"train": 400, "test": 741}),
+        ("mtd", {"train": 762, "test": 190 + 392}),
+    ],
+)
+def test_official_counts_add_up_to_the_published_totals(name, totals):
+    """Each category from its set's own table, the totals from its text."""
+    sums: Counter[str] = Counter()
+    for counts in settings(name)["official"].values():
+        sums.update(counts)
+    assert sums == totals
+
+
+def test_fixed_files_fixed_split(read):
+    """Of split seed and names alone, not of the place."""
+    first = read("mpdd", val_fraction=0.5)
+    other = create(
+        settings("mpdd"), root=str(shutil.copytree(first.root, first.root.parent / "moved")), category="tubes",
+        image_size=8, batch_size=1, val_fraction=0.5, seed=5,
+    )  # fmt: skip
+    parts = []
+    for data in (first, other):
+        data.check()
+        parts.append([s.path.relative_to(data.root) for s in data.val_samples])
+    assert parts[0] == parts[1] and len(parts[0]) == N_TRAIN // 2
