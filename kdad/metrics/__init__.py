@@ -1,5 +1,6 @@
-"""Exact ranking metrics: pure functions in `ranking` and `pro`, torchmetrics shells over them in `detection`."""
+"""Ranking metrics: pure functions in `ranking`, `pro` and `sketch`, torchmetrics shells in `detection` and `single`."""
 
-from kdad.metrics.detection import AUROC, PRO, DetectionMetrics, ImageRows
+from kdad.metrics.detection import DetectionMetrics, ImageRows
+from kdad.metrics.single import AUROC, PRO
 
 __all__ = ["AUROC", "PRO", "DetectionMetrics", "ImageRows"]

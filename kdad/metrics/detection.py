@@ -1,9 +1,10 @@
-"""The metrics of a run as torchmetrics objects: thin shells that keep scores over the functions of `ranking` and `pro`.
+"""The metrics of a run as one torchmetrics object: a shell that keeps scores over the functions of `ranking` and `pro`.
 
-Scores are kept as they come, on the CPU, and ranked exactly: scale, offset and batch size change nothing.
-`torchmetrics.AUROC` in contrast puts a sigmoid on any batch that holds a score outside [0, 1].
+Scores are kept as they come, on the CPU, and ranked exactly, up to a memory budget; beyond it pixels go into a
+`sketch`, whose error is known.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -11,48 +12,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, distributed
 
-from kdad.metrics.pro import LIMIT, regions
+from kdad.errors import UserError
+from kdad.metrics.pro import LIMIT, split
 from kdad.metrics.ranking import Curve, area, auroc, average_precision, f1_max, rank_curve, thin
-from kdad.metrics.states import ListStates, score_array, truth_array
+from kdad.metrics.sketch import Sketch
+from kdad.metrics.states import ListStates, map_arrays, score_array, truth_array
 
-
-class AUROC(ListStates):
-    """Area under the ROC curve of scores of any shape and range: a float64 scalar, NaN while a class is missing."""
-
-    def __init__(self) -> None:
-        super().__init__("normal", "anomalous")
-
-    def update(self, scores: Tensor, labels: Tensor) -> None:
-        """`labels`: shaped like the scores, 0 or False for normal, 1 or True for anomalous."""
-        values, anomalous = score_array(scores), truth_array(labels, scores.shape)
-        self.append(normal=values[~anomalous], anomalous=values[anomalous])
-
-    def compute(self) -> Tensor:
-        normal, anomalous = self.array("normal"), self.array("anomalous")
-        value = area(rank_curve(normal, anomalous)) if len(normal) and len(anomalous) else np.nan
-        return torch.tensor(value, dtype=torch.float64)
-
-
-class PRO(ListStates):
-    """Per-region overlap up to the false-positive rate `limit`: a float64 scalar, NaN while it is undefined.
-
-    See `kdad.metrics.pro` for the definition and its source.
-    """
-
-    def __init__(self, limit: float = LIMIT) -> None:
-        super().__init__("normal", "anomalous", "weight")
-        self.limit = limit
-
-    def update(self, anomaly_map: Tensor, mask: Tensor) -> None:
-        """Both (B, 1, H, W); the mask bool."""
-        self.append(**_pixels(score_array(anomaly_map), truth_array(mask, anomaly_map.shape)))
-
-    def compute(self) -> Tensor:
-        normal, anomalous, weight = (self.array(name) for name in ("normal", "anomalous", "weight"))
-        value = area(rank_curve(normal, anomalous, weight), self.limit) if len(normal) and len(anomalous) else np.nan
-        return torch.tensor(value, dtype=torch.float64)
+log = logging.getLogger(__name__)
+MODES = ("auto", "exact", "streaming")
+GB = 2**30
+# Measured peaks. Exact: bytes per byte of a normal score, and per anomalous pixel. Streaming: bytes per cell, with a
+# quarter of the budget for the pixels that wait, and a fifth to spare.
+EXACT_NORMAL, EXACT_ANOMALOUS, CELL = 3, 200, 600
 
 
 class ImageRows(NamedTuple):
@@ -66,14 +39,25 @@ class ImageRows(NamedTuple):
 class DetectionMetrics(ListStates):
     """All metrics a run reports, from one copy of the pixel scores and one sort of them.
 
+    `mode`: "exact" keeps all pixels; "streaming" works within `memory_gb` (of each process, besides one batch and a row
+    per image) and bounds the error of the pixel metrics; "auto" is exact as long as that fits, then streaming, with
+    a warning. Batches change nothing in any mode; the order of images does in streaming, within the error.
+
     An image that comes twice, by its index, counts once: a distributed sampler may pad with duplicates. With several
     processes the first `compute`, `image_rows` or `curves` after an update must be called by all of them.
+    Raises `UserError` for an unknown mode or a budget below 0.001.
     """
 
-    def __init__(self) -> None:
-        per_image = ("index", "score", "label", "normal_pixels", "anomalous_pixels")
-        super().__init__(*per_image, "normal", "anomalous", "weight")
-        self._tables: tuple[ImageRows, dict[str, NDArray[np.float64]]] | None = None
+    full_state_update = True  # else `forward` would join states past the budget
+
+    def __init__(self, mode: str = "exact", memory_gb: float = 4.0) -> None:
+        if mode not in MODES:
+            raise UserError(f"metrics.mode={mode}: give one of {', '.join(MODES)}")
+        if not isinstance(memory_gb, int | float) or not memory_gb >= 0.001:
+            raise UserError(f"metrics.memory_gb={memory_gb}: give a number of GB, at least 0.001")
+        super().__init__(*_PER_IMAGE, *_WAITING, *Sketch._fields, "needed")
+        self.mode, self.budget = mode, int(memory_gb * GB)
+        self._tables: tuple[ImageRows, dict[str, NDArray[np.float64]], str] | None = None
 
     def update(
         self,
@@ -86,40 +70,57 @@ class DetectionMetrics(ListStates):
         """Add a batch: `index`, `image_score`, `label` (B,); `anomaly_map`, `mask` (B, 1, H, W), the mask bool.
 
         Without masks there are no pixel metrics, and maps are ignored. An anomalous image with an empty mask counts as
-        anomalous for the image metrics, its pixels as normal. Raises ValueError if only some batches have masks.
+        anomalous for the image metrics, its pixels as normal. Raises ValueError if only some batches have masks, or,
+        where pixels go into the sketch, if a score of theirs is NaN or infinite.
         """
         if index.ndim != 1 or image_score.shape != index.shape:
             raise ValueError(f"index and image_score must be (B,), not {(*index.shape,)} and {(*image_score.shape,)}")
         if len(self.index) and bool(len(self.normal)) != (mask is not None):
             raise ValueError(_MIXED_MASKS)
-        pixels: dict[str, NDArray] = {}
-        normal_pixels = anomalous_pixels = np.zeros(len(index), dtype=np.int64)
+        normal_pixels = anomalous_pixels = needed = np.zeros(len(index), dtype=np.int64)
         if mask is not None:
             if anomaly_map is None or len(anomaly_map) != len(index):
                 raise ValueError("masks need an anomaly map per image")
-            anomalous = truth_array(mask, anomaly_map.shape)
-            pixels = _pixels(score_array(anomaly_map), anomalous)
-            anomalous_pixels = np.count_nonzero(anomalous, axis=(1, 2, 3))
-            normal_pixels = np.count_nonzero(~anomalous, axis=(1, 2, 3))
-        self.append(
-            index=index.detach().cpu().numpy().astype(np.int64),
-            score=score_array(image_score).astype(np.float64),
-            label=truth_array(label, index.shape).astype(np.int64),
-            normal_pixels=normal_pixels,
-            anomalous_pixels=anomalous_pixels,
-            **pixels,
-        )
+            scores, anomalous = map_arrays(anomaly_map, mask)
+            anomalous_pixels = np.count_nonzero(anomalous, axis=(1, 2))
+            normal_pixels = np.prod(anomalous.shape[1:]) - anomalous_pixels
+            needed = EXACT_NORMAL * scores.itemsize * normal_pixels + EXACT_ANOMALOUS * anomalous_pixels
+        rows = {
+            "index": index.detach().cpu().numpy().astype(np.int64),
+            "score": score_array(image_score).astype(np.float64),
+            "label": truth_array(label, index.shape).astype(np.int64),
+            "normal_pixels": normal_pixels,
+            "anomalous_pixels": anomalous_pixels,
+            "sketched": np.zeros(len(index), dtype=bool),
+        }
+        start = 0
+        while start < len(index):
+            # Up to the image that goes beyond the limit, so that batches change nothing.
+            room = self._limit() - self._needed()
+            part = slice(start, start + 1 + np.searchsorted(np.cumsum(needed[start:]), room, side="right"))
+            self.append(**{name: values[part] for name, values in rows.items()})
+            if mask is not None:
+                self.append(**dict(zip(_WAITING, split(scores[part], anomalous[part]), strict=True)))
+            self.needed = [torch.tensor([self._needed() + needed[part].sum()])]
+            if self._needed() > self._limit():
+                self._to_sketch()
+            start = part.stop
 
     def compute(self) -> dict[str, float | str | None]:
         """`{image,pixel}_{auroc,ap,f1_max}` and `pro` in [0, 1], or None with the cause under `<metric>_reason`.
 
-        Raises ValueError if a score is NaN or infinite.
+        Of a sketch, pixel metrics come with `<metric>_error`: the exact value is at most so far away, but for float64
+        rounding. Raises ValueError if a score is NaN or infinite, or an image that is in a sketch comes from two
+        processes.
         """
-        index, first = np.unique(self.array("index"), return_index=True)
+        index, first = self._once()
         rows = ImageRows(index, self.array("score")[first], self.array("label")[first])
         normal, anomalous = (rows.score[rows.label == kind] for kind in (0, 1))
         image = _curve_or_reason(normal, anomalous, None, "image in the test set")
-        pixel = self._pixel_curve(first)
+        sketch = self._sketch()
+        if sketch:
+            sketch = sketch.extend(*self._waiting(first), cells=self.budget // CELL)
+        pixel = self._pixel_curve(first, sketch)
 
         curves = {}
         if isinstance(image, Curve):
@@ -129,8 +130,11 @@ class DetectionMetrics(ListStates):
             curves["pro_fpr"], curves["pro"] = thin(pixel)
         # Made here because only here do the states hold all processes' data; torchmetrics runs `compute` once per
         # update, so these are as fresh as its own cached value.
-        self._tables = rows, curves
-        return _evaluate(_OF_IMAGES, image) | _evaluate(_OF_PIXELS, pixel)
+        self._tables = rows, curves, "streaming" if sketch else "exact"
+        values = _evaluate(_OF_IMAGES, image)
+        if sketch and isinstance(pixel, Curve):
+            return values | _with_errors(sketch)
+        return values | _evaluate(_OF_PIXELS, pixel)
 
     def image_rows(self) -> ImageRows:
         """Index, score and label of every image."""
@@ -141,27 +145,93 @@ class DetectionMetrics(ListStates):
         """Curves for storage, of 2000 vertices at most (`ranking.thin`); those of undefined metrics are left out.
 
         `image_fpr`, `image_tpr`, `pixel_fpr`, `pixel_tpr`, and `pro_fpr`, `pro`, which go on to a false-positive rate
-        of 1.
+        of 1. Of a sketch, a curve between those that bound the exact one.
         """
         self.compute()
         return self._tables[1]
 
-    def _pixel_curve(self, images: NDArray[np.intp]) -> Curve | str:
+    def served(self) -> str:
+        """What the pixel metrics are: "exact", or "streaming" where pixels have gone into a sketch."""
+        self.compute()
+        return self._tables[2]
+
+    def _once(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+        """The distinct indices, ascending, and where in the states each is; in the sketch, if it is there."""
+        index, sketched = self.array("index"), self.array("sketched").astype(bool)
+        order = np.argsort(~sketched, kind="stable")
+        found, first = np.unique(index[order], return_index=True)
+        if len(np.unique(index[sketched])) < np.count_nonzero(sketched):
+            raise ValueError("an image that is in a sketch came from two processes: give it to one, or more memory")
+        return found, order[first]
+
+    def _waiting(self, images: NDArray[np.intp]) -> tuple[NDArray, NDArray, NDArray]:
+        """Normal and anomalous scores and weights outside the sketch, of these images (positions in the states)."""
+        normal, anomalous, weight = (self.array(name) for name in _WAITING)
+        outside = ~self.array("sketched").astype(bool)
+        if len(images) < len(outside):
+            once = np.isin(np.arange(len(outside)), images)[outside]
+            normal = normal[np.repeat(once, self.array("normal_pixels")[outside])]
+            kept = np.repeat(once, self.array("anomalous_pixels")[outside])
+            anomalous, weight = anomalous[kept], weight[kept]
+        return normal, anomalous, weight
+
+    def _pixel_curve(self, images: NDArray[np.intp], sketch: Sketch | None) -> Curve | str:
         """Region-weighted curve over the pixels of these images (positions in the states), or why there is none."""
-        normal_pixels, anomalous_pixels = self.array("normal_pixels"), self.array("anomalous_pixels")
-        masked = normal_pixels + anomalous_pixels > 0
+        masked = self.array("normal_pixels") + self.array("anomalous_pixels") > 0
         if not masked.any():
             return "the data set has no masks"
         if not masked.all():  # `update` sees only its own process
             raise ValueError(_MIXED_MASKS)
-        normal, anomalous, weight = (self.array(name) for name in ("normal", "anomalous", "weight"))
-        if len(images) < len(masked):
-            once = np.isin(np.arange(len(masked)), images)
-            normal = normal[np.repeat(once, normal_pixels)]
-            anomalous, weight = (pixels[np.repeat(once, anomalous_pixels)] for pixels in (anomalous, weight))
-        return _curve_or_reason(normal, anomalous, weight, "pixel in any mask")
+        if sketch is None:
+            return _curve_or_reason(*self._waiting(images), "pixel in any mask")
+        for kind, cells in (("anomalous", sketch.anomalous_low), ("normal", sketch.normal_low)):
+            if not cells.size:
+                return f"no {kind} pixel in any mask"
+        return sketch.curve
+
+    def _needed(self) -> int:
+        """Bytes that the exact ranking of the waiting pixels takes."""
+        return int(self.array("needed").sum())
+
+    def _limit(self) -> float:
+        """Of these bytes, before the waiting pixels go into the sketch."""
+        if self.mode == "exact":
+            return np.inf
+        return self._share() / (1 if self.mode == "auto" and not len(self.normal_low) else 4)
+
+    def _share(self) -> int:
+        """Of the budget, since `compute` has all processes' data in each."""
+        several = distributed.is_available() and distributed.is_initialized()
+        return self.budget // (distributed.get_world_size() if several else 1)
+
+    def _sketch(self) -> Sketch | None:
+        found = [self.array(name) for name in Sketch._fields]
+        if not len(found[0]) and not len(found[2]):
+            return None
+        return Sketch(*(part.T if len(part) else empty for part, empty in zip(found, Sketch(), strict=True)))
+
+    def _to_sketch(self) -> None:
+        """All waiting pixels."""
+        sketch = self._sketch()
+        if sketch is None and self.mode == "auto":
+            log.warning(
+                "pixel scores no longer fit into metrics.memory_gb=%.3g: pixel metrics are from here on approximate, "
+                "with their errors in <metric>_error", self.budget / GB,
+            )  # fmt: skip
+        first = np.sort(self._once()[1])
+        pixels = self._waiting(first)
+        rows = {name: self.array(name)[first] for name in _PER_IMAGE}
+        for name, values in zip(_WAITING, pixels, strict=True):
+            setattr(self, name, [torch.from_numpy(values[:0].copy())])
+        sketch = (sketch or Sketch()).extend(*pixels, cells=self._share() // CELL)
+        rows["sketched"][:] = True
+        for name, values in (rows | {name: cells.T for name, cells in sketch._asdict().items()}).items():
+            setattr(self, name, [torch.from_numpy(values)])
+        self.needed = []
 
 
+_PER_IMAGE = ("index", "score", "label", "normal_pixels", "anomalous_pixels", "sketched")
+_WAITING = ("normal", "anomalous", "weight")  # of pixels outside the sketch
 _MIXED_MASKS = "some images came with a mask and some without: give all of them one (empty if normal), or none"
 _OF_IMAGES = {"image_auroc": auroc, "image_ap": average_precision, "image_f1_max": f1_max}
 _OF_PIXELS = {
@@ -170,14 +240,6 @@ _OF_PIXELS = {
     "pixel_ap": average_precision,
     "pixel_f1_max": f1_max,
 }
-
-
-def _pixels(anomaly_maps: NDArray, masks: NDArray[np.bool_]) -> dict[str, NDArray]:
-    """Of a batch (B, 1, H, W): scores of the normal and of the anomalous pixels, and the latter's weights for PRO."""
-    if masks.ndim != 4 or masks.shape[1] != 1:
-        raise ValueError(f"maps and masks must be (B, 1, H, W), not {masks.shape}")
-    weights, _ = regions(masks[:, 0])
-    return {"normal": anomaly_maps[~masks], "anomalous": anomaly_maps[masks], "weight": weights}
 
 
 def _curve_or_reason(normal: NDArray, anomalous: NDArray, weights: NDArray | None, what: str) -> Curve | str:
@@ -195,3 +257,11 @@ def _evaluate(metrics: dict[str, Callable[[Curve], float]], curve: Curve | str) 
         else:
             values |= {name: None, f"{name}_reason": curve}
     return values
+
+
+def _with_errors(sketch: Sketch) -> dict[str, float]:
+    """The middle between the least and the greatest possible value of each pixel metric, and half their distance."""
+    rising = {name: metric for name, metric in _OF_PIXELS.items() if name != "pixel_ap"}
+    bounds = sketch.bounds(rising) | {"pixel_ap": sketch.average_precision_bounds()}
+    values = {name: (least + greatest) / 2 for name, (least, greatest) in bounds.items()}
+    return values | {f"{name}_error": (greatest - least) / 2 for name, (least, greatest) in bounds.items()}

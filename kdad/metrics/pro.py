@@ -29,6 +29,11 @@ def regions(masks: ArrayLike) -> tuple[NDArray[np.float64], int]:
     return 1.0 / np.bincount(of_pixel)[of_pixel], number
 
 
+def split(anomaly_maps: NDArray, masks: NDArray[np.bool_]) -> tuple[NDArray, NDArray, NDArray[np.float64]]:
+    """Of (B, H, W): scores of the normal and of the anomalous pixels, and the weights of the latter."""
+    return anomaly_maps[~masks], anomaly_maps[masks], regions(masks)[0]
+
+
 def pro(anomaly_maps: ArrayLike, masks: ArrayLike, limit: float = LIMIT) -> float:
     """Area under PRO against false-positive rate, up to `limit` and divided by it, for (B, H, W) maps: in [0, 1].
 
@@ -39,5 +44,4 @@ def pro(anomaly_maps: ArrayLike, masks: ArrayLike, limit: float = LIMIT) -> floa
     anomaly_maps, masks = np.asarray(anomaly_maps), np.asarray(masks, dtype=bool)
     if anomaly_maps.ndim != 3 or anomaly_maps.shape != masks.shape:
         raise ValueError(f"maps and masks must both be (B, H, W): {anomaly_maps.shape} and {masks.shape} given")
-    weights, _ = regions(masks)
-    return area(rank_curve(anomaly_maps[~masks], anomaly_maps[masks], weights), limit)
+    return area(rank_curve(*split(anomaly_maps, masks)), limit)

@@ -37,10 +37,17 @@ class Curve(NamedTuple):
         return self._replace(covered=self.true_positives.astype(np.float64))
 
 
-def rank_curve(normal_scores: ArrayLike, anomalous_scores: ArrayLike, weights: ArrayLike | None = None) -> Curve:
+def rank_curve(
+    normal_scores: ArrayLike,
+    anomalous_scores: ArrayLike,
+    weights: ArrayLike | None = None,
+    normal_counts: ArrayLike | None = None,
+    anomalous_counts: ArrayLike | None = None,
+) -> Curve:
     """The curve of all thresholds, for scores of any shape where higher means more anomalous.
 
-    `weights` has one positive number per anomalous score; without it all weigh the same. The result does not depend on
+    `weights` has one positive number per anomalous score; without it all weigh the same. Counts say how many items each
+    score stands for, whose weight is then that of all of them; without counts, one. The result does not depend on
     the order of the items. Raises ValueError if a side is empty or a score is NaN or infinite.
     """
     # The many normal scores need only be sorted, which is far cheaper than an argsort with gathers.
@@ -54,13 +61,18 @@ def rank_curve(normal_scores: ArrayLike, anomalous_scores: ArrayLike, weights: A
 
     last_of_tie = np.flatnonzero(np.append(anomalous[1:] != anomalous[:-1], True))
     thresholds = anomalous[last_of_tie]  # (T,) distinct, descending
-    above = normal.size - np.searchsorted(normal, thresholds, side="right")
-    at_least = normal.size - np.searchsorted(normal, thresholds, side="left")
-    hits = last_of_tie + 1
+    below, not_above = (np.searchsorted(normal, thresholds, side=side) for side in ("left", "right"))
+    normals, hits = normal.size, last_of_tie + 1
+    if normal_counts is not None:
+        before = np.append(0, np.cumsum(np.ravel(normal_counts)[np.argsort(np.ravel(normal_scores))]))
+        normals, below, not_above = before[-1], before[below], before[not_above]
+    if anomalous_counts is not None:
+        hits = np.cumsum(np.ravel(anomalous_counts)[order])[last_of_tie]
+    above, at_least = normals - not_above, normals - below
     covered = np.cumsum(weights[order])[last_of_tie]
     return Curve(
-        false_positives=np.concatenate(([0], _interleave(above, at_least), [normal.size])),
-        true_positives=np.concatenate(([0], _interleave(_before(hits), hits), [anomalous.size])),
+        false_positives=np.concatenate(([0], _interleave(above, at_least), [normals])),
+        true_positives=np.concatenate(([0], _interleave(_before(hits), hits), hits[-1:])),
         covered=np.concatenate(([0.0], _interleave(_before(covered), covered), covered[-1:])),
     )
 

@@ -8,11 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed
 from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 
 class ListStates(Metric):
-    """A metric whose states are named lists of (n,) CPU tensors, concatenated over batches and processes.
+    """A metric whose states are named lists of (n, ...) CPU tensors, concatenated over batches and processes.
 
     Subclasses put NumPy arrays in and take them out: ranking happens in NumPy.
     """
@@ -25,14 +24,15 @@ class ListStates(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def append(self, **states: NDArray) -> None:
-        """Add one array (n,) to each of the named states."""
+        """Add one array (n, ...) to each of the named states."""
         for name, values in states.items():
             getattr(self, name).append(torch.from_numpy(values))
 
     def array(self, name: str) -> NDArray:
-        """All values (n,) of a state so far; of all processes inside `compute`."""
-        values = getattr(self, name)
-        return dim_zero_cat(values).cpu().numpy() if len(values) else np.empty(0)
+        """All values (n, ...) of a state so far; of all processes inside `compute`."""
+        values = getattr(self, name)  # torchmetrics makes one tensor of the list while it syncs
+        parts = [part.numpy() for part in (values if isinstance(values, list) else [values])]
+        return np.concatenate(parts) if parts else np.empty(0)
 
     def _apply(self, fn: Callable, exclude_state: Sequence[str] = ()) -> torch.nn.Module:
         # `.to(device)` must not move millions of pixels: torchmetrics leaves excluded states where they are.
@@ -40,7 +40,7 @@ class ListStates(Metric):
 
 
 def gather_uneven(values: Tensor, group: Any = None) -> list[Tensor]:
-    """`dist_sync_fn`: the tensors (n,) of all processes.
+    """`dist_sync_fn`: the tensors (n, ...) of all processes.
 
     Unlike torchmetrics' default it takes CPU tensors under NCCL, and a process that saw no batch: torchmetrics stands
     in an empty float32 tensor for its states, whose type would break the exchange or spread to the others.
@@ -67,3 +67,11 @@ def truth_array(truths: Tensor, shape: Sequence[int]) -> NDArray[np.bool_]:
     if not np.array_equal(anomalous, values != 0):
         raise ValueError("labels and masks must be 0 or 1 everywhere")
     return anomalous
+
+
+def map_arrays(anomaly_map: Tensor, mask: Tensor) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Scores and truths (B, H, W) of maps and masks (B, 1, H, W); ValueError if they are anything else."""
+    anomalous, scores = truth_array(mask, anomaly_map.shape), score_array(anomaly_map)
+    if anomalous.ndim != 4 or anomalous.shape[1] != 1:
+        raise ValueError(f"maps and masks must be (B, 1, H, W), not {anomalous.shape}")
+    return scores[:, 0], anomalous[:, 0]

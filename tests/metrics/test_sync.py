@@ -9,6 +9,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from kdad.metrics import AUROC, PRO, DetectionMetrics
+from kdad.metrics.sketch import Sketch
 
 # Which of the eight images each process sees, in which order; 0 to 3 are normal.
 SHARES = {
@@ -47,10 +48,27 @@ def results(share: list[int]) -> dict:
     return {"values": values, "rows": tuple(rows), "curves": metrics.curves(), "own": own}
 
 
+def streamed(share: list[int]) -> dict:
+    """As `results`, by a budget that two images already exceed."""
+    metrics = DetectionMetrics("streaming")
+    metrics.budget = 48_000  # of which a cell takes 600, so that two processes have 40 each
+    for k in share:
+        metrics.update(**image(k))
+    own = len(metrics.normal_low)
+    try:
+        values = metrics.compute()
+    except ValueError as error:
+        return {"refused": str(error)}
+    cells = [metrics.array(name).shape[0] for name in Sketch._fields]
+    rows = tuple(metrics.image_rows())
+    return {"values": values, "served": metrics.served(), "cells": cells, "own": own, "rows": rows}
+
+
 def process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     found = {name: results(shares[rank]) for name, shares in SHARES.items()}
+    found |= {f"{name}, streamed": streamed(shares[rank]) for name, shares in SHARES.items()}
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(found))
     distributed.destroy_process_group()
 
@@ -76,3 +94,19 @@ def test_two_processes_equal_one(found, name, rank):
         assert column.dtype == column_alone.dtype and np.array_equal(column, column_alone)
     assert all(np.array_equal(together["curves"][key], alone["curves"][key]) for key in alone["curves"])
     assert together["own"] == len(SHARES[name][rank])
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_two_sketches_are_joined(found, name):
+    exact, together = results(list(range(8)))["values"], [part[f"{name}, streamed"] for part in found]
+    if name == "padded with duplicates":  # what is in a sketch cannot be taken out again
+        assert all("from two processes" in part["refused"] for part in together)
+        return
+    assert together[0]["values"] == together[1]["values"]
+    values = together[0]["values"]
+    for key in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "pro"):
+        assert abs(values[key] - exact[key]) <= values[f"{key}_error"] < 0.1
+    for part, share in zip(together, SHARES[name], strict=True):
+        assert part["served"] == "streaming" and bool(part["own"]) == bool(share)
+        assert max(part["cells"]) <= 40
+        assert part["rows"][0].tolist() == [2**24 + 1 + k for k in range(8)]
