@@ -1,0 +1,118 @@
+"""ROC and PRO curves of any number of runs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from kdad.errors import UserError
+from kdad.figures.series import Series, file_of, percent, wrap
+from kdad.figures.style import COLUMN, PAGE, line_style, styled
+from kdad.metrics.pro import LIMIT
+
+
+class Panel(NamedTuple):
+    """`x` and `y` are arrays of curves.npz, `metric` is the key of results.json that is the area below them."""
+
+    title: str
+    x: str
+    y: str
+    metric: str
+    unit: str
+    y_label: str
+
+
+PANELS = {
+    "image": Panel("Images", "image_fpr", "image_tpr", "image_auroc", "AUROC (%)", "true-positive rate"),
+    "pixel": Panel("Pixels", "pixel_fpr", "pixel_tpr", "pixel_auroc", "AUROC (%)", "true-positive rate"),
+    "pro": Panel("Regions", "pro_fpr", "pro", "pro", "PRO (%)", "per-region overlap"),
+}
+
+
+@styled()
+def draw_curves(shown: list[Series], which: Sequence[str] = tuple(PANELS), each: bool = False) -> Figure:
+    """One panel per entry of `which`: image and pixel ROC, and PRO, shaded up to the rate that its area is taken to.
+
+    A line is the mean over seeds at equal false-positive rate, in a band from the lowest seed to the highest; with
+    `each` there is one line per seed. The areas are those of results.json, mean and sample standard deviation.
+    Raises `UserError` for a run without such a curve.
+    """
+    width = COLUMN if len(which) == 1 else PAGE
+    names = [wrap(_counted(one), 55 if len(which) == 1 else 100) for one in shown]
+    across = 1 if max(map(len, names)) > 30 else min(2 if len(which) == 1 else 3, len(names))
+    legend = 0.16 * sum(name.count("\n") + 1 for name in names) / across + 0.15
+    figure = Figure((width, width / max(1.2, len(which)) + 0.2 + legend), layout="constrained")
+    for panel, name in zip(figure.subplots(1, len(which), squeeze=False)[0], which, strict=True):
+        about = PANELS[name]
+        if name == "pro":
+            panel.axvspan(0, LIMIT, color="0.93", zorder=0)
+            panel.text(LIMIT - 0.01, 0.01, f"to {LIMIT}", ha="right", va="bottom", color="0.35", fontsize=7)
+        else:
+            panel.plot([0, 1], [0, 1], color="0.7", linewidth=0.6, linestyle=":", zorder=1, gid="chance")
+        for number, one in enumerate(shown):
+            _draw_series(panel, one, about, line_style(number), each)
+        panel.set(
+            title=about.title, xlabel="false-positive rate", ylabel=about.y_label, xlim=(-0.01, 1.01),
+            ylim=(-0.01, 1.02), aspect="equal",
+        )  # fmt: skip
+        panel.legend(loc="lower right", title=about.unit, handlelength=1.6)
+    handles = panel.get_legend_handles_labels()[0]
+    figure.legend(handles, names, loc="outside lower center", ncols=across)
+    return figure
+
+
+def _counted(one: Series) -> str:
+    return one.label if len(one.runs) == 1 else f"{one.label} ({len(one.runs)} seeds)"
+
+
+def _draw_series(panel: Axes, one: Series, about: Panel, style: dict[str, str], each: bool) -> None:
+    values = one.runs[about.metric]
+    label = percent(values.mean(), values.std(ddof=1))
+    curves = [curve_of(run, about) for _, run in one.runs.iterrows()]
+    if each:
+        for number, (x, y) in enumerate(curves):
+            panel.plot(x, y, **style, linewidth=0.8, alpha=0.8, label=None if number else label)
+        return
+    x, ys = on_one_axis(curves)
+    panel.plot(x, ys.mean(axis=0), **style, label=label)
+    if len(curves) > 1:
+        panel.fill_between(x, ys.min(axis=0), ys.max(axis=0), color=style["color"], alpha=0.18, linewidth=0)
+
+
+def curve_of(run: pd.Series, about: Panel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """False-positive rate and what is drawn above it, (V,) each, both rising. Raises `UserError`."""
+    path = file_of(run, "curves_file", "curves.npz")
+    try:
+        with np.load(path) as stored:
+            if about.x in stored and about.y in stored:
+                return stored[about.x], stored[about.y]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    reason = run.get(f"{about.metric}_reason")
+    why = f": {reason}" if isinstance(reason, str) else ""
+    raise UserError(
+        f"{run['folder']} has no curve for {about.metric}{why}. --curves chooses others: {', '.join(PANELS)}"
+    )
+
+
+def on_one_axis(
+    curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The curves at the false-positive rates of all of them: (X,) and (curves, X).
+
+    Each rate is there twice, with a curve's lowest and highest value at it. So steps stay steps, and the trapezoid
+    rule gives the mean of the curves the mean of their areas.
+    """
+    rates = np.unique(np.concatenate([x for x, _ in curves]))
+    ys = []
+    for x, y in curves:
+        first, last = np.searchsorted(x, rates), np.searchsorted(x, rates, side="right") - 1
+        between = np.interp(rates, x, y)
+        hit = x[np.minimum(first, len(x) - 1)] == rates
+        low, high = np.where(hit, y[np.minimum(first, len(x) - 1)], between), np.where(hit, y[last], between)
+        ys.append(np.column_stack((low, high)).ravel())
+    return np.repeat(rates, 2), np.array(ys)

@@ -1,0 +1,204 @@
+"""One table of a paper: published beside measured, cell by cell."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from string import ascii_lowercase
+
+import pandas as pd
+
+from kdad import published
+from kdad.report.cells import Cell, Row, other_rows, printed_rows
+from kdad.report.match import assign
+from kdad.report.notes import AVERAGES, NAMES, causes, missing, repeats
+from kdad.report.spread import averages, once
+from kdad.report.writers import Report, Table
+
+DIGITS = {"percent": [1], "fraction": [3]}  # where no figure is known
+SIGNS = {"percent": " (%)", "fraction": ""}
+NONE = "–"  # nothing is printed, or nothing can be compared
+OTHERS = "Runs of this detector beyond the printed settings"
+HOW = (
+    "measured: mean ± sample standard deviation over n seeds; difference: measured - published, in the printed unit, but "
+    "not of an average that lacks categories."
+)
+
+
+def paper_report(paper: str, table: int | str, runs: pd.DataFrame, quoted: bool = False) -> Report:
+    """The table with what `runs` (of `collect.runs`) say of each cell; without any, the published column alone.
+
+    `quoted` adds the figures of others that the paper prints. Raises `UserError` for an unknown paper or table.
+    """
+    about, printed = published.describe(paper, table), published.load(paper, table)
+    table = about["table"]
+    own, others = printed[printed["own"]], printed[~printed["own"]]
+    assigned, remarks = assign(paper, own, runs)
+    counted, left_out = once(assigned, ["dataset", "setting", "conditions", "category", "seed"])
+    scale = published.SCALES[about["unit"]]
+    rows, more = list(printed_rows(own, counted, scale)), list(other_rows(own, counted, scale))
+    sheet = Sheet(about, own, list(counted["conditions"].unique()))
+    cells = [record for row in (*rows, *more) for record in row.records(about)]
+    tables = [sheet.main(rows)]
+    if more and sheet.scores:
+        tables.append(sheet.beyond(more))
+    if quoted:
+        tables += [quotations(others[others["metric"] == metric]) for metric in others["metric"].unique()]
+        cells += quoted_cells(others)
+    name = f"Table {table}" if table.isdigit() else table.replace("figure", "Figure ").replace("text", "running text")
+    return Report(
+        name=f"{paper}_{'table' if table.isdigit() else ''}{table}",
+        title=f"{paper.upper()}, {name}: {about['title']}",
+        tables=tables,
+        notes=[
+            f"Published: {published.PAPERS[paper]}.",
+            *sheet.notes(rows, more),
+            *causes(counted),
+            *repeats(left_out),
+            *remarks,
+            *runs.attrs.get("skipped", []),
+        ],
+        cells=pd.DataFrame(cells).astype({"n": "Int64"}),
+    )
+
+
+@dataclass
+class Sheet:
+    """How a table is laid out; `conditions` are all those of its runs."""
+
+    about: dict[str, str]
+    own: pd.DataFrame
+    conditions: list[str]
+
+    def __post_init__(self) -> None:
+        self.metrics = list(self.own["metric"].unique())
+        self.scores = [metric for metric in self.metrics if metric not in published.UNITS]
+        self.digits = {metric: self._digits(metric) for metric in self.metrics}
+        self.conditions = sorted(self.conditions, key=bool)  # the paper's own, without text, come first
+        self.labels = {
+            "data set": self.own["dataset"].nunique() > 1,
+            self.about["setting"]: bool((self.own["setting"] != "").any()),
+            "category": bool((self.own["category"] != "all").any()),
+            "runs": len(self.conditions) > 1,
+        }
+
+    def _digits(self, metric: str) -> int:
+        """The commonest number of decimals: a column of tenths prints 100 too."""
+        values = self.own.loc[self.own["metric"] == metric, "value"].dropna()
+        places = Counter(len(value.partition(".")[2]) for value in values)
+        return max(places or DIGITS[self.about["unit"]], key=lambda d: (places[d], d))
+
+    def main(self, rows: list[Row]) -> Table:
+        """The printed rows: published, measured and difference for each metric; of costs the published figure."""
+        head = [("", label) for label, shown in self.labels.items() if shown]
+        labels = len(head)
+        for metric in self.metrics:
+            columns = ("published", "measured", "difference") if metric in self.scores else ("published",)
+            head += [(self._named(metric), column) for column in columns]
+        lines = [
+            [*self._label(row, self.labels), *(text for metric in self.metrics for text in self._cell(row, metric))]
+            for row in rows
+        ]
+        rules = {
+            index
+            for index in range(1, len(rows))
+            if (rows[index].dataset, rows[index].setting) != (rows[index - 1].dataset, rows[index - 1].setting)
+        }
+        if self.scores:
+            head.append(("", "n"))
+            lines = [[*line, row.n] for line, row in zip(lines, rows, strict=True)]
+        return Table("", head, labels, lines, rules if len(rules) < len(rows) - 1 else set())
+
+    def beyond(self, rows: list[Row]) -> Table:
+        """What was measured with other values of what makes the method."""
+        labels = self.labels | {"category": True}
+        labels = {"setting" if label == self.about["setting"] else label: shown for label, shown in labels.items()}
+        labels["setting"] = True
+        head = [("", label) for label, shown in labels.items() if shown]
+        lines = [
+            [*self._label(row, labels), *(self._measured(row.cells[metric], metric) for metric in self.scores), row.n]
+            for row in rows
+        ]
+        return Table(OTHERS, [*head, *(("", self._named(m)) for m in self.scores), ("", "n")], len(head), lines)
+
+    def _label(self, row: Row, labels: dict[str, bool]) -> list[str]:
+        mark = NONE if row.conditions is None else self._mark(row.conditions)
+        texts = (row.dataset, row.setting, AVERAGES.get(row.category, row.category), mark)
+        return [text for text, shown in zip(texts, labels.values(), strict=True) if shown]
+
+    def _mark(self, conditions: str) -> str:
+        index = self.conditions.index(conditions)
+        return ascii_lowercase[index] if index < 26 else str(index + 1)
+
+    def _named(self, metric: str) -> str:
+        unit = f" ({published.UNITS[metric]})" if metric in published.UNITS else SIGNS[self.about["unit"]]
+        return NAMES[metric] + unit
+
+    def _cell(self, row: Row, metric: str) -> list[str]:
+        cell = row.cells.get(metric)
+        if metric not in self.scores:
+            return [cell.published if cell else NONE]
+        if cell is None:
+            return [NONE] * 3
+        spread = f" ± {cell.printed['spread']}" if cell.printed and cell.printed["spread"] else ""
+        difference = signed(cell.difference, self.digits[metric])
+        return [cell.published + spread or NONE, self._measured(cell, metric), difference]
+
+    def _measured(self, cell: Cell, metric: str) -> str:
+        return cell.measured.text(cell.scale, self.digits[metric])
+
+    def notes(self, rows: list[Row], more: list[Row]) -> list[str]:
+        notes = [f"As printed: {self.about['note']}."] if self.about["note"] else []
+        if (self.own["status"] == "unknown").any():
+            notes.append("unknown: the sources available do not show the cell.")
+        if len(self.scores) < len(self.metrics):
+            notes.append("Costs are shown as published; runs do not measure them in the papers' way.")
+        if self.conditions:
+            notes.append(HOW)
+        for text in self.conditions:
+            mark = f"Runs {self._mark(text)}" if self.labels["runs"] else "The runs"
+            recipe = "the paper's recipe" + (f" but for {text}" if text else "")
+            run = {row.setting for row in rows if row.conditions is not None}
+            lacking = run - {row.setting for row in rows if row.conditions == text}
+            names = [name for name in self.own["setting"].unique() if name in lacking]
+            notes.append(f"{mark}: {recipe}" + (f"; missing: {', '.join(names)}." if names else "."))
+        partial: dict[str, list[str]] = {}
+        for row in (*rows, *more):
+            if row.absent:
+                where = [row.setting, self._mark(row.conditions) if self.labels["runs"] else ""]
+                text = missing(row.category, averages(row.dataset)[row.category], row.absent)
+                partial.setdefault(text, []).append(" ".join(filter(None, where)))
+        notes += [f"{text} ({'; '.join(where)})" if any(where) else text for text, where in partial.items()]
+        for dataset in {row.dataset for row in rows if row.averaged and row.conditions is not None}:
+            if not averages(dataset):
+                notes.append(f"The average of {dataset} is over the classes that were run: no paper lists them.")
+        return notes
+
+
+def signed(difference: float, digits: int) -> str:
+    """With its sign, and none for what rounds to zero."""
+    text = f"{difference:+.{digits}f}"
+    return NONE if math.isnan(difference) else text if float(text) else f"{0:.{digits}f}"
+
+
+def quotations(cells: pd.DataFrame) -> Table:
+    """One metric of the methods that a paper compares itself with, a column each, as printed."""
+    several = cells["dataset"].nunique() > 1
+    methods = list(cells[["method", "setting"]].drop_duplicates().itertuples(index=False, name=None))
+    values = cells["value"].fillna("unknown") + cells["spread"].map(lambda spread: f" ± {spread}" if spread else "")
+    found = dict(zip(zip(cells["dataset"], cells["category"], cells["method"], cells["setting"]), values, strict=True))
+    places = dict.fromkeys(zip(cells["dataset"], cells["category"], strict=True))
+    rows = [
+        [dataset] * several + [AVERAGES.get(name, name), *(found.get((dataset, name, *m), NONE) for m in methods)]
+        for dataset, name in places
+    ]
+    head = [("", "data set")] * several + [("", "category")]
+    head += [("", f"{method} ({setting})" if setting else method) for method, setting in methods]
+    metric, unit = cells["metric"].iloc[0], cells["unit"].iloc[0]
+    return Table(f"Quoted by the paper: {NAMES[metric]}, {unit}", head, 1 + several, rows)
+
+
+def quoted_cells(cells: pd.DataFrame) -> list[dict[str, str]]:
+    """The same for a CSV file."""
+    keys = ["paper", "table", "method", "dataset", "setting", "category", "metric", "unit"]
+    named = cells.assign(published=cells["value"].fillna("unknown"), published_spread=cells["spread"], status="quoted")
+    return named[[*keys, "published", "published_spread", "status"]].to_dict("records")

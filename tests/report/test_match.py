@@ -1,0 +1,146 @@
+"""Runs find their printed setting by what they hold, in the project's own experiment files."""
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from kdad import published
+from kdad.cli import BYSTANDERS
+from kdad.configuration import CONF
+from kdad.errors import UserError
+from kdad.report import match
+from kdad.report.collect import runs
+from kdad.report.match import CONDITIONS, IMMATERIAL, METHOD, Recipe, assign, material
+from kdad.report.spread import PUBLISHED_AS
+
+EXPERIMENTS = [
+    (path.parent.name, path.stem, OmegaConf.to_container(OmegaConf.load(path)).get("table"))
+    for path in sorted((CONF / "experiment").glob("*/*.yaml"))
+]
+TABLES = [(paper, name, about) for paper, name, about in EXPERIMENTS if about]
+
+
+def placed(tmp_path, paper, table):
+    cells = published.load(paper, table)
+    return assign(paper, cells[cells["own"]], runs([tmp_path]))
+
+
+def test_every_key_of_a_configuration_is_counted_or_known_not_to_matter():
+    entry = OmegaConf.load(CONF / "run.yaml")
+    groups = {str(next(iter(d))) for d in entry.defaults if OmegaConf.is_dict(d)}
+    keys = {k for k in entry if k not in ("defaults", "hydra")} | {g for g in groups if " " not in g}
+    assert keys <= {*METHOD, *CONDITIONS, *BYSTANDERS, "seed", "category", "default_backbone"}
+    for model in ("rd", "mkd", "stpm", "dskd"):
+        config = match.compose(f"model={model}", "dataset=mvtec")
+        assert {"model._target_", "optimizer.lr", "image_size", "trainer.max_epochs", "levels"} <= set(config)
+        assert not set(config) & IMMATERIAL
+
+
+@pytest.mark.parametrize("paper, name, about", TABLES, ids=[f"{p}/{n}" for p, n, _ in TABLES])
+def test_a_run_of_an_experiment_has_its_place(paper, name, about):
+    """Each setting's configuration, from Hydra, is that setting and nothing else."""
+    table = str(about["name"])
+    cells = published.load(paper, table)
+    cells = cells[cells["own"]]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra.compose("run", [f"+experiment={paper}/{name}"])
+    dataset = cells["dataset"].iloc[0]
+    assert PUBLISHED_AS.get(composed.dataset.name, composed.dataset.name) == dataset
+    recipe = match.recipe(paper, table, dataset, whole=False)
+    assert set(recipe.settings) == set(cells["setting"])
+    for setting, values in recipe.settings.items():
+        config = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
+        for key, value in values.items():
+            OmegaConf.update(config, key, value, merge=False)
+        found = match._place(recipe, material(OmegaConf.to_container(config)))
+        assert found == {"setting": setting, "printed": True, "conditions": ""}
+
+
+def test_a_run_needs_no_experiment(write_run, tmp_path):
+    write_run(changes={"model.bottleneck": "pre"})
+    write_run(seed=1)
+    found, remarks = placed(tmp_path, "rd", 5)
+    assert found["setting"].tolist() == ["Pre", "Pre+OCE+MFM"] and found["printed"].all()
+    assert found["conditions"].tolist() == ["", ""] and remarks == []
+
+
+def test_conditions_are_named_and_methods_set_apart(write_run, tmp_path):
+    write_run(changes={"trainer.max_epochs": 30, "image_size": 128})
+    write_run(changes={"model.sigma": 0.0})
+    write_run(changes={"model.bottleneck": "oce", "optimizer.lr": 0.1})
+    write_run(changes={"normalisation": "none"})
+    found, _ = placed(tmp_path, "rd", 5)
+    assert found["conditions"].tolist() == ["image_size=128 (not 256), trainer.max_epochs=30 (not 200)", "", "", ""]
+    assert found["setting"].tolist() == [
+        "Pre+OCE+MFM", "Pre+OCE+MFM, model.sigma=0.0", "Pre+OCE, optimizer.lr=0.1", "Pre+OCE+MFM, normalisation=none"
+    ]  # fmt: skip
+    assert found["printed"].tolist() == [True, False, False, False]
+
+
+def test_normalisation_goes_with_the_teacher(write_run, tmp_path):
+    teacher = {"backbone.name": "tf_efficientnet_lite0.in1k", "backbone.weights": "package:x/y.pth"}
+    write_run(model="mkd", changes={**teacher, "normalisation": "auto"})
+    found, _ = placed(tmp_path, "mkd", 3)
+    assert found["printed"].tolist() == [True]
+    names = "normalisation=auto (not none), backbone.name=tf_efficientnet_lite0.in1k (not vgg16.tv_in1k)"
+    assert found["conditions"].tolist() == [names]
+
+
+def test_a_run_of_no_printed_setting_is_named_by_what_tells_settings_apart(write_run, tmp_path):
+    write_run(changes={"image_size": 64, "dataset.image_size": 64})
+    found, _ = placed(tmp_path, "rd", 1)
+    assert found[["setting", "printed", "conditions"]].values.tolist() == [["image_size=64", False, ""]]
+
+
+def test_other_weights_under_one_name_are_told_apart(write_run, tmp_path):
+    write_run()
+    write_run(seed=1, results={"weights_fingerprint": "beef"})
+    write_run(None, seed=2)
+    found, _ = placed(tmp_path, "rd", 5)
+    assert found["conditions"].tolist() == [
+        "weights_fingerprint=f00d", "weights_fingerprint=beef", "weights_fingerprint=f00d"
+    ]  # fmt: skip
+
+
+def test_the_most_specific_setting_wins():
+    recipe = Recipe({"a": 1, "b": 1}, {"": {}, "both": {"a": 2, "b": 2}, "one": {"a": 2}})
+    assert recipe.setting_of({"a": 1, "b": 2}) == ""
+    assert recipe.setting_of({"a": 2, "b": 1}) == "one"
+    assert recipe.setting_of({"a": 2, "b": 2}) == "both"
+
+
+def test_a_key_that_is_newer_than_a_run_counts_as_its_default(write_run, tmp_path):
+    folder = write_run()
+    config = OmegaConf.load(folder / "config.yaml")
+    del config.model.bottleneck, config.monitor
+    OmegaConf.save(config, folder / "config.yaml")
+    found, remarks = placed(tmp_path, "rd", 5)
+    assert found[["setting", "conditions"]].values.tolist() == [["Pre+OCE+MFM", ""]]
+    assert remarks == ["Not recorded by some of the runs, and taken as the defaults: model.bottleneck, monitor."]
+
+
+def test_a_data_set_under_its_published_name(write_run, tmp_path):
+    write_run(model="dskd", dataset="mvtec3d", category="bagel")
+    found, remarks = placed(tmp_path, "dskd", 3)
+    assert found[["dataset", "setting", "category"]].values.tolist() == [["mvtec_3d", "", "bagel"]] and not remarks
+
+
+def test_runs_without_a_place_are_counted(write_run, tmp_path):
+    write_run()
+    write_run(model="stpm")
+    write_run(dataset="mtd", category="all")
+    (write_run(category="tile") / "config.yaml").unlink()
+    found, remarks = placed(tmp_path, "rd", 5)
+    assert len(found) == 1
+    assert remarks[1] == "2 runs of other detectors or data sets have no place in this table."
+    assert remarks[0].endswith("runs/3 cannot be told from other settings: it has no readable config.yaml.")
+    _, remarks = placed(tmp_path, "rd", "text")
+    assert remarks[0] == "2 runs on mvtec: no experiment file says which of the settings they are."
+
+
+def test_an_experiment_that_does_not_compose_is_named(tmp_path, monkeypatch):
+    (tmp_path / "experiment" / "rd").mkdir(parents=True)
+    (tmp_path / "experiment" / "rd" / "mine.yaml").write_text("table: {paper: rd, name: '5', settings: {}}")
+    monkeypatch.setattr(match, "CONF", tmp_path)
+    with pytest.raises(UserError, match="experiment=rd/mine"):
+        match.recipe("rd", "5", "mvtec", whole=False)
