@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+BINS = 32  # of the histograms of scores
+# Columns of the table that each run leaves, for one table over all runs.
+SUMMARY = (
+    "model", "dataset", "category", "backbone", "weights_fingerprint", "image_size", "seed", "epochs", "n_train",
+    "n_test", "image_auroc", "pixel_auroc", "pro", "loss", "val_loss", "fit_seconds", "test_seconds",
+)  # fmt: skip
 
 
 @contextmanager
@@ -34,14 +41,32 @@ def free_version(folder: Path, name: str) -> str:
     return next(v for v in (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3))) if v not in taken)
 
 
-def record(logger: Logger | None, metrics: dict[str, Any], pictures: Path) -> None:
-    """Log the metrics of a test, and its pictures where the logger takes any."""
+def record(
+    logger: Logger | None, metrics: dict[str, Any], scores: np.ndarray, labels: np.ndarray, pictures: Path
+) -> None:
+    """Log the metrics of a test; where the logger takes them, pictures and histograms of the scores of either label."""
     if not logger:
         return
-    logger.log_metrics({key: value for key, value in metrics.items() if isinstance(value, float)})
+    told: dict[str, Any] = {key: value for key, value in metrics.items() if isinstance(value, float)}
+    parts = {"scores_normal": scores[labels == 0], "scores_anomalous": scores[labels == 1]}
+    parts = {name: part for name, part in parts.items() if len(part)}
+    if isinstance(logger, WandbLogger):
+        from wandb import Histogram  # it takes a second to import, which other loggers need not wait for
+
+        told |= {name: Histogram(part, num_bins=BINS) for name, part in parts.items()}
+    logger.log_metrics(told)
+    if isinstance(logger, TensorBoardLogger):
+        for name, part in parts.items():
+            logger.experiment.add_histogram(name, part, bins=BINS)
     files = sorted(pictures.glob("*.png"))
     if hasattr(logger, "log_image") and files:
         logger.log_image("maps", [str(f) for f in files], caption=[f.stem for f in files])
     elif isinstance(logger, TensorBoardLogger):
         for file in files:
             logger.experiment.add_image(f"maps/{file.stem}", np.asarray(Image.open(file)), dataformats="HWC")
+
+
+def summarise(logger: Logger | bool, results: dict[str, Any]) -> None:
+    """Leave a table "summary" of one row, where the logger takes tables."""
+    if hasattr(logger, "log_table"):
+        logger.log_table("summary", columns=list(SUMMARY), data=[[results.get(key) for key in SUMMARY]])
