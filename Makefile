@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# As many processes as cores, of one thread each: more threads than cores would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 .PHONY: help install demo test test-fast clean
 
@@ -20,10 +22,10 @@ demo: install   ## train and test reverse distillation on the demo photographs
 	$(BIN)/python -m kdad.run model=rd dataset=demo backbone=efficientnet_lite0
 
 test: install   ## run every test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: install  ## run the tests that take no training
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 clean:          ## remove the environment
 	rm -rf $(VENV)

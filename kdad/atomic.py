@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+# Read once, since reading it means setting it, for all threads.
+UMASK = os.umask(0)
+os.umask(UMASK)
+
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
@@ -23,10 +27,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; give them what open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        os.chmod(temporary, 0o666 & ~UMASK)  # mkstemp makes files private; give them what open() would have given
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

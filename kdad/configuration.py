@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from kdad.errors import UserError
 PACKAGE = Path(kdad.__file__).parent
 # Inside an installed wheel the configuration lies in the package, in a checkout beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+OmegaConf.register_new_resolver("kdad_conf", lambda: str(CONF), replace=True)
 # What kdad itself passes to the target of a group: given there, it would be overruled in silence.
 SUPPLIED = {
     "model": {"auto_levels", "backbone", "optimizer", "levels", "image_size", "normalisation"},
@@ -29,6 +29,9 @@ VALUES = {
     "seed": ("a whole number from 0 to 4294967295", lambda v: _whole(v) and 0 <= v < 2**32),
     "image_size": ("a whole number of pixels, at least 1", lambda v: _whole(v) and v >= 1),
     "batch_size": ("a whole number, at least 1", lambda v: _whole(v) and v >= 1),
+    "repeats": ("a whole number, at least 1", lambda v: _whole(v) and v >= 1),
+    "threads": ("a whole number, at least 1, or null", lambda v: v is None or _whole(v) and v >= 1),
+    "average_epochs": ("a whole number, at least 1", lambda v: _whole(v) and v >= 1),
     "pictures": ("a whole number, at least 0", lambda v: _whole(v) and v >= 0),
     "val_fraction": ("a number from 0 to below 1", lambda v: isinstance(v, int | float) and 0 <= v < 1),
     "checkpoint_seconds": ("a number of seconds, at least 0", lambda v: isinstance(v, int | float) and v >= 0),
@@ -40,12 +43,26 @@ VALUES = {
     "dataset": ("a choice of conf/dataset", OmegaConf.is_dict),
     "trainer": ("a choice of conf/trainer", OmegaConf.is_dict),
     "cache": ("the keys of conf/run.yaml", OmegaConf.is_dict),
+    "max_categories": ("a whole number, at least 1, or null", lambda v: v is None or _whole(v) and v >= 1),
+    "variants": ("<name>: {<key>: <value>, ...}", lambda v: OmegaConf.is_dict(v) and all(_mappings(v))),
+    "metrics": ("mode and memory_gb", lambda v: OmegaConf.is_dict(v) and set(v) == {"mode", "memory_gb"}),
+    "compile": ("true or false", lambda v: isinstance(v, bool)),
+    "objective_on_test_data": ("true or false", lambda v: isinstance(v, bool)),
     "optimizer": ("the model's, with changed values", OmegaConf.is_dict),
 }
 
 
+def _mappings(node: DictConfig) -> list[bool]:
+    return [OmegaConf.is_dict(value) for value in node.values()]
+
+
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def home(config_name: str) -> Path:
+    """Where an entry point's own file lies: conf/, or a folder of its name, whose groups then hide those of conf/."""
+    return CONF / config_name if (CONF / config_name).is_dir() else CONF
 
 
 def explain(error: Exception, config_name: str) -> str:
@@ -55,17 +72,21 @@ def explain(error: Exception, config_name: str) -> str:
     key = re.search(r"Could not (?:override|append to config|delete)[^']*'@?([^'=]+)'", text)
     if group:
         folder, name = group.groups()
-        return f"{folder}={name}: no such choice. " + nearest(name, choices(folder))
+        return f"{folder}={name}: no such choice. " + nearest(name, choices(folder, config_name))
     if key:
         names = [*known_keys(config_name), *(p.name for p in CONF.iterdir() if p.is_dir())]
+        if key.group(1) in names:  # a mapping, to which entries are added: Hydra says how
+            return text
         hint = ". An argument that is not listed is added by a leading +" if "." in key.group(1) else ""
         return f"{key.group(1)}: no such key. " + nearest(key.group(1), names) + hint
     return text
 
 
-def choices(group: str) -> list[str]:
-    """The configs of a group, without the shared parts that begin with an underscore."""
-    return sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.name.startswith("_"))
+def choices(group: str, config_name: str = "") -> list[str]:
+    """The configs of a group and of the groups in it, without the shared parts that begin with an underscore."""
+    folder = next(f for f in (home(config_name) / group, CONF / group) if f.is_dir() or f == CONF / group)
+    paths = [p.relative_to(folder) for p in folder.rglob("*.yaml") if not p.name.startswith("_")]
+    return sorted(p.with_suffix("").as_posix() for p in paths)
 
 
 def nearest(name: str, valid: list[str]) -> str:
@@ -75,15 +96,18 @@ def nearest(name: str, valid: list[str]) -> str:
 
 def known_keys(config_name: str) -> list[str]:
     """Every key of the default configuration, in dots."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return list(_flatten(OmegaConf.to_container(hydra.compose(config_name))))
+    with hydra.initialize_config_dir(str(home(config_name)), version_base="1.3"):
+        return list(flatten(OmegaConf.to_container(hydra.compose(config_name))))
 
 
-def _flatten(node: dict, prefix: str = "") -> Iterator[str]:
+def flatten(node: dict, prefix: str = "") -> dict[str, Any]:
+    """Every key in dots, with its value; a mapping is there itself, and so are its keys."""
+    found: dict[str, Any] = {}
     for key, value in node.items():
-        yield prefix + key
+        found[f"{prefix}{key}"] = value
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            found |= flatten(value, f"{prefix}{key}.")
+    return found
 
 
 def check_configuration(cfg: DictConfig, config_name: str) -> None:
@@ -92,7 +116,7 @@ def check_configuration(cfg: DictConfig, config_name: str) -> None:
     Hydra lets YAML files and `+key=` add anything. Top-level keys are those of the entry point's own file and its
     groups; keys of a node with a `_target_` are the parameters of that target.
     """
-    entry = OmegaConf.load(CONF / f"{config_name}.yaml")
+    entry = OmegaConf.load(home(config_name) / f"{config_name}.yaml")
     valid = [k for k in entry if k not in ("defaults", "hydra")]
     groups = [str(next(iter(d))) for d in entry.defaults if isinstance(d, DictConfig)]
     valid += [g for g in groups if not g.startswith(("optional ", "override "))]
@@ -100,10 +124,15 @@ def check_configuration(cfg: DictConfig, config_name: str) -> None:
         if key not in valid:
             raise UserError(f"{key}: no such key. {nearest(key, valid)}")
     for key, (meaning, fits) in VALUES.items():
-        if not fits(cfg.get(key)):
+        if key in valid and not fits(cfg.get(key)):
             raise UserError(f"{key}={cfg.get(key)}: give {meaning}")
     for key, node in cfg.items():
         _check_node(key, node)
+
+
+def scoring_keys(cfg: DictConfig) -> list[str]:
+    """The keys that change what a trained detector says and nothing that is trained, as its class declares them."""
+    return [f"model.{name}" for name in get_object(cfg.model._target_).scoring]
 
 
 def _check_node(where: str, node: Any) -> None:

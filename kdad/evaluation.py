@@ -1,6 +1,8 @@
 """What is measured and kept of a test: metrics, scores, curves and pictures."""
 
 import csv
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,17 @@ COLOURS = matplotlib.colormaps["inferno"]
 class Evaluation(pl.Callback):
     """Collects a test's detections; `metrics` and `write()` give them back; a null metric comes with `<metric>_reason`.
 
-    At most `pictures` maps are kept for pictures, spread evenly over the test images; the metrics see all.
+    At most `pictures` maps are kept for pictures, spread evenly over the test images; the metrics see all. `options` of
+    the metrics are those of `DetectionMetrics`.
     """
 
-    def __init__(self, pictures: int = 64):
+    def __init__(self, pictures: int = 64, options: Mapping[str, Any] | None = None):
         self.pictures = pictures
+        self.state = DetectionMetrics(**(options or {}))
 
     def on_test_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
         self.samples = trainer.datamodule.test_samples
-        self.state = DetectionMetrics()
+        self.state.reset()
         count = min(self.pictures, len(self.samples))
         self.wanted = set(np.linspace(0, len(self.samples) - 1, count).round().astype(int).tolist()) if count else set()
         self.kept: dict[int, dict[str, np.ndarray]] = {}
@@ -76,24 +80,28 @@ class Evaluation(pl.Callback):
         scores = self.state.image_rows().score
         if len(scores) > 1 and scores.min() == scores.max():
             raise UserError(f"Collapsed: the score of every test image is {scores.min()}")
-        return metrics
+        return {**metrics, "metrics_mode": self.state.served()}
 
     def write(self, folder: Path) -> None:
-        """Write scores.csv, curves.npz and maps/ into a run's folder."""
-        with atomic_write(folder / "scores.csv") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["path", "label", "score", *self.columns])
-            for index, score, label, *more in zip(*self.state.image_rows(), *self.columns.values(), strict=True):
-                # What a column says yes or no to is 1 or 0, as a label is.
-                further = [int(value) if isinstance(value, bool) else repr(value) for value in more]
-                rows.writerow([self.samples[index].path, int(label), repr(float(score)), *further])
-        with atomic_write(folder / "curves.npz", "wb") as file:
-            np.savez_compressed(file, **self.state.curves())
-        for index, kept in sorted(self.kept.items()):
-            path = self.samples[index].path
-            name = f"{index:05d}_{self.samples[index].kind}_{path.stem}.png"
-            with atomic_write(folder / "maps" / name, "wb") as file:
-                Image.fromarray(self._picture(**kept)).save(file, format="png")
+        """Write scores.csv, curves.npz and maps/ into a run's folder, the pictures on threads beside the rest."""
+        with ThreadPoolExecutor() as threads:  # Pillow encodes without holding the interpreter lock
+            drawn = [threads.submit(self._draw, folder / "maps", index) for index in sorted(self.kept)]
+            with atomic_write(folder / "scores.csv") as file:
+                rows = csv.writer(file, lineterminator="\n")
+                rows.writerow(["path", "label", "score", *self.columns])
+                for index, score, label, *more in zip(*self.state.image_rows(), *self.columns.values(), strict=True):
+                    # What a column says yes or no to is 1 or 0, as a label is.
+                    further = [int(value) if isinstance(value, bool) else repr(value) for value in more]
+                    rows.writerow([self.samples[index].path, int(label), repr(float(score)), *further])
+            with atomic_write(folder / "curves.npz", "wb") as file:
+                np.savez_compressed(file, **self.state.curves())
+            for picture in drawn:
+                picture.result()
+
+    def _draw(self, folder: Path, index: int) -> None:
+        name = f"{index:05d}_{self.samples[index].kind}_{self.samples[index].path.stem}.png"
+        with atomic_write(folder / name, "wb") as file:
+            Image.fromarray(self._picture(**self.kept[index])).save(file, format="png")
 
     def _picture(self, image: np.ndarray, map: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """image | map | mask, side by side, uint8 (H, 3 W + gaps, 3). The colour scale is the whole test's."""

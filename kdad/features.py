@@ -18,12 +18,15 @@ BATCH = 32
 def attach_features(detector: KDDetector, data: AnomalyDataModule, store: ArrayStore, device: torch.device) -> None:
     """Give the data's batches the teacher's features, level by level, from the cache or from one pass over the images.
 
-    Left out where they are no function of an image file alone (`detector.cacheable`), and on an accelerator unless a
-    storage is named: there the teacher is faster than the way of its features into the device's memory.
+    Left out where they are no function of an image file alone (`detector.cacheable`, `Pool.cacheable`), and on an
+    accelerator unless a storage is named: there the teacher is faster than the way of its features into the device's
+    memory.
     """
     if not detector.cacheable or (store.storage == "auto" and device.type != "cpu"):
         return
     for pool in data.pools:
+        if not pool.cacheable:
+            continue
         pool.features = _features(detector, pool, store, device)
     log.info("teacher features: %s", store.report)
 
@@ -36,7 +39,9 @@ def _features(detector: KDDetector, pool: Pool, store: ArrayStore, device: torch
     n, size = pool.images.shape[:2]
     arrays = [
         Array(
-            ("features", fingerprint, path, statistics, images), (n, *shape[1:], shape[0]), "float32",
+            # The name too: networks of the same weights may differ in strides or padding.
+            ("features", teacher.name, fingerprint, path, statistics, images, device.type),
+            (n, *shape[1:], shape[0]), "float32",
             f"{teacher.tag} {path} of {n} images at {size} px",
         )
         for fingerprint, path, shape in zip(teacher.level_fingerprints, teacher.paths, teacher.shapes, strict=True)

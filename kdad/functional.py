@@ -33,9 +33,17 @@ def upsample(distance_map: Tensor, size: int, align_corners: bool) -> Tensor:
     return F.interpolate(distance_map[:, None], size=(size, size), mode="bilinear", align_corners=align_corners)[:, 0]
 
 
-def fuse_sum(distance_maps: Sequence[Tensor], size: int, align_corners: bool) -> Tensor:
-    """The sum over levels of the upsampled maps: list of (B, h, w) -> (B, size, size)."""
-    return torch.stack([upsample(m, size, align_corners) for m in distance_maps]).sum(0)
+def fuse_sum(distance_maps: Sequence[Tensor], size: int, align_corners: bool, sigma: float = 0.0) -> Tensor:
+    """The sum over levels of the upsampled maps, then `gaussian_blur`: list of (B, h, w) -> (B, size, size).
+
+    Both steps are linear and separable: per level one small matrix along each axis, and no full-size map but the result.
+    """
+    first = distance_maps[0]
+    with torch.autocast(first.device.type, enabled=False):  # which would round the scores to half precision
+        rows = [_resize_matrix(m.shape[-2], size, align_corners, sigma).to(first) for m in distance_maps]
+        columns = [_resize_matrix(m.shape[-1], size, align_corners, sigma).to(first) for m in distance_maps]
+        widened = [m @ c.T for m, c in zip(distance_maps, columns, strict=True)]  # (B, h, size) each
+        return torch.cat(rows, dim=1) @ torch.cat(widened, dim=1)
 
 
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
@@ -54,3 +62,11 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 def _blur_matrix(n: int, sigma: float) -> Tensor:
     """(n, n): row i holds the weights of the blurred value i."""
     return torch.from_numpy(gaussian_filter1d(np.eye(n), sigma, axis=0))
+
+
+@lru_cache(maxsize=64)
+def _resize_matrix(n: int, size: int, align_corners: bool, sigma: float) -> Tensor:
+    """(size, n): `upsample` along one axis, then the blur."""
+    units = torch.eye(n, dtype=torch.float64)[None]
+    resized = F.interpolate(units, size=size, mode="linear", align_corners=align_corners)[0].T
+    return resized if sigma == 0 else _blur_matrix(size, sigma) @ resized

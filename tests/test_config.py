@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from kdad.cli import create
+from kdad.cli import config_hash, create, in_order
 from kdad.configuration import CONF, check_configuration, choices, explain
 from kdad.errors import UserError
 
@@ -27,26 +27,34 @@ def combine(model, dataset, backbone, *overrides):
     return compose(f"model={model}", f"dataset={dataset}", f"backbone={backbone}", "category=one", *overrides)
 
 
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_with_every_data_set_composes_by_itself(model, dataset):
+    cfg = compose(f"model={model}", f"dataset={dataset}", "category=one")
+    check_configuration(cfg, "run")
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert (cfg.model.name, cfg.dataset.name) == (model, dataset)
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_combination_composes_and_yields_to_the_command_line(model, dataset, backbone):
-    cfg = combine(model, dataset, backbone)
-    check_configuration(cfg, "run")
-    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    assert (cfg.model.name, cfg.dataset.name) == (model, dataset)
-    assert cfg.backbone.name == OmegaConf.load(CONF / "backbone" / f"{backbone}.yaml").name
     changed = combine(
         model, dataset, backbone,
         "image_size=96", "batch_size=3", "seed=7", "levels=[1,2]", "normalisation=none", "val_fraction=0.5",
-        "trainer.max_epochs=5", "trainer.precision=bf16-mixed", "backbone.weights=a.pth", "backbone.name=resnet34",
+        "trainer.max_epochs=5", "trainer.precision=bf16-mixed", "backbone.weights=a.pth",
         "dataset.root=there", "dataset.split_seed=3", "optimizer.lr=0.25", "logger=none",
     )  # fmt: skip
+    check_configuration(changed, "run")
+    OmegaConf.to_container(changed, resolve=True, throw_on_missing=True)
+    assert (changed.model.name, changed.dataset.name) == (model, dataset)
+    assert changed.backbone.name == OmegaConf.load(CONF / "backbone" / f"{backbone}.yaml").name
     assert (changed.image_size, changed.batch_size, changed.seed, list(changed.levels)) == (96, 3, 7, [1, 2])
     assert (changed.dataset.image_size, changed.dataset.batch_size, changed.dataset.seed) == (96, 3, 7)
     assert (changed.normalisation, changed.val_fraction, changed.dataset.val_fraction) == ("none", 0.5, 0.5)
     assert (changed.trainer.max_epochs, changed.trainer.precision) == (5, "bf16-mixed")
-    assert (changed.backbone.weights, changed.backbone.name) == ("a.pth", "resnet34")
+    assert changed.backbone.weights == "a.pth"
     assert (changed.dataset.root, changed.dataset.split_seed, changed.optimizer.lr) == ("there", 3, 0.25)
     assert not changed.logger
 
@@ -98,6 +106,22 @@ def test_debug_shrinks_and_yields():
     assert compose("+debug=cpu", "backbone=resnet50", "image_size=96").backbone.name == "resnet50.tv_in1k"
 
 
+def test_what_is_heard_after_what():
+    assert in_order(["+debug=cpu", "--cfg", "job", "seed=1", "+experiment=a/b", "-m"]) == [
+        "-m", "+experiment=a/b", "--cfg", "job", "seed=1", "+debug=cpu",
+    ]  # fmt: skip
+    assert in_order(["seed=1", "+experiment=a/b", "+debug=cpu"]) == ["seed=1", "+experiment=a/b", "+debug=cpu"]
+
+
+def test_what_a_job_is_counted_by():
+    """The same job of two experiments counts once, whatever is shown or tested besides."""
+    plain = config_hash(compose("model=rd", "dataset=mvtec", "category=grid"))
+    for same in ("pictures=3", "+table.name=x", "+variants.a={model.sigma:1}", "max_categories=3", "skip_done=true"):
+        assert config_hash(compose("model=rd", "dataset=mvtec", "category=grid", same)) == plain
+    for other in ("model.sigma=1", "category=tile", "seed=1", "trainer.max_epochs=3"):
+        assert config_hash(compose("model=rd", "dataset=mvtec", "category=grid", other)) != plain
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -108,6 +132,9 @@ def test_debug_shrinks_and_yields():
         ("backbone=resnet81", "backbone=resnet81: no such choice. Nearest: resnet18"),
         ("modle=rd", "modle: no such key. Nearest: model"),
         ("+debug=cup", "debug=cup: no such choice. Nearest: cpu"),
+        ("+experiment=rd/tabel5", "experiment/rd=tabel5: no such choice. Nearest: table5"),
+        ("+experiment=table5", "experiment=table5: no such choice. Nearest: "),
+        ("variants={a:{model.sigma:1}}", "Could not override 'variants'"),
         ("~trainer.max_epoch", "trainer.max_epoch: no such key. Nearest: trainer.max_epochs"),
     ],
 )
@@ -146,6 +173,8 @@ def test_unknown_keys_that_were_added(override, message):
         (["val_fraction=1"], "val_fraction=1: give"),
         (["category=[a,b]"], "category=\\['a', 'b'\\]: give one name"),
         (["levels=3"], "levels=3: give auto or a list"),
+        (["max_categories=0"], "max_categories=0: give a whole number, at least 1, or null"),
+        (["+variants.a=3"], "variants=.*: give <name>: {<key>: <value>, ...}"),
         (["optimizer=null"], "optimizer=None: give"),
         (["+model.image_size=32"], "model.image_size: kdad sets this argument"),
         (["+backbone.levels=[1]"], "backbone.levels: kdad sets this argument"),

@@ -32,6 +32,15 @@ def test_corners_aligned_or_not():
     torch.testing.assert_close(fuse_sum([pair, pair], 4, True)[0, 3], 2 * aligned, **CLOSE[torch.float64])
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("sigma", [0.0, 4.0])
+def test_fusion_in_one_step_is_upsampling_then_blur(align_corners, sigma):
+    """Of levels that are not square, and one that is as large as the result."""
+    levels = [torch.rand(2, *shape, dtype=torch.float64) for shape in ((64, 64), (16, 9), (3, 7))]
+    separately = gaussian_blur(sum(upsample(level, 64, align_corners) for level in levels), sigma)
+    torch.testing.assert_close(fuse_sum(levels, 64, align_corners, sigma), separately, **CLOSE[torch.float64])
+
+
 def test_a_zero_vector_is_at_distance_one_with_finite_gradients():
     a = torch.zeros(1, 3, 1, 1, requires_grad=True)
     distance = cosine_distance(a, torch.ones(1, 3, 1, 1))

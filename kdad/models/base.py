@@ -46,6 +46,7 @@ class KDDetector(pl.LightningModule):
     """
 
     cacheable = True  # whether teacher features are a function of the image file alone
+    scoring: tuple[str, ...] = ()  # arguments that `forward` alone reads: they may change without training
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed
 
 from kdad.errors import UserError
-from kdad.functional import at_least_float32, cosine_distance, fuse_sum, gaussian_blur
+from kdad.functional import at_least_float32, cosine_distance, fuse_sum
 from kdad.models.base import Batch, Detection, KDDetector
 from kdad.networks.bottleneck import DeepFeatureEmbedding, DirectDownsampling, embedding_channels
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
@@ -90,14 +90,14 @@ def student_loss(maps: list[Tensor]) -> Tensor:
     return torch.stack([m.mean(dim=(1, 2)) for m in maps]).mean(dim=0)
 
 
-def fused_map(maps: list[Tensor], size: int) -> Tensor:
-    """Eq. (8), Sec. 3.3: the sum of the upsampled maps: list of (B, h, w) -> (B, size, size)."""
-    return fuse_sum(maps, size, align_corners=False)
+def fused_map(maps: list[Tensor], size: int, sigma: float = 0.0) -> Tensor:
+    """Eq. (8), Sec. 3.3: the sum of the upsampled maps: list of (B, h, w) -> (B, size, size). `sigma` is Eq. (9)'s."""
+    return fuse_sum(maps, size, align_corners=False, sigma=sigma)
 
 
-def smoothed_map(fused: Tensor, sigma: float) -> Tensor:
-    """Eq. (9), Sec. 3.3: Gaussian filter of (B, H, W)."""
-    return gaussian_blur(fused, sigma)
+def smoothed_map(maps: list[Tensor], size: int, sigma: float) -> Tensor:
+    """Eq. (9), Sec. 3.3: Gaussian filter of Eq. (8), both in one step: list of (B, h, w) -> (B, size, size)."""
+    return fused_map(maps, size, sigma)
 
 
 def image_score(smoothed: Tensor) -> Tensor:
@@ -119,6 +119,8 @@ class DSKD(KDDetector):
     `score_levels` counts levels from 1 ([1] is M_1 of Table 9), null takes all; `euclidean_weight` is lambda;
     `sigma` is the Gaussian's, in pixels.
     """
+
+    scoring = ("score_levels", "sigma")
 
     def __init__(
         self,
@@ -185,6 +187,12 @@ class DSKD(KDDetector):
             found["d"] = self.decoder(self.bottleneck([f.to(dtype) for f in embedded]))
         return found
 
+    def pairs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """Features of the two networks that the score compares, level by level."""
+        found = self.pyramids(batch)
+        target, student = self.scored
+        return found[target], found[student]
+
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         found, losses = self.pyramids(batch), {}
         for key, (target, student) in self.losses.items():
@@ -194,10 +202,8 @@ class DSKD(KDDetector):
         return {"loss": sum(losses.values())} | losses
 
     def forward(self, images: Tensor) -> Detection:
-        found = self.pyramids({"image": images})
-        maps = distance_maps(*(found[network] for network in self.scored), self.euclidean_weight)
-        fused = fused_map([maps[k - 1] for k in self.score_levels], self.image_size)
-        smoothed = smoothed_map(fused, self.sigma)
+        maps = distance_maps(*self.pairs({"image": images}), self.euclidean_weight)
+        smoothed = smoothed_map([maps[k - 1] for k in self.score_levels], self.image_size, self.sigma)
         return Detection(smoothed[:, None], image_score(smoothed))
 
     @torch.no_grad()

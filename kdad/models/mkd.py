@@ -134,6 +134,8 @@ class MKD(KDDetector):
     Gaussian's, in pixels; `scaling` none or per_image.
     """
 
+    scoring = ("score_levels", "saliency", "gradient_through_teacher", "scaling", "sigma")
+
     def __init__(
         self,
         cloner: str = "compact",

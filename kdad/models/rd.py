@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from kdad.errors import UserError
-from kdad.functional import cosine_distance, flattened_cosine_distance, fuse_sum, gaussian_blur
+from kdad.functional import cosine_distance, flattened_cosine_distance, fuse_sum
 from kdad.models.base import Batch, Detection, KDDetector
 from kdad.networks.bottleneck import OneClassEmbedding, embedding_channels
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
@@ -48,7 +48,7 @@ def flattened_loss(teacher_features: list[Tensor], student_features: list[Tensor
 
 def anomaly_map(maps: list[Tensor], size: int, sigma: float) -> Tensor:
     """Eq. (3), Sec. 3.3: the sum of the upsampled maps, smoothed: list of (B, h, w) -> (B, size, size)."""
-    return gaussian_blur(fuse_sum(maps, size, align_corners=True), sigma)
+    return fuse_sum(maps, size, align_corners=True, sigma=sigma)
 
 
 LOSSES = {"per_position": per_position_loss, "flattened": flattened_loss}
@@ -63,6 +63,8 @@ class RD(KDDetector):
     Table 7), null takes all; `sigma` is the Gaussian's, in pixels; `image_score` max (Sec. 3.3) or, for
     novelty detection, sum (Sec. 4.2).
     """
+
+    scoring = ("score_levels", "sigma", "image_score")
 
     def __init__(
         self,

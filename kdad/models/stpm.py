@@ -12,6 +12,7 @@ Wang, Han, Ding and Huang, "Student-Teacher Feature Pyramid Matching for Anomaly
 Validation error is the total loss on the held-out normal images; the checkpoint with the lowest is tested (Sec. 4.2).
 """
 
+from math import prod
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def anomaly_map(maps: list[Tensor], size: int, map_size: int | None = None) -> T
 
     With `map_size` they are multiplied at that size, and the product is resized.
     """
-    product = torch.stack([upsample(m, map_size or size, align_corners=False) for m in maps]).prod(dim=0)
+    product = prod(upsample(m, map_size or size, align_corners=False) for m in maps)
     return product if map_size is None else upsample(product, size, align_corners=False)
 
 
@@ -57,6 +58,8 @@ class STPM(KDDetector):
     `score_levels` counts levels from 1 and chooses those that enter the map, null takes all; `map_size` is
     the side, in pixels, at which maps are multiplied, null the image's.
     """
+
+    scoring = ("score_levels", "map_size")
 
     def __init__(self, score_levels: list[int] | None = None, map_size: int | None = None, **shared: Any):
         super().__init__(auto_levels=at_strides(4, 8, 16), **shared)

@@ -1,5 +1,6 @@
 """Tiny data sets and an in-process `python -m kdad.run`."""
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kdad.configuration import CONF
-from kdad.run import run
+from kdad.run import main, run
 
 PLUGINS = Path(__file__).parents[1] / "plugins" / "conf"
 
@@ -49,5 +50,21 @@ def start(tiny_mvtec, tmp_path):
                 ],
             )  # fmt: skip
         return run(cfg, tmp_path / folder), tmp_path / folder
+
+    return call
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """command("-m", "key=value", ...) -> exit status of `python -m kdad.run` in this process and in tmp_path."""
+
+    def call(*arguments, main=main):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["kdad", *arguments])
+        try:
+            main()
+        except SystemExit as stopped:
+            return stopped.code
+        return 0
 
     return call

@@ -15,6 +15,7 @@ import torch
 from kdad import cache
 from kdad.cache import Array, ArrayStore
 from kdad.configuration import CONF
+from kdad.errors import UserError
 from kdad.features import attach_features
 from kdad.jobs import build
 from kdad.teacher import Teacher
@@ -144,6 +145,69 @@ def test_list_and_clear(tmp_path, capsys):
     assert "Removed 2 arrays" in capsys.readouterr().out and not (tmp_path / "arrays").exists()
 
 
+def test_what_a_job_holds_in_memory_counts_until_it_ends(tmp_path):
+    """Two arrays of 120 bytes, each within the budget: the second goes to disk, and the first is not let go."""
+    budget = 200 / cache.GB
+    store = ArrayStore("auto", memory_gb=budget, folder=tmp_path)
+    first, second = (store.fetch(ARRAYS[i : i + 1], lambda w, i=i: produce([i]))[0] for i in range(2))
+    assert same([first, second]) and set(cache._MEMORY) == {ARRAYS[0].key}
+    assert store.report == {"storage": "memory, disk", "bytes": 240, "hits": 0, "misses": 2}
+    later = ArrayStore("auto", memory_gb=budget, folder=tmp_path)
+    assert same(later.fetch(ARRAYS, produce)) and later.report["hits"] == 2
+
+
+@pytest.mark.parametrize("key", ["memory_gb", "disk_gb"])
+@pytest.mark.parametrize("value", ["4", -1, float("nan"), True])
+def test_budgets_are_numbers(key, value):
+    with pytest.raises(UserError, match=f"cache.{key}="):
+        ArrayStore(**{key: value})
+
+
+def test_a_damaged_file_is_computed_anew(tmp_path, caplog):
+    store = ArrayStore("disk", folder=tmp_path)
+    store.fetch(ARRAYS, produce)
+    for array, content in zip(ARRAYS, (store._path(ARRAYS[0]).read_bytes()[:-10], b""), strict=True):
+        store._path(array).write_bytes(content)
+    later = ArrayStore("disk", folder=tmp_path)
+    assert same(later.fetch(ARRAYS, produce)) and later.report["misses"] == 2
+    assert caplog.text.count("computing it anew") == 2
+    assert ArrayStore("disk", folder=tmp_path).fetch(ARRAYS, lambda w: pytest.fail("not kept")) is not None
+
+
+def test_other_jobs_may_remove_files_at_any_time(tmp_path, caplog):
+    store = ArrayStore("disk", folder=tmp_path)
+    store.folder.mkdir()
+    (store.folder / "gone.npy").symlink_to("nowhere")  # listed, but no longer there when it is looked at
+    (store.folder / ".building.gone").symlink_to("nowhere")
+    kept = store.fetch(ARRAYS, produce)
+    cache.main(["clear", "--folder", str(tmp_path)])
+    assert same(kept)  # mapped, so still whole
+
+    def cleared_meanwhile(wanted):
+        yield from produce(wanted)
+        cache.main(["clear", "--folder", str(tmp_path)])
+
+    other = ArrayStore("disk", folder=tmp_path)
+    assert other.fetch(ARRAYS, cleared_meanwhile) is None and other.report["storage"] == "streamed"
+    assert "cannot cache array 0" in caplog.text
+    (tmp_path / "file").write_text("")
+    assert ArrayStore("disk", folder=tmp_path / "file").fetch(ARRAYS, produce) is None  # no folder can be made there
+
+
+def test_clear_removes_nothing_else(tmp_path):
+    ArrayStore("disk", folder=tmp_path).fetch(ARRAYS, produce)
+    (tmp_path / "arrays" / "mine.csv").write_text("1")
+    cache.main(["clear", "--folder", str(tmp_path)])
+    assert [p.name for p in (tmp_path / "arrays").iterdir()] == ["mine.csv"]
+
+
+def test_an_upgrade_lets_go_of_what_older_code_computed(tmp_path, monkeypatch):
+    ArrayStore("disk", folder=tmp_path).fetch(ARRAYS, produce)
+    monkeypatch.setattr(cache, "CODE", ("later",))
+    later = ArrayStore("disk", folder=tmp_path)
+    assert same(later.fetch(ARRAYS, produce)) and later.report["misses"] == 2
+
+
 # In runs ---------------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +280,15 @@ def test_other_weights_levels_or_normalisation_are_other_features(start):
     assert misses("normalisation=none", folder="c") == 6
     assert misses("levels=[1,2]", folder="d") == 0  # each level is kept on its own
     assert misses("levels=[2,3]", "image_size=32", folder="e") == 6
+
+
+def test_networks_of_the_same_weights_are_told_apart(start):
+    """The two differ in padding and in batch norm's epsilon, in no tensor."""
+    lite = ["levels=[1,2]", "normalisation=imagenet"]
+    first, _ = start("model=rd", *lite, "backbone.name=tf_efficientnet_lite0", folder="a")
+    second, _ = start("model=rd", *lite, "backbone.name=efficientnet_lite0", folder="b")
+    assert first["weights_fingerprint"] == second["weights_fingerprint"]
+    assert second["cache_misses"] == 4
 
 
 def test_the_report_is_in_the_results(start):

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from kdad.configuration import CONF, choices
+from tests.layouts import LAYOUTS
+from tests.one_class import WRITERS
 
 ONE = ["trainer.limit_train_batches=1", "pictures=1", "optimizer.lr=0.001"]
 GROUPS = [(group, name) for group in ("backbone", "model") for name in choices(group)]
@@ -39,7 +41,16 @@ def save(path, array):
     Image.fromarray(array).save(path)
 
 
-@pytest.mark.parametrize("name", choices("dataset"))
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_data_sets_of_other_layouts(start, tmp_path, name):
+    """Each layout, tiny and faithful, through a whole run."""
+    category = LAYOUTS[name](tmp_path / name)
+    every = ["dataset.every=1"] if name == "stc" else []
+    results, _ = start(f"dataset={name}", f"dataset.root={tmp_path / name}", f"category={category}", *every, *ONE)
+    assert results["status"] == "ok" and results["dataset"] == name and results["pro"] is not None
+
+
+@pytest.mark.parametrize("name", [name for name in choices("dataset") if name not in {**LAYOUTS, **WRITERS}])
 def test_data_sets(start, tmp_path, tiny_mvtec, name):
     """Each layout, tiny and faithful, through a whole run."""
     generator = np.random.default_rng(0)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -107,13 +108,69 @@ def test_the_results_of_a_failure(start, tmp_path):
     assert written["image_auroc"] is written["pixel_auroc"] is written["pro"] is None
 
 
-def test_a_failing_job_leaves_no_earlier_results_behind(start):
-    _, folder = start("pictures=6")
-    with pytest.raises(UserError):
-        start("image_size=100")
-    assert json.loads((folder / "results.json").read_text())["status"] == "failed"
-    for name in ("scores.csv", "curves.npz", "maps", "checkpoints"):
+def test_a_job_that_fails_at_work_leaves_no_earlier_results_behind(start):
+    _, folder = start("pictures=6", "+variants.a={}")
+    with pytest.raises(UserError, match="diverged"):
+        start("optimizer.lr=1e30", "trainer.max_epochs=4")
+    written = json.loads((folder / "results.json").read_text())
+    assert written["status"] == "failed" and "diverged" in written["error"]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["optimizer"]["lr"] == 1e30
+    for name in ("scores.csv", "curves.npz", "maps", "variants", "checkpoints/tested.ckpt"):
         assert not (folder / name).exists()
+
+
+def test_a_job_that_is_refused_leaves_complete_results_as_they_are(start):
+    """What they are of says the config.yaml beside them, and why the later job is not there, refused.json."""
+    _, folder = start("pictures=2", "trainer.max_epochs=2")
+
+    def files():
+        found = [path for path in folder.rglob("*") if path.is_file() and path.name != "refused.json"]
+        return {path.relative_to(folder): path.read_bytes() for path in found}
+
+    before, last = files(), f"ckpt_path={folder}/checkpoints/last.ckpt"
+    for given, message in (
+        (["image_size=100"], "multiple of 32"),
+        (["seed=-1"], "seed=-1"),
+        (["category=tyle"], "Did you mean tile"),
+        (["+variants.a={image_size:32}"], "variants.a"),
+        (["ckpt_path=nowhere.ckpt"], "no such file"),
+        ([f"ckpt_path={folder}/checkpoints/tested.ckpt"], "holds weights alone"),
+        ([last, "trainer.max_epochs=1"], "has 2 epochs behind it"),
+        ([last, "trainer.max_epochs=3", "levels=[1,2]"], "trained with a teacher of"),
+        ([last, "trainer.max_epochs=3", "model.bottleneck=oce"], "do not fit this configuration"),
+    ):
+        with pytest.raises(UserError, match=message):
+            start(*given)
+        assert files() == before, given
+        refused = json.loads((folder / "refused.json").read_text())
+        assert refused["status"] == "failed" and re.search(message, refused["error"]) and refused["pro"] is None
+    start("pictures=0")
+    assert not (folder / "refused.json").exists() and not (folder / "maps").exists()
+
+
+def test_a_refused_job_takes_a_folder_without_complete_results(start):
+    with pytest.raises(UserError):
+        start("category=tyle")
+    with pytest.raises(UserError):
+        _, folder = start("image_size=100")
+    folder = start("pictures=0", folder="other")[1].parent / "run"
+    assert "multiple of 32" in json.loads((folder / "results.json").read_text())["error"]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["image_size"] == 100
+
+
+def test_a_resumed_run_clears_the_checkpoints_of_another_one(start, tmp_path):
+    """Where its results go elsewhere: what lies there is of another run."""
+    _, folder = start("pictures=0", "trainer.max_epochs=1")
+    (tmp_path / "other" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "other" / "checkpoints" / "epoch_1.ckpt").write_text("of another run")
+    start("pictures=0", "trainer.max_epochs=2", f"ckpt_path={folder}/checkpoints/last.ckpt", folder="other")
+    found = sorted(p.name for p in (tmp_path / "other" / "checkpoints").iterdir())
+    assert found == ["last.ckpt", "tested.ckpt"]
+
+
+def test_without_a_progress_bar(start, capsys):
+    assert start("+trainer.enable_progress_bar=false", "pictures=0")[0]["status"] == "ok"
+    assert "Epoch 0" not in capsys.readouterr().out
 
 
 def test_bf16_mixed_keeps_the_scores_apart(start):

@@ -1,23 +1,17 @@
 """Runs that can be trusted: no look at test data, resuming, checkpoints, collapse."""
 
 import csv
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from kdad.cli import task_overrides, with_stored_overrides
+from kdad.cli import task_overrides
 from kdad.errors import UserError
 from kdad.evaluate import evaluate
-from kdad.training import load_checkpoint
+from kdad.training import AtomicCheckpoints, load_checkpoint
 
 STPM = ["model=stpm", "optimizer.lr=0.05", "checkpoint_seconds=0", "val_fraction=0.25"]
 
@@ -75,6 +69,75 @@ def test_a_resumed_run_is_the_uninterrupted_one(start, model):
         assert {row["epoch"] for row in csv.DictReader(file) if row["loss"]} == {"2", "3"}
 
 
+def test_a_resumed_run_keeps_the_best_epoch_so_far(start, monkeypatch):
+    """The second of four epochs is the best, the third better than the first: also where the folder was moved, where
+    results go elsewhere, and where nothing but the test was left to do.
+    """
+    from kdad.models.stpm import STPM as Detector
+
+    losses = [5.0, 1.0, 3.0, 4.0]
+    monkeypatch.setattr(Detector, "validation_step", lambda self, *_: self.log("val_loss", losses[self.current_epoch]))
+    four = [*STPM, "trainer.max_epochs=4"]
+    whole, a = start(*four, folder="whole")
+    _, parts = start(*STPM, "trainer.max_epochs=2", folder="parts")
+    shutil.copytree(parts, parts.parent / "moved")
+
+    def check(folder, last):
+        results, found = start(*four, f"ckpt_path={last / 'checkpoints/last.ckpt'}", folder=folder)
+        assert results["tested_epoch"] == 2 and results["epochs"] == 4
+        assert equal(weights(a), weights(found)) and equal(weights(a), weights(found, "best"))
+        assert (a / "scores.csv").read_bytes() == (found / "scores.csv").read_bytes()
+        assert load_checkpoint(found / "checkpoints" / "tested.ckpt")["kdad"]["tested_epoch"] == 2
+
+    assert whole["tested_epoch"] == 2
+    check("elsewhere", parts)
+    check("parts", parts)
+    shutil.rmtree(parts)
+    check("moved", parts.parent / "moved")
+    (parts.parent / "copy").mkdir()
+    shutil.copytree(a / "checkpoints", parts.parent / "copy" / "checkpoints", ignore=shutil.ignore_patterns("tested.ckpt"))
+    check("copy", parts.parent / "copy")
+
+    (parts.parent / "moved" / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(UserError, match="best.ckpt: no such file"):
+        check("moved", parts.parent / "moved")
+
+
+def test_a_run_killed_before_its_test_takes_its_statistics_when_resumed(start):
+    _, folder = start("model=statistics", "trainer.max_epochs=2")
+    scores, tested = (folder / "scores.csv").read_bytes(), weights(folder)
+    for name in ("results.json", "scores.csv", "checkpoints/tested.ckpt"):
+        (folder / name).unlink()
+    results, _ = start("model=statistics", "trainer.max_epochs=2", f"ckpt_path={folder / 'checkpoints/last.ckpt'}")
+    assert (folder / "scores.csv").read_bytes() == scores and equal(weights(folder), tested)
+    assert results["epochs"] == results["tested_epoch"] == 2
+
+
+def test_what_cannot_be_resumed(start):
+    _, folder = start("model=rd", "trainer.max_epochs=2")
+    for name, epochs, message in (("tested", 4, "holds weights alone"), ("last", 1, "has 2 epochs behind it")):
+        with pytest.raises(UserError, match=message):
+            start("model=rd", f"trainer.max_epochs={epochs}", f"ckpt_path={folder}/checkpoints/{name}.ckpt", folder="b")
+
+
+def test_checkpoints_are_written_beside_their_place(start, tmp_path, monkeypatch):
+    """A move from a temporary folder could be a copy, and a kill could cut it short."""
+    monkeypatch.setattr(shutil, "move", lambda *_: pytest.fail("moved"))
+    _, folder = start(*STPM)
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt", "tested.ckpt"]
+
+    def cut_short(checkpoint, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    before = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    monkeypatch.setattr(torch, "save", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpoints().save_checkpoint({}, folder / "checkpoints" / "last.ckpt")
+    assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert len(list((folder / "checkpoints").iterdir())) == 3
+
+
 def test_a_checkpoint_holds_plain_values_and_its_own_configuration(start):
     _, folder = start("model=rd")
     for name in ("last", "tested"):
@@ -126,7 +189,7 @@ def again(start, folder, *overrides):
 
 def test_evaluate_repeats_the_test_of_a_run(start):
     run, a = start(*STPM, "trainer.max_epochs=2")
-    results, b = again(start, a, *STPM)
+    results, b = again(start, a, *STPM, "trainer.max_epochs=2")
     assert (a / "scores.csv").read_bytes() == (b / "scores.csv").read_bytes()
     same = {"image_auroc", "pixel_auroc", "pro", "tested_epoch", "weights_fingerprint", "n_test", "category"}
     assert {k: run[k] for k in same} == {k: results[k] for k in same} and results["status"] == "ok"
@@ -144,12 +207,19 @@ def test_evaluate_with_other_levels_map_size_and_root(start, tiny_mvtec, tmp_pat
     assert len(scores) == 4
 
 
-def test_evaluate_refuses_other_weights_and_other_networks(start):
+def test_evaluate_refuses_other_weights_and_what_needs_training(start):
     _, folder = start("model=rd")
-    with pytest.raises(UserError, match="fingerprint"):
-        again(start, folder, "model=rd", "seed=5")  # random teacher weights follow the seed
-    with pytest.raises(UserError, match="do not fit this configuration"):
-        again(start, folder, "model=rd", "model.bottleneck=oce")
+    with pytest.raises(UserError, match="The checkpoint was trained with a teacher of backbone resnet18.tv_in1k"):
+        again(start, folder, "model=rd", "backbone=resnet50")
+    for override in (
+        "model.bottleneck=oce", "model.loss=flattened", "seed=5", "image_size=96", "optimizer.lr=0.1", "levels=[1,2]",
+        "normalisation=none", "val_fraction=0.5", "trainer.max_epochs=9", "dataset.train_fraction=0.5",
+        "dataset.split_seed=1", "category=other",
+    ):  # fmt: skip
+        message = override.replace("[1,2]", r"\[1, 2\]") + " needs training: the checkpoint .* was trained with .*"
+        with pytest.raises(UserError, match=f"{message}may change: model.score_levels, model.sigma, model.image_score"):
+            again(start, folder, "model=rd", override)
+    again(start, folder, "model=rd", "batch_size=2", "pictures=0", "trainer.precision=bf16-mixed", "+variants.a={}")
     with pytest.raises(UserError, match="ckpt_path=.* is needed"):
         again(start, folder, "model=rd", "ckpt_path=null")
 
@@ -175,92 +245,3 @@ def test_constant_scores_are_an_error_not_one_half(start, monkeypatch):
     monkeypatch.setattr(RD, "forward", lambda self, x: Detection(torch.full((len(x), 1, 64, 64), torch.nan), x.mean(dim=(1, 2, 3))))
     with pytest.raises(UserError, match="The score of .*png is NaN"):
         start("model=rd")
-
-
-# The command line ------------------------------------------------------------------------------------------------------
-
-
-def command(tiny_mvtec, *arguments, module="kdad.run", model="rd"):
-    shared = [
-        f"dataset.root={tiny_mvtec}", "dataset=mvtec", "category=tile", "backbone=resnet18", "backbone.pretrained=false",
-        "image_size=64", "batch_size=4", "trainer.accelerator=cpu", f"model={model}",
-    ]  # fmt: skip
-    return [sys.executable, "-m", module, *(shared if module == "kdad.run" else []), *arguments]
-
-
-def call(*arguments, cwd):
-    return subprocess.run(arguments[0], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
-
-
-def test_a_sweep_goes_on_and_can_be_completed(tiny_mvtec, tmp_path):
-    """One of three jobs fails; then skip_done runs only what is not complete."""
-    arguments = ["-m", "trainer.max_epochs=1", "image_size=64,100,32", "hydra.sweep.dir=sweep", "pictures=0"]
-    result = call(command(tiny_mvtec, *arguments), cwd=tmp_path)
-    assert result.returncode == 2 and "1 of the sweep's jobs failed" in result.stderr
-    assert "image_size=100" in result.stderr.split("jobs failed")[1] and "must be a multiple of 32" in result.stderr
-    found = [json.loads((tmp_path / "sweep" / str(i) / "results.json").read_text()) for i in range(3)]
-    assert [f["status"] for f in found] == ["ok", "failed", "ok"] and "multiple of 32" in found[1]["error"]
-
-    times = [(tmp_path / "sweep" / str(i) / "results.json").stat().st_mtime_ns for i in range(3)]
-    result = call(command(tiny_mvtec, *arguments, "skip_done=true", "logger=none"), cwd=tmp_path)
-    assert result.returncode == 2 and result.stdout.count("Done already") == 2
-    later = [(tmp_path / "sweep" / str(i) / "results.json").stat().st_mtime_ns for i in range(3)]
-    assert [a == b for a, b in zip(times, later)] == [True, False, True]
-
-
-def test_resume_and_evaluate_need_only_the_checkpoint(tiny_mvtec, tmp_path):
-    folder = tmp_path / "first"
-    call(command(tiny_mvtec, "trainer.max_epochs=1", f"hydra.run.dir={folder}"), cwd=tmp_path)
-    last = f"ckpt_path={folder / 'checkpoints/last.ckpt'}"
-    result = call([sys.executable, "-m", "kdad.run", last, "trainer.max_epochs=2"], cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert json.loads((folder / "results.json").read_text())["epochs"] == 2
-    tested = f"ckpt_path={folder / 'checkpoints/tested.ckpt'}"
-    result = call([sys.executable, "-m", "kdad.evaluate", "-m", tested, "model.score_levels=[1],[2,3]"], cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    found = sorted(folder.glob("evaluations/*/*/results.json"))
-    assert [json.loads(f.read_text())["status"] for f in found] == ["ok", "ok"]
-    assert not (tmp_path / "outputs").exists()
-
-
-def test_stored_overrides_yield_to_the_command_line(start, tmp_path, monkeypatch):
-    monkeypatch.setattr("kdad.run.task_overrides", lambda: ["model=rd", "seed=3", "+debug=cpu", "ckpt_path=old"])
-    _, folder = start("model=rd")
-    path = folder / "checkpoints" / "last.ckpt"
-    found = with_stored_overrides(["-m", f"ckpt_path={path}", "seed=5"], "")
-    assert found == [
-        "-m", "model=rd", "+debug=cpu", f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", f"ckpt_path={path}", "seed=5",
-    ]  # fmt: skip
-    assert with_stored_overrides(["seed=5", "-m"], "") == ["seed=5", "-m"]
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path):
-    """kill -9 at eight moments of a run: what is there afterwards is whole, and the run can be completed."""
-    folder = tmp_path / "run"
-    arguments = ["trainer.max_epochs=40", "checkpoint_seconds=0", f"hydra.run.dir={folder}"]
-    generator = np.random.default_rng(0)
-    seen = set()
-    for delay in sorted(generator.uniform(0, 6, 8)):
-        resume = [f"ckpt_path={folder / 'checkpoints/last.ckpt'}"] if (folder / "checkpoints/last.ckpt").exists() else []
-        process = subprocess.Popen(
-            command(tiny_mvtec, *arguments, *resume), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path
-        )
-        started = time.monotonic()
-        while not (folder / "config.yaml").exists() and time.monotonic() - started < 60:
-            time.sleep(0.05)
-        time.sleep(delay)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        for name in ("results.json", "config.yaml"):
-            if (folder / name).exists():
-                (json.loads if name.endswith("json") else str)((folder / name).read_text())
-        for path in (folder / "checkpoints").glob("*.ckpt"):
-            seen.add((path.name, load_checkpoint(path)["epoch"]))
-        (folder / "config.yaml").unlink(missing_ok=True)
-    assert len(seen) > 1, "the kills never met a checkpoint"
-    result = call(command(tiny_mvtec, *arguments, f"ckpt_path={folder / 'checkpoints/last.ckpt'}"), cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    whole = call(command(tiny_mvtec, "trainer.max_epochs=40", f"hydra.run.dir={tmp_path / 'whole'}"), cwd=tmp_path)
-    assert whole.returncode == 0
-    assert (folder / "scores.csv").read_bytes() == (tmp_path / "whole" / "scores.csv").read_bytes()

@@ -242,9 +242,11 @@ def test_fused_map_by_hand():
 
 @pytest.mark.equation("dskd", 9)
 def test_smoothed_map_against_scipy():
-    fused = np.random.default_rng(0).random((2, 40, 40))
-    for found, image in zip(smoothed_map(torch.from_numpy(fused), 4.0), fused, strict=True):
-        torch.testing.assert_close(found, torch.from_numpy(scipy.ndimage.gaussian_filter(image, 4.0)), **EXACT)
+    generator = np.random.default_rng(0)
+    levels, size = [generator.random((n, n)) for n in (16, 5)], 40
+    fused = sum(bilinear(level, size) for level in levels)
+    found = smoothed_map([torch.from_numpy(level)[None] for level in levels], size, 4.0)
+    torch.testing.assert_close(found[0], torch.from_numpy(scipy.ndimage.gaussian_filter(fused, 4.0)), **EXACT)
 
 
 @pytest.mark.equation("dskd", 9)
@@ -252,7 +254,7 @@ def test_a_point_becomes_a_gaussian():
     """A single 1 far from every edge: k pixels away along a row is exp(-k^2 / 2 sigma^2) of its height."""
     fused = torch.zeros(1, 65, 65, dtype=torch.float64)
     fused[0, 32, 32] = 1
-    row = smoothed_map(fused, 4.0)[0, 32]
+    row = smoothed_map([fused], 65, 4.0)[0, 32]
     for k in (1, 4, 10):
         assert (row[32 + k] / row[32]).item() == pytest.approx(math.exp(-(k**2) / 32), rel=1e-12)
 

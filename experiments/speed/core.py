@@ -1,0 +1,231 @@
+"""Where the time goes: `python experiments/speed/core.py epochs|inference|metrics|compile|pictures [--threads 2]`.
+
+Every ratio is of two things timed in turn in the same process, so that whatever else the machine does meets both.
+Teachers and students have random weights: these are timings, no accuracies.
+"""
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+
+from kdad.configuration import CONF
+from kdad.evaluation import Evaluation
+from kdad.features import attach_features
+from kdad.jobs import build, instantiate_detector, make_trainer
+from kdad.metrics import DetectionMetrics
+from kdad.training import Training
+
+BATCH = {"stpm": 32, "rd": 16, "dskd": 16}
+
+
+def configuration(model, *more):
+    given = [f"model={model}", "backbone=resnet18", "backbone.pretrained=false", "image_size=128", *more]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("run", given)
+
+
+def alternate(repeats, **functions):
+    """Seconds of each function, called in turn; the first round is not counted."""
+    seconds = {name: [] for name in functions}
+    for i in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if i:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def spread(values, digits=3):
+    return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+
+
+class EpochWithBareSteps(pl.Callback):
+    """Times Lightning's epochs from start to start, and after each one the same steps in a plain loop, on a copy."""
+
+    def __init__(self, bare):
+        self.bare, self.epochs, self.steps = bare, [], []
+
+    def on_train_epoch_start(self, *args):
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, *args):
+        self.end = time.perf_counter()
+
+    def on_train_start(self, trainer, detector):
+        inner = trainer.fit_loop.advance
+
+        def advance():
+            start = time.perf_counter()
+            inner()
+            self.inside = time.perf_counter() - start
+
+        trainer.fit_loop.advance = advance
+        finish = trainer.fit_loop.on_advance_end
+
+        def on_advance_end():
+            start = time.perf_counter()
+            finish()
+            self.epochs.append(self.inside + time.perf_counter() - start)
+            start = time.perf_counter()
+            self.bare()
+            self.steps.append(time.perf_counter() - start)
+
+        trainer.fit_loop.on_advance_end = on_advance_end
+
+
+def epochs(precision, repeats):
+    """Images per second of warm epochs of `kdad.run` and of a bare loop over the same cached images and features."""
+    for model, batch in BATCH.items():
+        cfg = configuration(
+            model, "dataset=demo", "category=brick", f"batch_size={batch}", f"trainer.max_epochs={repeats + 1}",
+            f"trainer.precision={precision}", "val_fraction=0", "monitor=null", "checkpoint_seconds=100000",
+        )  # fmt: skip
+        data, detector = build(cfg)
+        copy = instantiate_detector(cfg).train()
+        optimizer, half = copy.configure_optimizers(), precision == "bf16-mixed"
+
+        def bare(data=data, copy=copy, optimizer=optimizer, half=half):
+            for batch in data.train_dataloader():
+                with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                    loss = copy.training_loss(batch)["loss"]
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+        timing, folder = EpochWithBareSteps(bare), Path(tempfile.mkdtemp())
+        trainer = make_trainer(cfg, folder, data, False, timing, Training(folder, 0, 100000, None))
+        attach_features(detector, data, data.store, trainer.strategy.root_device)
+        trainer.fit(detector, datamodule=data)
+        n, warm, plain = len(data.train_samples), timing.epochs[1:], timing.steps[1:]
+        ratios = [b / w for b, w in zip(plain, warm, strict=True)]
+        print(
+            f"{model} {precision}, batch {batch}: kdad {spread([n / s for s in warm], 1)} images/s, "
+            f"bare {spread([n / s for s in plain], 1)}, kdad / bare {spread(ratios)}",
+            flush=True,
+        )
+
+
+def inference(repeats):
+    """`forward` against the networks alone."""
+    for model in BATCH:
+        for size in (128, 256):
+            detector = instantiate_detector(configuration(model, f"image_size={size}")).eval()
+            images = torch.rand(16, 3, size, size).contiguous(memory_format=torch.channels_last)
+
+            def networks(model=model, detector=detector, images=images):
+                normalised = detector.normalise(images)
+                features = detector.teacher(normalised)
+                if model == "stpm":
+                    detector.student(normalised)
+                else:
+                    detector.decoder(detector.bottleneck(detector.encoder(normalised) if model == "dskd" else features))
+
+            with torch.inference_mode():
+                seconds = alternate(repeats, bare=networks, forward=lambda d=detector, x=images: d(x))
+            ratios = [f / b for f, b in zip(seconds["forward"], seconds["bare"], strict=True)]
+            print(f"{model} {size} px, 16 images: networks {spread(seconds['bare'])} s, forward / networks {spread(ratios)}")
+
+
+def metrics(repeats):
+    """All of kdad's metrics against torchmetrics' exact pixel AUROC alone, on 300 maps of 256 x 256."""
+    from torchmetrics.functional.classification import binary_auroc
+
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(300, 1, 256, 256, dtype=torch.bool)
+    for i in range(200):
+        top, left = torch.randint(0, 200, (2,), generator=generator).tolist()
+        masks[i, 0, top : top + 40, left : left + 40] = True
+    maps = torch.rand(300, 1, 256, 256, generator=generator) + 0.5 * masks
+    labels = masks.any(dim=(1, 2, 3)).long()
+
+    def ours():
+        state = DetectionMetrics()
+        state.update(torch.arange(300), maps.amax(dim=(1, 2, 3)), labels, maps, masks)
+        state.compute()
+        state.curves()
+
+    peer = lambda: binary_auroc(maps.flatten(), masks.flatten().int())  # noqa: E731
+    seconds = alternate(repeats, ours=ours, torchmetrics=peer)
+    ratios = [o / t for o, t in zip(seconds["ours"], seconds["torchmetrics"], strict=True)]
+    print(f"all metrics and curves {spread(seconds['ours'])} s, torchmetrics' pixel AUROC {spread(seconds['torchmetrics'])} s,")
+    print(f"ours / torchmetrics {spread(ratios)}")
+
+
+def compiled(repeats):
+    """A training step with and without `compile=true`."""
+    for model, batch in BATCH.items():
+        cfg = configuration(model)
+        steps, first = {}, {}
+        for name, on in (("eager", False), ("compiled", True)):
+            detector = instantiate_detector(cfg | {"compile": on}).train()
+            sample = {"image": torch.rand(batch, 3, 128, 128).contiguous(memory_format=torch.channels_last)}
+            sample["features"] = detector.teacher_features(sample)
+            optimizer = detector.configure_optimizers()
+
+            def step(detector=detector, sample=sample, optimizer=optimizer):
+                loss = detector.training_loss(sample)["loss"]
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+            start = time.perf_counter()
+            step()
+            steps[name], first[name] = step, time.perf_counter() - start
+        seconds = alternate(repeats, **steps)
+        ratios = [c / e for c, e in zip(seconds["compiled"], seconds["eager"], strict=True)]
+        print(
+            f"{model}, batch {batch}: first step {first['eager']:.1f} s and {first['compiled']:.1f} s, "
+            f"compiled / eager step {spread(ratios)}",
+            flush=True,
+        )
+
+
+def pictures(repeats):
+    """Scores, curves and 64 pictures of 256 px beside the same without pictures."""
+    image = np.random.default_rng(0).random((256, 256, 3), dtype=np.float32)
+    kept = {"image": image, "map": image[..., 0], "mask": image[..., 0] > 0.9}
+
+    def write(count):
+        evaluation = Evaluation(count)
+        evaluation.lowest, evaluation.highest, evaluation.columns = 0.0, 1.0, {}
+        from kdad.data import Sample
+
+        evaluation.samples = [Sample(Path(f"{i}.png"), i % 2, "kind", None) for i in range(300)]
+        evaluation.kept = {i: kept for i in range(count)}
+        evaluation.state = state
+        with tempfile.TemporaryDirectory() as folder:
+            evaluation.write(Path(folder))
+
+    state = DetectionMetrics()
+    labels = torch.arange(300) % 2
+    state.update(torch.arange(300), torch.rand(300), labels, torch.rand(300, 1, 64, 64), labels.view(-1, 1, 1, 1) * (torch.rand(300, 1, 64, 64) > 0.9) > 0)
+    state.compute()
+    seconds = alternate(repeats, without=lambda: write(0), with_pictures=lambda: write(64))
+    print(f"without pictures {spread(seconds['without'])} s, with 64 {spread(seconds['with_pictures'])} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["epochs", "inference", "metrics", "compile", "pictures"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--repeats", type=int, default=8)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    print(f"torch {torch.__version__}, {given.threads} threads")
+    if given.what == "epochs":
+        epochs(given.precision, given.repeats)
+    else:
+        {"inference": inference, "metrics": metrics, "compile": compiled, "pictures": pictures}[given.what](given.repeats)

@@ -1,0 +1,146 @@
+"""The command line: sweeps that go on, resuming, what a checkpoint brings, kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import hydra
+import numpy as np
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from kdad.cli import with_stored_overrides
+from kdad.configuration import CONF
+from kdad.training import load_checkpoint
+
+
+def command(tiny_mvtec, *arguments, module="kdad.run", model="rd"):
+    shared = [
+        f"dataset.root={tiny_mvtec}", "dataset=mvtec", "category=tile", "backbone=resnet18", "backbone.pretrained=false",
+        "image_size=64", "batch_size=4", "trainer.accelerator=cpu", f"model={model}",
+    ]  # fmt: skip
+    return [sys.executable, "-m", module, *(shared if module == "kdad.run" else []), *arguments]
+
+
+def call(*arguments, cwd):
+    return subprocess.run(arguments[0], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
+
+
+def test_a_sweep_goes_on_and_can_be_completed(tiny_mvtec, tmp_path):
+    """One of three jobs fails; then skip_done runs only what is not complete."""
+    arguments = ["-m", "trainer.max_epochs=1", "image_size=64,100,32", "hydra.sweep.dir=sweep", "pictures=0"]
+    result = call(command(tiny_mvtec, *arguments), cwd=tmp_path)
+    assert result.returncode == 2 and "1 of the sweep's jobs failed" in result.stderr
+    assert "image_size=100" in result.stderr.split("jobs failed")[1] and "must be a multiple of 32" in result.stderr
+    found = [json.loads((tmp_path / "sweep" / str(i) / "results.json").read_text()) for i in range(3)]
+    assert [f["status"] for f in found] == ["ok", "failed", "ok"] and "multiple of 32" in found[1]["error"]
+
+    times = [(tmp_path / "sweep" / str(i) / "results.json").stat().st_mtime_ns for i in range(3)]
+    result = call(command(tiny_mvtec, *arguments, "skip_done=true", "logger=none"), cwd=tmp_path)
+    assert result.returncode == 2 and result.stdout.count("Done already") == 2
+    later = [(tmp_path / "sweep" / str(i) / "results.json").stat().st_mtime_ns for i in range(3)]
+    assert [a == b for a, b in zip(times, later)] == [True, False, True]
+
+
+def test_sweeps_started_in_the_same_second_share_no_folder():
+    """Nor do single runs."""
+    for _ in range(5):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            found = [hydra.compose("run", return_hydra_config=True) for _ in range(2)]
+            sweeps, runs = [c.hydra.sweep.dir for c in found], [c.hydra.run.dir for c in found]
+        if sweeps[0].split(".")[0] == sweeps[1].split(".")[0]:
+            break
+    else:
+        pytest.fail("never two in one second")
+    assert sweeps[0] != sweeps[1] and runs[0] != runs[1]
+
+
+def test_resume_and_evaluate_need_only_the_checkpoint(tiny_mvtec, tmp_path):
+    folder = tmp_path / "first"
+    call(command(tiny_mvtec, "trainer.max_epochs=1", f"hydra.run.dir={folder}"), cwd=tmp_path)
+    last = f"ckpt_path={folder / 'checkpoints/last.ckpt'}"
+    result = call([sys.executable, "-m", "kdad.run", last, "trainer.max_epochs=2"], cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((folder / "results.json").read_text())["epochs"] == 2
+    tested = f"ckpt_path={folder / 'checkpoints/tested.ckpt'}"
+    result = call([sys.executable, "-m", "kdad.evaluate", "-m", tested, "model.score_levels=[1],[2,3]"], cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = sorted(folder.glob("evaluations/*/*/results.json"))
+    assert [json.loads(f.read_text())["status"] for f in found] == ["ok", "ok"]
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_stored_overrides_yield_to_the_command_line(start, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdad.run.task_overrides", lambda: ["model=rd", "seed=3", "+debug=cpu", "ckpt_path=old"])
+    _, folder = start("model=rd")
+    path = folder / "checkpoints" / "last.ckpt"
+    found = with_stored_overrides(["-m", f"ckpt_path={path}", "seed=5"], "")
+    assert found == [
+        "-m", "model=rd", "+debug=cpu", f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", f"ckpt_path={path}", "seed=5",
+    ]  # fmt: skip
+    assert with_stored_overrides(["seed=5", "-m"], "") == ["seed=5", "-m"]
+
+
+def test_a_group_takes_the_keys_of_the_one_before_with_it(start, monkeypatch):
+    """Unless it is the stored one over again."""
+    stored = [
+        "model=rd", "model.sigma=2", "trainer=ddp", "trainer.devices=2", "+trainer.max_time=1", "trainer.max_epochs=1",
+        "logger=tensorboard", "logger.version=tb",
+    ]  # fmt: skip
+    monkeypatch.setattr("kdad.run.task_overrides", lambda: stored)
+    _, folder = start("model=rd")
+    path = f"ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"
+
+    def found(*given):
+        return [o for o in with_stored_overrides([path, *given], "") if not o.startswith(("hydra.", "ckpt_path="))]
+
+    assert found("seed=1") == [*stored, "seed=1"]
+    same = ["trainer=ddp", "model=rd"]
+    assert sorted(found(*same)) == sorted(stored)
+    assert found("trainer=default", "logger=none") == [
+        "model=rd", "model.sigma=2", "trainer.max_epochs=1", "trainer=default", "logger=none",
+    ]  # fmt: skip
+    assert found("model=stpm") == [*stored[2:], "model=stpm"]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path):
+    """kill -9 at eight moments of a run: what is there afterwards is whole, and the run can be completed."""
+    folder = tmp_path / "run"
+    arguments = ["trainer.max_epochs=40", "checkpoint_seconds=0", f"hydra.run.dir={folder}"]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        given = [o for o in command(tiny_mvtec, *arguments)[3:] if not o.startswith("hydra.")]
+        expected = OmegaConf.to_container(hydra.compose("run", given), resolve=True)
+    generator = np.random.default_rng(0)
+    seen, configurations = set(), 0
+    for delay in sorted(generator.uniform(0, 6, 8)):
+        resume = [f"ckpt_path={folder / 'checkpoints/last.ckpt'}"] if (folder / "checkpoints/last.ckpt").exists() else []
+        process = subprocess.Popen(
+            command(tiny_mvtec, *arguments, *resume), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path
+        )
+        started = time.monotonic()
+        while not (folder / "config.yaml").exists() and time.monotonic() - started < 60:
+            time.sleep(0.05)
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if (folder / "results.json").exists():
+            assert json.loads((folder / "results.json").read_text())["status"] == "ok"
+        if (folder / "config.yaml").exists():
+            whole = yaml.safe_load((folder / "config.yaml").read_text())
+            assert {**whole, "ckpt_path": None} == expected
+            configurations += 1
+        for path in (folder / "checkpoints").glob("*.ckpt"):
+            seen.add((path.name, load_checkpoint(path)["epoch"]))
+        (folder / "config.yaml").unlink(missing_ok=True)
+    assert len(seen) > 1, "the kills never met a checkpoint"
+    assert configurations > 1, "nor a configuration"
+    result = call(command(tiny_mvtec, *arguments, f"ckpt_path={folder / 'checkpoints/last.ckpt'}"), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    whole = call(command(tiny_mvtec, "trainer.max_epochs=40", f"hydra.run.dir={tmp_path / 'whole'}"), cwd=tmp_path)
+    assert whole.returncode == 0
+    assert (folder / "scores.csv").read_bytes() == (tmp_path / "whole" / "scores.csv").read_bytes()

@@ -1,0 +1,143 @@
+"""What is done stays: skip_done, one job at a time in a folder, resuming with other settings."""
+
+import json
+import subprocess
+import sys
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from kdad.cli import config_hash, free_place
+from kdad.configuration import CONF
+from kdad.errors import UserError
+from kdad.lock import alone
+from kdad.run import changed_when_resumed
+
+TINY = [
+    "model=stpm", "dataset=mvtec", "category=tile", "backbone=resnet18", "backbone.pretrained=false", "image_size=64",
+    "batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu", "optimizer.lr=0.05", "pictures=1", "logger=none",
+    "val_fraction=0", "monitor=null",
+]  # fmt: skip
+
+
+@pytest.fixture
+def tiny(tiny_mvtec):
+    return [*TINY, f"dataset.root={tiny_mvtec}"]
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_sweep_that_grows_overwrites_nothing(command, tiny, tmp_path, capsys):
+    """Its jobs are numbered anew, so that seed 1 with batch size 4 is no. 3 now, and no. 2 is a new one."""
+    fixed, folder = [o for o in tiny if not o.startswith("batch_size")], tmp_path / "sweep"
+    sweep = ["-m", *fixed, "seed=0,1", "hydra.sweep.dir=sweep"]
+    assert command(*sweep, "batch_size=4,5") == 0
+    before = {name: files(folder / name) for name in "0123"}
+    assert all("results.json" in map(str, found) for found in before.values())
+    (folder / "notes").mkdir()
+    for place, foreign in ((folder, "[1]"), (folder / "notes", "half {")):  # nor does it stumble over others' files
+        (place / "results.json").write_text(foreign)
+
+    assert command(*sweep, "batch_size=4,5,6", "skip_done=true") == 0
+    assert capsys.readouterr().out.count("Done already") == 4
+    assert {name: files(folder / name) for name in "0123"} == before
+    # The new ones are no. 2 and no. 5.
+    assert sorted(p.parent.name for p in folder.glob("[0-9]*/results.json")) == ["0", "1", "2", "2_2", "3", "5"]
+    assert {results(folder / name)["seed"] for name in ("2_2", "5")} == {0, 1}
+    hashes = {results(p.parent)["config_hash"] for p in folder.glob("[0-9]*/results.json")}
+    assert len(hashes) == 6
+
+    assert command(*sweep, "batch_size=4,5,6", "skip_done=true") == 0
+    assert capsys.readouterr().out.count("Done already") == 6
+
+
+def test_the_first_place_without_complete_results(tmp_path):
+    assert free_place(tmp_path / "run") == tmp_path / "run"
+    for name, status in (("run", "ok"), ("run_2", "ok"), ("run_3", "failed")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"status": status}))
+    assert free_place(tmp_path / "run") == tmp_path / "run_3"
+
+
+def test_one_run_in_a_folder_of_its_own(command, tiny, tmp_path, capsys):
+    """The same command twice trains once; another configuration goes beside it, and is found there."""
+    folder = tmp_path / "mine"
+    once = [*tiny, "hydra.run.dir=mine", "skip_done=true"]
+    folder.mkdir()
+    (folder / "results.json").write_text("[1]")
+    assert command(*once) == 0
+    written = files(folder)
+    assert command(*once) == 0 and command(*once, "seed=1") == 0 and command(*once, "seed=1") == 0
+    assert capsys.readouterr().out.count("Done already") == 2
+    assert files(folder) == written and results(tmp_path / "mine_2")["seed"] == 1
+    assert not (tmp_path / "mine_3").exists()
+    # Without skip_done the folder that is named is the one that is written.
+    assert command(*tiny, "hydra.run.dir=mine", "seed=2") == 0 and results(folder)["seed"] == 2
+
+
+def test_a_run_that_went_on_with_other_settings_is_not_believed(command, tiny, tmp_path, capsys):
+    def hashed(*overrides):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return config_hash(hydra.compose("run", [*tiny, *overrides]))
+
+    folder = tmp_path / "run"
+    last = f"ckpt_path={folder}/checkpoints/last.ckpt"
+    assert command(*tiny, "hydra.run.dir=run") == 0
+    # Longer is what an uninterrupted run would have been.
+    assert command(last, "trainer.max_epochs=2") == 0
+    assert results(folder)["config_hash"] == hashed("trainer.max_epochs=2")
+    assert "changed_when_resumed" not in results(folder)
+    # What changes on the way is no run of either configuration, also when it goes on after that with nothing changed.
+    for more in (["trainer.max_epochs=3", "optimizer.lr=0.01"], ["trainer.max_epochs=4"]):
+        assert command(last, *more) == 0
+        assert results(folder)["config_hash"] is None and results(folder)["changed_when_resumed"] == "optimizer.lr"
+    capsys.readouterr()
+    assert command(*tiny, "hydra.run.dir=run", "trainer.max_epochs=4", "optimizer.lr=0.01", "skip_done=true") == 0
+    assert "Done already" not in capsys.readouterr().out
+    assert results(tmp_path / "run_2")["config_hash"] == hashed("trainer.max_epochs=4", "optimizer.lr=0.01")
+
+
+def test_a_schedule_may_depend_on_how_long_training_lasts():
+    cfg = OmegaConf.create({"trainer": {"max_epochs": 4}, "average_epochs": 1, "seed": 0})
+    stored = {"config": {"trainer": {"max_epochs": 2}, "average_epochs": 2, "seed": 0}}
+    assert changed_when_resumed(cfg, {"kdad": stored, "lr_schedulers": []}) == []
+    assert changed_when_resumed(cfg, {"kdad": stored, "lr_schedulers": [{}]}) == ["trainer.max_epochs"]
+
+
+# One job at a time in a folder ----------------------------------------------------------------------------------
+
+
+def test_two_jobs_do_not_share_a_folder(start, tmp_path):
+    _, folder = start("model=rd", "pictures=0")
+    before = files(folder)
+    with alone(folder), pytest.raises(UserError, match=f"{folder}: another job is at work in this folder"):
+        start("model=rd", "pictures=0", "seed=1")
+    assert files(folder) == before
+    with alone(folder), alone(folder, needed=False):  # the further processes of one job
+        pass
+    results, _ = start("model=rd", "pictures=0", "seed=1")
+    assert results["seed"] == 1 and not (folder / ".lock").exists()
+
+
+def test_a_killed_job_holds_no_folder(tmp_path):
+    code = f"import pathlib, time\nfrom kdad.lock import alone\nwith alone(pathlib.Path({str(tmp_path)!r})):\n"
+    code += "    print('held', flush=True)\n    time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another job"), alone(tmp_path):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / ".lock").exists()
+    with alone(tmp_path):
+        pass
+    assert not (tmp_path / ".lock").exists()
