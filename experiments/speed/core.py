@@ -151,10 +151,9 @@ def metrics(repeats):
 def compiled(repeats):
     """A training step with and without `compile=true`."""
     for model, batch in BATCH.items():
-        cfg = configuration(model)
         steps, first = {}, {}
-        for name, on in (("eager", False), ("compiled", True)):
-            detector = instantiate_detector(cfg | {"compile": on}).train()
+        for name, on in (("eager", "false"), ("compiled", "true")):
+            detector = instantiate_detector(configuration(model, f"compile={on}")).train()
             sample = {"image": torch.rand(batch, 3, 128, 128).contiguous(memory_format=torch.channels_last)}
             sample["features"] = detector.teacher_features(sample)
             optimizer = detector.configure_optimizers()
