@@ -269,4 +269,7 @@ def show(results: dict[str, Any], folder: Path) -> None:
     for key in HEADLINE:
         if results[key] is None:
             console.print(f"{key}: {results[f'{key}_reason']}")
+    cached = (f"{results.get(f'cache_{key}')} {key}" for key in ("hits", "misses"))
+    size = results.get("cache_bytes", 0) / 1e9
+    console.print(f"Cache: {results.get('cache_storage')}, {size:.2f} GB, {', '.join(cached)}", soft_wrap=True)
     console.print(f"Results, scores, maps and checkpoints: {folder}", soft_wrap=True)
