@@ -177,7 +177,7 @@ class MKD(KDDetector):
         self.gradient_through_teacher = gradient_through_teacher
         rectified = never_negative(self.teacher, self.image_size)
         self.cloner = Cloner(self.teacher.channels, self.teacher.strides, rectified, norm, cloner)
-        # Lambda: kept in checkpoints whatever its source; a fixed one can still be changed to test with.
+        # Lambda: kept in checkpoints whatever its source.
         self.fixed_weight = fixed
         self.register_buffer("direction_weight", torch.tensor(1.0 if fixed is None else float(fixed)))
 
