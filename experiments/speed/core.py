@@ -1,4 +1,4 @@
-"""Where the time goes: `python experiments/speed/core.py epochs|inference|metrics|compile|pictures [--threads 2]`.
+"""Where the time goes: `python experiments/speed/core.py <what> [--threads 2]`; the functions below are the choices.
 
 Every ratio is of two things timed in turn in the same process, so that whatever else the machine does meets both.
 Teachers and students have random weights: these are timings, no accuracies.
@@ -6,10 +6,13 @@ Teachers and students have random weights: these are timings, no accuracies.
 
 import argparse
 import logging
+import multiprocessing
+import resource
 import statistics
 import tempfile
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -123,29 +126,62 @@ def inference(repeats):
             print(f"{model} {size} px, 16 images: networks {spread(seconds['bare'])} s, forward / networks {spread(ratios)}")
 
 
-def metrics(repeats):
-    """All of kdad's metrics against torchmetrics' exact pixel AUROC alone, on 300 maps of 256 x 256."""
+def test_set():
+    """300 maps of 256 x 256, 200 with an anomalous square: what `DetectionMetrics.update` takes."""
     generator = torch.Generator().manual_seed(0)
-    masks = torch.zeros(300, 1, 256, 256, dtype=torch.bool)
+    maps, masks = torch.rand(300, 1, 256, 256, generator=generator), torch.zeros(300, 1, 256, 256, dtype=torch.bool)
     for i in range(200):
         top, left = torch.randint(0, 200, (2,), generator=generator).tolist()
         masks[i, 0, top : top + 40, left : left + 40] = True
-    maps = torch.rand(300, 1, 256, 256, generator=generator) + 0.5 * masks
-    labels = masks.any(dim=(1, 2, 3)).long()
+        maps[i, 0, top : top + 40, left : left + 40] += 0.5  # in place: what is made on the way would hide in the peak
+    return torch.arange(300), maps.amax(dim=(1, 2, 3)), masks.any(dim=(1, 2, 3)).long(), maps, masks
+
+
+def metrics(repeats):
+    """All of kdad's metrics against torchmetrics' exact pixel AUROC alone."""
+    rows = test_set()
 
     def ours():
         state = DetectionMetrics()
-        state.update(torch.arange(300), maps.amax(dim=(1, 2, 3)), labels, maps, masks)
+        state.update(*rows)
         state.compute()
         state.curves()
 
     def peer():
-        binary_auroc(maps.flatten(), masks.flatten().int())
+        binary_auroc(rows[3].flatten(), rows[4].flatten().int())
 
     seconds = alternate(repeats, ours=ours, torchmetrics=peer)
     ratios = [o / t for o, t in zip(seconds["ours"], seconds["torchmetrics"], strict=True)]
     print(f"all metrics and curves {spread(seconds['ours'])} s, torchmetrics' pixel AUROC {spread(seconds['torchmetrics'])} s,")
     print(f"ours / torchmetrics {spread(ratios)}")
+
+
+def measure_streaming(memory_gb):
+    """Seconds, MiB beyond the test set (the process's peak), and the metrics, in batches of 16."""
+    rows = test_set()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    state = DetectionMetrics("streaming", memory_gb) if memory_gb else DetectionMetrics()
+    for batch in zip(*(part.split(16) for part in rows), strict=True):
+        state.update(*batch)
+    values = state.compute()
+    seconds = time.perf_counter() - start
+    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, values
+
+
+def streaming(repeats):
+    """Exact metrics and those within a budget, each in a process of its own, since a peak cannot be taken back."""
+    found = {budget: [] for budget in (None, 0.1, 0.02)}
+    for _ in range(repeats):
+        for budget, runs in found.items():
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                runs.append(process.submit(measure_streaming, budget).result())
+    exact = found[None][0][2]
+    for budget, runs in found.items():
+        seconds, memory, values = zip(*runs, strict=True)
+        print(f"{f'{budget} GB' if budget else 'exact'}: {spread(seconds, 2)} s, {spread(memory, 0)} MiB", end="")
+        for name in [name for name in values[0] if f"{name}_error" in values[0]]:
+            print(f"; {name} off by {abs(values[0][name] - exact[name]):.1e}, stated {values[0][f'{name}_error']:.1e}", end="")
+        print()
 
 
 def compiled(repeats):
@@ -200,7 +236,8 @@ def pictures(repeats):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["epochs", "inference", "metrics", "compile", "pictures"])
+    others = {"inference": inference, "metrics": metrics, "streaming": streaming, "compile": compiled, "pictures": pictures}
+    parser.add_argument("what", choices=["epochs", *others])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--repeats", type=int, default=8)
@@ -212,4 +249,4 @@ if __name__ == "__main__":
     if given.what == "epochs":
         epochs(given.precision, given.repeats)
     else:
-        {"inference": inference, "metrics": metrics, "compile": compiled, "pictures": pictures}[given.what](given.repeats)
+        others[given.what](given.repeats)

@@ -10,10 +10,6 @@ by https://cc0textures.com). What makes a result on them mean something:
 - a mask is exactly the set of changed pixels.
 """
 
-import errno
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -22,6 +18,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
+from kdad.atomic import atomic_folder, has_content
 from kdad.data.mvtec import MVTec
 from kdad.errors import UserError
 
@@ -52,28 +49,19 @@ def write_demo(root: Path) -> None:
 
     The folder appears whole or not at all, also when several processes start at once.
     """
-    if root.is_dir() and any(root.iterdir()):
+    if has_content(root):
         return
-    build = None
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        build = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
-        build.chmod(0o755)  # mkdtemp makes folders private
-        for category in CATEGORIES:
-            for name, pixels in demo_images(category):
-                path = build / category / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(path)
-        os.rename(build, root)
+        with atomic_folder(root) as build:
+            for category in CATEGORIES:
+                for name, pixels in demo_images(category):
+                    path = build / category / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels).save(path)
     except OSError as error:
-        # Another process finished first: its folder holds the same pixels.
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise UserError(
-                f"cannot write the demo data to {root}: {error}; dataset.root=<folder> puts it elsewhere"
-            ) from error
-    finally:
-        if build is not None:
-            shutil.rmtree(build, ignore_errors=True)
+        raise UserError(
+            f"cannot write the demo data to {root}: {error}; dataset.root=<folder> puts it elsewhere"
+        ) from error
 
 
 def demo_images(category: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,7 +1,6 @@
 """The demo set is what its description says, and cannot be solved from single pixels."""
 
 import hashlib
-import os
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -106,20 +105,6 @@ def test_files_hold_the_pixels_and_are_not_written_twice(written, images, catego
         assert np.array_equal(np.asarray(Image.open(written / category / name)), images[name])
     monkeypatch.setattr(module, "demo_images", None)
     Demo(**options(written)).check()
-
-
-def test_the_later_of_two_writers_gives_way(tmp_path, monkeypatch):
-    rename = os.rename
-
-    def late(build, root):
-        root.mkdir()
-        (root / "theirs").touch()
-        rename(build, root)
-
-    monkeypatch.setattr(module, "CATEGORIES", ("brick",))
-    monkeypatch.setattr(module.os, "rename", late)
-    module.write_demo(tmp_path / "demo")
-    assert sorted(tmp_path.rglob("*")) == [tmp_path / "demo", tmp_path / "demo" / "theirs"]
 
 
 def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
