@@ -21,7 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdad.configuration import explain, flatten, home
+from kdad.configuration import choices, explain, flatten, home
 from kdad.errors import UserError
 from kdad.training import load_checkpoint
 
@@ -57,9 +57,12 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
             task, folder = " ".join(hydra_cfg.overrides.task), hydra_cfg.runtime.output_dir
             failures.append(f"- {task}\n  {error}\n  {folder}" if sweep else "")
 
+    if not os.environ.get("KDAD_DATA"):
+        os.environ.pop("KDAD_DATA", None)  # set but empty is not set: data sets would be looked for in /
     # Lets composition errors reach us instead of being printed by Hydra.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
+        refuse_empty_groups(sys.argv[1:], config_name)
         sys.argv[1:] = in_order(sys.argv[1:])
         sys.argv[1:] = with_stored_overrides(sys.argv[1:], stored_in)
         hydra.main(version_base="1.3", config_path=str(home(config_name)), config_name=config_name)(reporting)()
@@ -74,6 +77,14 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
         if any(failures):
             print(f"\nkdad: {len(failures)} of the sweep's jobs failed:", *failures, sep="\n", file=sys.stderr)
         sys.exit(2)
+
+
+def refuse_empty_groups(arguments: list[str], config_name: str) -> None:
+    """Raises `UserError` for `group=null`, on which Hydra fails with a traceback."""
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        if value in ("", "null") and (found := choices(group, config_name)):
+            raise UserError(f"{argument}: give one of {', '.join(found)}")
 
 
 def in_order(arguments: list[str]) -> list[str]:

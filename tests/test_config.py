@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from kdad.cli import config_hash, create, in_order
+from kdad.cli import config_hash, create, in_order, refuse_empty_groups
 from kdad.configuration import CONF, check_configuration, choices, explain
 from kdad.errors import UserError
 
@@ -142,6 +142,16 @@ def test_unknown_keys_of_the_command_line(override, message):
     with pytest.raises(Exception) as caught:
         compose(override)
     assert explain(caught.value, "run").startswith(message)
+
+
+@pytest.mark.parametrize("argument", ["trainer=null", "model=", "logger=null"])
+def test_a_group_without_a_choice_is_refused(argument):
+    with pytest.raises(UserError, match=f"^{argument}: give one of "):
+        refuse_empty_groups([argument], "run")
+
+
+def test_null_for_a_key_is_none_of_that():
+    refuse_empty_groups(["ckpt_path=null", "monitor=", "levels=[1]", "-m", "model=rd"], "run")
 
 
 @pytest.mark.parametrize(
