@@ -5,6 +5,7 @@ per kind: noise of 70 x 70 px, where anomalous with a bright square over `SQUARE
 """
 
 import csv
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,6 +131,38 @@ def stc(root: Path) -> str:
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, masks)
     return "all"
+
+
+N_FRAMES = 12
+
+
+def write_video(path: Path, n: int = N_FRAMES) -> Path:
+    """`n` grey frames of 96 x 64 px in MPEG-4; each is brighter than the one before."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=24)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 96, 64, "yuv420p", 4_000_000
+        for i in range(n):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), brightness(i), np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def brightness(frame: int) -> int:
+    return 20 + 15 * frame
+
+
+def stc_with_videos(root: Path) -> Path:
+    """Its training clips as they are downloaded; scene 13 has no others. Needs PyAV."""
+    stc(root)
+    shutil.rmtree(root / "training/frames")
+    for scene in ("01", "12", "13"):
+        write_video(root / f"training/videos/{scene}_001.avi")
+    write_video(root / "training/videos/01_002.avi", 4)
+    return root
 
 
 LAYOUTS = {f.__name__: f for f in (mpdd, mvtec3d, mvtec_loco, btad, visa, stc)}

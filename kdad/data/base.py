@@ -48,6 +48,7 @@ class AnomalyDataModule(pl.LightningDataModule):
     obtain: str  # where the data set comes from, and its licence
     default_category: str | None = None
     mask_kind: str = "binary"  # how masks are read: see `images.anomalous_pixels`
+    counted: str = "images"  # what the official counts are of
     archive: Archive | None = None  # what `download` fetches; None where a form or a licence stands before it
 
     def __init__(
@@ -119,6 +120,10 @@ class AnomalyDataModule(pl.LightningDataModule):
         """(H,W), as stored. Raises UserError where they cannot be read."""
         return mask_values(sample.mask)
 
+    def absent_masks(self) -> Path | None:
+        """The folder of all masks of this category where the set has one and it is not there: image metrics only."""
+        return None
+
     def version(self, sample: Sample) -> tuple[int, ...]:
         """What tells whether the image was changed since it was cached; st_ctime_ns, that another took its name."""
         status = sample.path.stat()
@@ -182,6 +187,8 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.has_masks = any(sample.mask is not None for sample in test)
         if self.has_masks:
             self._check_masks(test)
+        elif folder := self.absent_masks():
+            log.warning("data set %s, category %s: no folder %s: image metrics only", self.name, self.category, folder)
         if self.val_fraction and len(train) == 1 and not own:
             raise UserError(
                 f"data set {self.name}, category {self.category}: {train[0].path} is the only training image and "
@@ -200,9 +207,10 @@ class AnomalyDataModule(pl.LightningDataModule):
             log.warning("data set %s, category %s: %s", self.name, self.category, differs)
 
     def unofficial(self, counts: Mapping[str, int]) -> str:
-        """How many images of which part there are and should be, where these differ; else empty."""
+        """How many of which part there are and should be, where these differ; else empty. counts: of images."""
         expected = self.official.get(self.category, {}).items()
-        return "; ".join(f"{counts[part]} {part} images, officially {n}" for part, n in expected if counts[part] != n)
+        differ = ((counts[part], part, n) for part, n in expected if counts[part] != n)
+        return "; ".join(f"{found} {part} {self.counted}, officially {n}" for found, part, n in differ)
 
     def _warn(self, pairs: list[tuple[Path, Path]]) -> None:
         """Of what may be meant, but often is not. pairs: test images and the training images they are copies of."""

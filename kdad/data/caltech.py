@@ -4,6 +4,7 @@ Griffin, Holub and Perona, "Caltech-256 Object Category Dataset", 2007.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Caltech256(AnomalyDataModule):
     layout = "256_ObjectCategories/<number>.<name>/*.jpg with 257.clutter (or caltech256/256_ObjectCategories/...)"
     obtain = "Caltech-256 is at https://data.caltech.edu/records/nyy15-4j048"
     default_category = "all"
+    counted = "images to draw from"
 
     def __init__(
         self,
@@ -71,6 +73,14 @@ class Caltech256(AnomalyDataModule):
     def categories(self) -> list[str]:
         self.check_root()
         return ["all", *(folder.name for folder in visible_folders(self.images) if folder.name != CLUTTER)]
+
+    def unofficial(self, counts: Mapping[str, int]) -> str:
+        """Of what is drawn from: the categories' images and the clutter's."""
+        if self.category not in self.official:
+            return ""
+        sizes = {folder.name: len(image_files(folder)) for folder in visible_folders(self.images)}
+        clutter = sizes.pop(CLUTTER)
+        return super().unofficial({"train": sum(sizes.values()), "test": clutter})
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
         """Raises UserError where there are fewer categories, inliers or outliers than asked for."""

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from kdad.cli import create, launch
 from kdad.configuration import check_configuration
+from kdad.data.base import AnomalyDataModule
 from kdad.data.inspection import Part, inspect
 from kdad.errors import UserError
 
@@ -64,16 +65,18 @@ def check(cfg: DictConfig) -> None:
         total += counts
         if differs := part_of.unofficial(counts):
             remarks.append(f"{name}: {differs}")
+        if folder := part_of.absent_masks():
+            remarks.append(f"{name}: no folder {folder}: image metrics only")
         for part in parts:
             table.add_row(name, *row(part))
-            problems += part.unreadable or ([] if part.samples else [f"{name}: no {part.split} images in {data.root}"])
+            problems += part.unreadable or ([] if part.samples else [missing(part_of, part)])
             remarks += copies(name, part)
     console.print(table)
     if data.official and set(names) == set(found):
         remarks.append(overall(total, data.official, names))
     for remark in remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)
-    if problems:
+    if problems := list(dict.fromkeys(problems)):  # one for each file, also of a video with many frames
         raise UserError("\n".join([f"{len(problems)} problems with {data.name}:", *problems]))
 
 
@@ -106,6 +109,11 @@ def copies(name: str, part: Part) -> list[str]:
     test, train = part.copies[0]
     n = len(part.copies)
     return [f"{name}: {n} test images are exact copies of training images; the first is {test}, of {train}"]
+
+
+def missing(data: AnomalyDataModule, part: Part) -> str:
+    """What to say of a part without images."""
+    return f"{data.category}: no {part.split} images in {data.root}. Expected: {data.layout}. {data.obtain}"
 
 
 def overall(total: Mapping[str, int], official: Mapping[str, Mapping[str, int]], names: list[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import image_files, visible_folders
+from kdad.data.images import image_files
 from kdad.data.samples import Sample, hold_out
 from kdad.errors import UserError
 
@@ -24,6 +24,8 @@ class SmallMedical(AnomalyDataModule):
         if n_normal_test < 1:
             raise UserError(f"dataset.n_normal_test is {n_normal_test}: it must be at least 1")
         self.n_normal_test = n_normal_test
+        if n_normal_test != 10:  # official counts are with MKD's
+            self.official = {}
 
     @property
     def images(self) -> Path:
@@ -87,18 +89,23 @@ class HeadCT(SmallMedical):
 
 
 class BrainMRI(SmallMedical):
-    layout = "no/*.jpg and yes/*.jpg, images of any suffix"
+    layout = "no/*.jpg and yes/*.jpg, images of any suffix (or that in the archive's folder brain_tumor_dataset)"
     obtain = (
         "Brain MRI images for brain tumor detection are at "
         "https://www.kaggle.com/datasets/navoneel/brain-mri-images-for-brain-tumor-detection"
     )
+
+    @property
+    def images(self) -> Path:
+        inside = self.root / "brain_tumor_dataset"
+        return inside if inside.is_dir() and not (self.root / "no").is_dir() else self.root
 
     def find_images(self) -> list[Sample]:
         kinds = {"no": ("normal", 0), "yes": ("tumour", 1)}
         return [
             Sample(path, label, kind)
             for folder, (kind, label) in kinds.items()
-            for path in _images_in(self.root / folder, self)
+            for path in _images_in(self.images / folder, self)
         ]
 
 
@@ -115,9 +122,9 @@ class RetinalOCT(AnomalyDataModule):
         return ["all"]
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        # Kaggle's archive has everything in "OCT2017 ", with a blank at the end.
-        inside = [folder for folder in visible_folders(self.root) if folder.name.strip().lower() == "oct2017"]
-        root = self.root if (self.root / "train").is_dir() or not inside else inside[0]
+        # Kaggle's archive has everything in "OCT2017 ", with a blank that some file systems turn into something else.
+        places = (place for pattern in ("train", "*/train", "*/*/train") for place in sorted(self.root.glob(pattern)))
+        root = next((place.parent for place in places if place.is_dir()), self.root)
         train = [Sample(path, 0, "NORMAL") for path in _images_in(root / "train" / "NORMAL", self)]
         test = [
             Sample(path, int(kind != "NORMAL"), kind)

@@ -20,9 +20,9 @@ class MVTec(AnomalyDataModule):
     `train`, `validation` and `test` are folders below the category's, images directly in them; `{kind}` in `test`
     stands for one folder per kind, of which `normal` is the normal one. `masks` is the mask of an anomalous image:
     `{kind}` and `{stem}` are the image's, a suffix `.*` is any image suffix, and where it is a folder all masks in it
-    count together. A set whose folder of masks is missing, or `masks=None`, is read without masks: image metrics
-    only. `mask_kind` is how masks are read, see `images.anomalous_pixels`. `obtain` says where to get the set, and
-    `archive` (url, sha256) what `download` fetches, if its terms allow that.
+    count together. A set whose folder of masks is missing, which warns, or with `masks=None`, is read without
+    masks: image metrics only. `mask_kind` is how masks are read, see `images.anomalous_pixels`. `obtain` says where to
+    get the set, and `archive` (url, sha256) what `download` fetches, if its terms allow that.
     """
 
     obtain = "It is a set of your own"
@@ -89,9 +89,15 @@ class MVTec(AnomalyDataModule):
         folder = self.root / self.category / self.validation
         return [Sample(path, 0, "good") for path in image_files(folder)]
 
+    def absent_masks(self) -> Path | None:
+        if self.masks is None:
+            return None
+        folder = self.root / self.category / self.masks.split("{")[0]
+        return None if folder.is_dir() else folder
+
     def _masks(self, folder: Path, kind: str, images: list[Path]) -> list[Path | None]:
         """Of each image, whether it exists or not; None where the set has no masks."""
-        if self.masks is None or not (folder / self.masks.split("{")[0]).is_dir():
+        if self.masks is None or self.absent_masks():
             return [None] * len(images)
         masks = [folder / self.masks.format(kind=kind, stem=image.stem) for image in images]
         if not masks or masks[0].suffix != ".*":

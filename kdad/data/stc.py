@@ -4,37 +4,44 @@ Liu, Luo, Lian and Gao, "Future Frame Prediction for Anomaly Detection - A New B
 those of Luo, Liu and Gao, ICCV 2017.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from kdad.data import video
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import image_files, visible_folders
+from kdad.data.images import Look, image_files, visible_folders
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 
 EXTRACT = (
-    "cd {root}/training && for v in videos/*.avi; do d=frames/$(basename $v .avi); "
-    "mkdir -p $d && ffmpeg -i $v -q:v 1 -start_number 0 $d/%03d.jpg; done"
+    "cd {training} && for v in videos/*.avi; do d=frames/$(basename $v .avi); "
+    "mkdir -p $d && ffmpeg -i $v -qmin 1 -q:v 1 -start_number 0 $d/%03d.jpg; done"
 )
+DECODING = Lock()  # a video is decoded by one thread, in order, while the others wait for its frames
 
 
 class STC(AnomalyDataModule):
     """Every `every`-th frame of each clip, from its first on, in training and in test alike.
 
-    A category is a scene, the first number in the name of a clip, or `all`. Whether a frame is anomalous is said by
-    test_frame_mask, never by its pixel mask, of which whatever is not 0 is anomalous. Training images come as videos:
-    their frames are to be extracted into training/frames first. Without a folder test_pixel_mask: image metrics only.
+    A category is a scene with test clips, the first number in the name of a clip, or `all`. Whether a frame is
+    anomalous is said by test_frame_mask, never by its pixel mask, of which whatever is not 0 is anomalous. Training
+    clips are read from training/videos, where `training/videos/01_001.avi/000005` is the path of a frame, or from
+    folders training/frames where there are some. Without a folder test_pixel_mask: image metrics only.
     """
 
     layout = (
-        "training/frames/<clip>/*.jpg, testing/frames/<clip>/*.jpg, testing/test_frame_mask/<clip>.npy (frames,) "
-        "and testing/test_pixel_mask/<clip>.npy (frames, height, width)"
+        "training/videos/<clip>.avi or training/frames/<clip>/*.jpg, testing/frames/<clip>/*.jpg, "
+        "testing/test_frame_mask/<clip>.npy (frames,) and testing/test_pixel_mask/<clip>.npy (frames, height, width)"
     )
     obtain = "ShanghaiTech Campus is at https://svip-lab.github.io/dataset/campus_dataset.html"
     default_category = "all"
     mask_kind = "labels"
+    counted = "clips"
 
     def __init__(self, *, every: int = 5, **common: Any) -> None:
         super().__init__(**common)
@@ -42,44 +49,111 @@ class STC(AnomalyDataModule):
             raise UserError(f"dataset.every={every}: give 1 for all frames, 5 for each fifth, ...")
         self.every = every
         self._frame: dict[Path, int] = {}  # of a test image: its row in the clip's masks
+        self._decoded: dict[Path, list[Tensor]] = {}  # of the last two videos that frames were read from
+        self._looks: dict[Path, Look | UserError] = {}  # of videos, that each be read once
 
     def categories(self) -> list[str]:
-        """Raises UserError where training videos have not been made into frames."""
+        """Raises UserError where some training videos have been made into frames and others have not."""
         self.check_root()
-        clips = visible_folders(self.root / "training" / "frames")
-        if not clips and (self.root / "training" / "videos").is_dir():
-            raise UserError(
-                f"{self.root / 'training' / 'videos'} holds videos, and {self.root / 'training' / 'frames'} no frames "
-                f"of them. Extract them once: {EXTRACT.format(root=self.root)}"
-            )
-        return ["all", *sorted({_scene(clip) for clip in clips})] if clips else []
+        clips = self._training_clips()
+        tested = {_scene(clip) for clip in visible_folders(self.root / "testing" / "frames")}
+        return ["all", *sorted(tested & {_scene(clip) for clip in clips})] if clips else []
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        """Raises UserError where a clip's masks are missing or are not as many as its frames."""
+        """Raises UserError where a clip's masks are missing or are not as many as its frames, or PyAV is missing."""
         train = [
             Sample(path, 0, "good")
-            for clip in self._clips("training")
-            for path in image_files(clip)[:: self.every]
-        ]  # fmt: skip
-        test = [sample for clip in self._clips("testing") for sample in self._test_clip(clip)]
+            for clip in self._training_clips()
+            if self._is_wanted(clip)
+            for path in self._training_frames(clip)[:: self.every]
+        ]
+        clips = visible_folders(self.root / "testing" / "frames")
+        test = [sample for clip in clips if self._is_wanted(clip) for sample in self._test_clip(clip)]
         return train, test
+
+    def absent_masks(self) -> Path | None:
+        folder = self.root / "testing" / "test_pixel_mask"
+        return None if folder.is_dir() else folder
+
+    def unofficial(self, counts: Mapping[str, int]) -> str:
+        """Of clips: how many images there are depends on `every`."""
+        parts = {"train": self._training_clips(), "test": visible_folders(self.root / "testing" / "frames")}
+        return super().unofficial({part: len(clips) for part, clips in parts.items()})
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        self._decoded.clear()
+
+    def read_image(self, sample: Sample) -> Tensor:
+        if not _is_video(clip := sample.path.parent):
+            return super().read_image(sample)
+        with DECODING:
+            if clip not in self._decoded:  # images are read in order: where two clips meet, both are at hand
+                last = list(self._decoded.items())[-1:]
+                self._decoded = dict(last) | {clip: video.frames(clip, self.every, self.image_size)}
+            return self._decoded[clip][int(sample.path.name) // self.every]
+
+    def version(self, sample: Sample) -> tuple[int, ...]:
+        clip = sample.path.parent
+        return super().version(sample._replace(path=clip) if _is_video(clip) else sample)
+
+    def look(self, sample: Sample) -> Look:
+        clip = sample.path.parent
+        if not _is_video(clip):
+            return super().look(sample)
+        with DECODING:
+            if clip not in self._looks:
+                try:
+                    self._looks[clip] = video.look(clip)
+                except UserError as error:
+                    self._looks[clip] = error
+        if isinstance(seen := self._looks[clip], UserError):
+            raise seen
+        return seen
+
+    def copies(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
+        """None of a video: its frames are no files."""
+        return super().copies([sample for sample in train if not _is_video(sample.path.parent)], test)
 
     def mask_values(self, sample: Sample) -> np.ndarray:
         return np.array(_load(sample.mask)[self._frame[sample.path]])
 
-    def _clips(self, part: str) -> list[Path]:
-        clips = visible_folders(self.root / part / "frames")
-        return [clip for clip in clips if self.category in ("all", _scene(clip))]
+    def _training_clips(self) -> list[Path]:
+        """Folders of frames, or videos where there are none."""
+        training = self.root / "training"
+        folders = visible_folders(training / "frames")
+        videos = [path for path in sorted(training.glob("videos/*.avi")) if path.name[0] != "."]
+        missing = sorted({path.stem for path in videos} - {folder.name for folder in folders})
+        if folders and missing:
+            raise UserError(
+                f"{training / 'frames'} has no frames of {len(missing)} of the {len(videos)} videos in "
+                f"{training / 'videos'}, the first is {missing[0]}. Extract all, or remove {training / 'frames'}: the "
+                "videos are read then"
+            )
+        return folders or videos
+
+    def _training_frames(self, clip: Path) -> list[Path]:
+        if not _is_video(clip):
+            return _in_order(image_files(clip))
+        if not video.available():
+            raise UserError(
+                f"{clip} is a video, and reading its frames needs PyAV: pip install 'kdad[video]'. Or extract those of "
+                f"all videos once: {EXTRACT.format(training=self.root / 'training')}"
+            )
+        return [clip / f"{i:06d}" for i in range(video.n_frames(clip))]
+
+    def _is_wanted(self, clip: Path) -> bool:
+        return self.category in ("all", _scene(clip))
 
     def _test_clip(self, clip: Path) -> list[Sample]:
-        frames, testing = image_files(clip), self.root / "testing"
+        frames, testing = _in_order(image_files(clip)), self.root / "testing"
         labels = _load(testing / "test_frame_mask" / f"{clip.name}.npy")
         _check_shape(labels, (len(frames),), testing / "test_frame_mask" / f"{clip.name}.npy", clip)
         pixels = testing / "test_pixel_mask" / f"{clip.name}.npy"
         if pixels.is_file():
             loaded = _load(pixels)
             _check_shape(loaded, (len(frames), *(*loaded.shape, 0, 0)[1:3]), pixels, clip)
-        has_masks = pixels.parent.is_dir()
+        has_masks = self.absent_masks() is None
         samples = []
         for row in range(0, len(frames), self.every):
             self._frame[frames[row]] = row
@@ -91,6 +165,15 @@ class STC(AnomalyDataModule):
 
 def _scene(clip: Path) -> str:
     return clip.name.split("_")[0]
+
+
+def _is_video(clip: Path) -> bool:
+    return clip.suffix == ".avi"
+
+
+def _in_order(frames: list[Path]) -> list[Path]:
+    """By number: in a clip of more than a thousand, 1000.jpg follows 999.jpg."""
+    return sorted(frames, key=lambda path: (len(path.stem), path.stem))
 
 
 def _load(path: Path) -> np.ndarray:

@@ -76,6 +76,15 @@ def test_refusals(caltech, changes, message):
         caltech(**changes)
 
 
+def test_official_counts_are_of_all_there_is_to_draw_from(caltech, caplog):
+    official = {"all": {"train": 40, "test": 827}}
+    caltech(official=official, category="001.ak47")
+    assert not caplog.records
+    caltech(official=official)
+    (record,) = caplog.records
+    assert record.message == "data set tiny, category all: 8 test images to draw from, officially 827"
+
+
 def test_download_goes_through_torchvision(tmp_path, options, monkeypatch):
     monkeypatch.setattr(datasets.Caltech256, "download", lambda self: write_caltech256(tmp_path / "new", "caltech256"))
     Caltech256(**options(tmp_path / "new", download=True)).check()

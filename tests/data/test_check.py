@@ -116,7 +116,8 @@ def test_a_category_that_cannot_be_read_does_not_hide_the_others(checked, tmp_pa
     shutil.rmtree(tmp_path / "btad/03/test")
     status, printed, errors = checked("btad")
     assert status == 2 and [row[:3] for row in cells(printed)[2:]] == [["03", "train", "8"], ["03", "test", "0"]]
-    assert "02/train/ko: training images are normal ones" in errors and "03: no test images" in errors
+    assert "02/train/ko: training images are normal ones" in errors
+    assert f"03: no test images in {tmp_path / 'btad'}. Expected: <category>/train/ok" in errors
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,14 @@ def test_a_category_that_cannot_be_read_does_not_hide_the_others(checked, tmp_pa
 def test_what_cannot_be_checked(checked, overrides, message):
     status, _, errors = checked("mpdd", *overrides)
     assert status == 2 and message in errors
+
+
+def test_masks_that_are_all_missing_are_remarked_upon(checked, tmp_path):
+    checked("mpdd")
+    shutil.rmtree(tmp_path / "mpdd/tubes/ground_truth")
+    status, printed, _ = checked("mpdd")
+    assert status == 0 and f"tubes: no folder {tmp_path / 'mpdd/tubes/ground_truth'}: image metrics only" in printed
+    assert "image metrics only" not in checked("mpdd", "dataset.masks=null")[1]
 
 
 def test_no_network_is_loaded(tmp_path):

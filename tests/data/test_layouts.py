@@ -279,19 +279,36 @@ def test_stc_gives_each_frame_its_own_mask(stc):
     assert [int(m.sum()) for m in masks_of(data)] == [6 * 6, 8 * 8, 10 * 10]
 
 
-def test_stc_without_pixel_masks_has_image_metrics(stc):
+def test_stc_without_pixel_masks_has_image_metrics(stc, caplog):
     data = stc()
     shutil.rmtree(data.root / "testing/test_pixel_mask")
     data.check()
+    assert f"no folder {data.root / 'testing/test_pixel_mask'}: image metrics only" in caplog.text
     assert not data.has_masks and sum(s.label for s in data.test_samples) == 4
 
 
-def test_stc_asks_for_the_frames_of_its_videos(stc):
+def test_stc_without_training_clips(stc):
     data = stc()
-    (data.root / "training/frames").rename(data.root / "training/other")
-    (data.root / "training/videos").mkdir()
-    message = refusal(data)
-    assert str(data.root / "training/videos") in message and "ffmpeg -i" in message
+    shutil.rmtree(data.root / "training")
+    assert "has no category" in refusal(data) and "training/videos/<clip>.avi" in refusal(data)
+
+
+def test_stc_has_scenes_that_are_tested(stc):
+    data = stc()
+    shutil.copytree(data.root / "training/frames/12_001", data.root / "training/frames/13_001")
+    assert data.categories() == ["all", "01", "12"]
+    data.check()
+    assert "13_001" in {s.path.parent.name for s in data.train_samples}
+
+
+def test_stc_takes_frames_by_their_number(stc):
+    stc()
+    data = stc(category="01", every=1)
+    frames = data.root / "testing/frames/01_0014"
+    for path in sorted(frames.iterdir()):
+        path.rename(frames / f"{int(path.stem) + 995}.jpg")  # 995 ... 1005
+    data.check()
+    assert [int(s.path.stem) for s in data.test_samples if s.label] == list(range(1000, 1006))
 
 
 @pytest.mark.parametrize(
@@ -348,19 +365,28 @@ def test_official_counts_of_unknown_parts(tmp_path, options):
     [
         ("mvtec", {"train": 3629, "test": 1725}),
         ("mvtec3d", {"train": 2656, "validation": 294, "test": 1197}),
-        ("mvtec_loco", {"train": 1772, "validation": 304, "test": 1568}),
+        ("mvtec_loco", {"train": 1772 + 6, "validation": 304 + 1, "test": 1568}),
         ("visa", {"train": 8659, "test": 962 + 1200}),
         ("mpdd", {"train": 888, "test": 176 + 282}),
-        ("btad", {"train": 400, "test": 741}),
+        ("btad", {"train": 1799, "test": 741}),
         ("mtd", {"train": 762, "test": 190 + 392}),
+        ("elpv", {"train": 470 + 736, "test": 118 + 313 + 184 + 402}),
     ],
 )
 def test_official_counts_add_up_to_the_published_totals(name, totals):
-    """Each category from its set's own table, the totals from its text."""
+    """Each category from its set's own table, the totals from its text; of MVTec LOCO the download has seven more."""
     sums: Counter[str] = Counter()
     for counts in settings(name)["official"].values():
         sums.update(counts)
     assert sums == totals
+
+
+def test_official_counts_of_stc_are_of_clips(read, caplog):
+    official = {"all": {"train": 330, "test": 2}}
+    with caplog.at_level(logging.WARNING):
+        read("stc", official=official).check()
+    (record,) = caplog.records
+    assert record.message == "data set stc, category all: 2 train clips, officially 330"
 
 
 def test_fixed_files_fixed_split(read):

@@ -175,12 +175,13 @@ def test_hidden_and_other_files_are_ignored_and_suffixes_count_in_any_case(tiny,
     assert tiny().facts["n_train"] == 10
 
 
-def test_set_without_masks(tiny, mvtec_root):
+def test_set_without_masks(tiny, mvtec_root, caplog):
     for path in sorted((mvtec_root / "tile/ground_truth").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (mvtec_root / "tile/ground_truth").rmdir()
     data = tiny()
     assert not data.has_masks and "mask" not in next(iter(data.test_dataloader()))
+    assert f"no folder {mvtec_root / 'tile/ground_truth'}: image metrics only" in caplog.text
     assert [sample.label for sample in data.test_samples] == [0, 0, 0, 1, 1]
 
 

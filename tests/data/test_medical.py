@@ -77,7 +77,26 @@ def test_brain_mri(tmp_path, options):
     assert str(tmp_path / "yes") in refusal(BrainMRI, options(tmp_path))
 
 
-@pytest.mark.parametrize("around", ["", "OCT2017 "])
+def test_brain_mri_in_the_folder_of_its_archive(tmp_path, options):
+    write_brain_mri(tmp_path / "plain")
+    write_brain_mri(tmp_path / "wrapped/brain_tumor_dataset")
+    plain, wrapped = (checked(BrainMRI, options(tmp_path / name)) for name in ("plain", "wrapped"))
+    assert [s.path.name for s in plain.test_samples] == [s.path.name for s in wrapped.test_samples]
+    assert len(plain.test_samples) == 15
+
+
+@pytest.mark.parametrize(("layout", "write"), [(HeadCT, write_head_ct), (BrainMRI, write_brain_mri)])
+def test_official_counts_are_those_of_ten_normal_test_images(tmp_path, options, layout, write, caplog):
+    write(tmp_path)
+    official = {"all": {"train": 99}}
+    checked(layout, options(tmp_path, official=official, n_normal_test=3))
+    assert not caplog.records
+    if layout is BrainMRI:
+        checked(layout, options(tmp_path, official=official))
+        assert "4 train images, officially 99" in caplog.text
+
+
+@pytest.mark.parametrize("around", ["", "OCT2017 ", "oct2017/OCT2017_"])
 def test_retinal_oct_trains_on_its_normal_training_images_alone(tmp_path, options, around):
     write_retinal_oct(tmp_path, around)
     data = checked(RetinalOCT, options(tmp_path))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kdad.configuration import CONF, choices
-from tests.layouts import LAYOUTS
+from tests.layouts import LAYOUTS, stc_with_videos
 from tests.one_class import WRITERS
 
 ONE = ["trainer.limit_train_batches=1", "pictures=1", "optimizer.lr=0.001"]
@@ -48,6 +48,13 @@ def test_data_sets_of_other_layouts(start, tmp_path, name):
     every = ["dataset.every=1"] if name == "stc" else []
     results, _ = start(f"dataset={name}", f"dataset.root={tmp_path / name}", f"category={category}", *every, *ONE)
     assert results["status"] == "ok" and results["dataset"] == name and results["pro"] is not None
+
+
+def test_videos_as_they_are_downloaded(start, tmp_path):
+    pytest.importorskip("av", reason="needs kdad[video]")
+    root = stc_with_videos(tmp_path / "stc")
+    results, _ = start("dataset=stc", f"dataset.root={root}", "category=all", "dataset.every=1", *ONE)
+    assert results["status"] == "ok" and results["n_train"] == 40 and results["pro"] is not None
 
 
 @pytest.mark.parametrize("name", [name for name in choices("dataset") if name not in {**LAYOUTS, **WRITERS}])
