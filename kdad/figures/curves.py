@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -44,8 +45,7 @@ def draw_curves(shown: list[Series], which: Sequence[str] = tuple(PANELS), each:
     width = COLUMN if len(which) == 1 else PAGE
     names = [wrap(_counted(one), 55 if len(which) == 1 else 100) for one in shown]
     across = 1 if max(map(len, names)) > 30 else min(2 if len(which) == 1 else 3, len(names))
-    legend = 0.16 * sum(name.count("\n") + 1 for name in names) / across + 0.15
-    figure = Figure((width, width / max(1.2, len(which)) + 0.2 + legend), layout="constrained")
+    figure = Figure((width, 1), layout="constrained")
     for panel, name in zip(figure.subplots(1, len(which), squeeze=False)[0], which, strict=True):
         about = PANELS[name]
         if name == "pro":
@@ -61,7 +61,9 @@ def draw_curves(shown: list[Series], which: Sequence[str] = tuple(PANELS), each:
         )  # fmt: skip
         panel.legend(loc="lower right", title=about.unit, handlelength=1.6)
     handles = panel.get_legend_handles_labels()[0]
-    figure.legend(handles, names, loc="outside lower center", ncols=across)
+    legend = figure.legend(handles, names, loc="outside lower center", ncols=across)
+    below = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer()).height / figure.dpi
+    figure.set_figheight(width / max(1.2, len(which)) + 0.3 + below)
     return figure
 
 

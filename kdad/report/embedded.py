@@ -108,9 +108,7 @@ def curves(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 areas = "; ".join(f"{one.label} {percent(one.runs[about.metric].mean())} %" for one in shown)
                 title = "PRO curves" if name == "pro" else f"ROC curves of {about.title.lower()}"
                 alt = f"{title} on {dataset} {category}. Area below: {areas}"
-                figure = draw_curves(shown, [name])
-                figure.set_figheight(figure.get_figheight() + 0.35)  # legends of several lines; what is empty is cut
-                figures.append({"uri": svg(figure), "alt": alt})
+                figures.append({"uri": svg(draw_curves(shown, [name])), "alt": alt})
         said = list(dict.fromkeys(line.removeprefix("kdad: ") for line in notes.getvalue().splitlines()))
         yield {"name": f"{dataset} {category}", "runs": rows["number"].tolist(), "figures": figures, "notes": said}
 
