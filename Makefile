@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # As many processes as cores, of one thread each: more threads than cores would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
-.PHONY: help install demo test test-fast clean
+.PHONY: help install demo test test-fast bench clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/: *.*## */\t/' | expand -t 14
@@ -26,6 +26,10 @@ test: install   ## run every test
 
 test-fast: install  ## run the tests that take no training
 	$(PYTEST) -m 'not slow'
+
+bench: install  ## time STPM and RD beside anomalib's, in 20 minutes on two cores; OPTIONS=--quick in 3
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python experiments/speed/peers.py $(OPTIONS)
 
 clean:          ## remove the environment
 	rm -rf $(VENV)
