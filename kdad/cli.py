@@ -180,13 +180,17 @@ def finished(cfg: DictConfig, folder: Path) -> Path | None:
     return next((place for place in places if completed(place, cfg) and "fit_seconds" in stored(place)), None)
 
 
-def free_place(folder: Path) -> Path:
-    """`folder`, else `<folder>_2`, `<folder>_3` and so on: the first one without complete results.
+def free_place(cfg: DictConfig, folder: Path) -> Path:
+    """`folder`, else `<folder>_2`, `<folder>_3` and so on: the first one without results, or where this job failed.
 
     With skip_done a job goes there: a sweep that has grown numbers its jobs anew, and what lies under the number may
-    be another job's.
+    be another job's, whose failure stays on record as its results do.
     """
-    return next(place for place in _places(folder) if stored(place).get("status") != "ok")
+
+    def free(results: dict[str, Any]) -> bool:
+        return results.get("status") != "ok" and results.get("config_hash") in (None, config_hash(cfg))
+
+    return next(place for place in _places(folder) if free(stored(place)))
 
 
 def _places(folder: Path) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """Train and test one detector: `python -m kdad.run model=rd dataset=mvtec category=screw`."""
 
 import copy
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from kdad.lock import alone
 from kdad.loggers import free_version, opened, summarise
 from kdad.objective import TRAINING, check_objective, objective_value
 from kdad.training import Training, best_checkpoint, check_average, earlier_epochs, load_checkpoint
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -69,13 +72,19 @@ def every_category(cfg: DictConfig) -> list[str]:
         return []
     try:
         check_configuration(cfg, CONFIG)
-        names = create(cfg.dataset).categories()
+        data = create(cfg.dataset)
+        names = data.categories()
     except UserError:  # the run meets it too, and records it
         return []
     if "all" in names:
         return []
     if cfg.ckpt_path:
         raise UserError("ckpt_path with category=all: a checkpoint is of one category, name it")
+    if missing := [name for name in data.official if name not in names]:
+        log.warning(
+            "data set %s: %d of its %d categories are not in %s: %s",
+            data.name, len(missing), len(data.official), data.root, ", ".join(missing),
+        )  # fmt: skip
     return names[: cfg.max_categories]
 
 
@@ -86,7 +95,7 @@ def one_category(cfg: DictConfig, folder: Path, *chosen: str) -> dict[str, Any]:
             print(f"Done already: {done}")
             test_variants(cfg, done)
             return stored(done)
-        folder = free_place(folder)
+        folder = free_place(cfg, folder)
     return run(cfg, folder, *chosen)
 
 
@@ -135,7 +144,7 @@ def train(cfg: DictConfig, folder: Path, *chosen: str) -> tuple[dict[str, Any], 
         logger = make_logger(told, folder)
         with opened(logger, OmegaConf.to_container(told, resolve=True)):
             trainer = make_trainer(cfg, folder, data, logger, evaluation, training, *([best] if best else []))
-            start = time.perf_counter()
+            training.started = time.perf_counter()
             attach_features(detector, data, data.store, trainer.strategy.root_device)
             begin(keep_checkpoints=resume is not None and resume.parent.resolve() == checkpoints.resolve())
             trainer.fit(detector, datamodule=data, ckpt_path=resume)
@@ -144,7 +153,7 @@ def train(cfg: DictConfig, folder: Path, *chosen: str) -> tuple[dict[str, Any], 
             results |= {
                 "epochs": trainer.current_epoch,
                 "tested_epoch": training.tested_epoch or 0,
-                "fit_seconds": round(time.perf_counter() - start, 3),
+                "fit_seconds": round(training.seconds(), 3),
                 **losses(trainer, best),
             }
             if cfg.objective:

@@ -35,6 +35,18 @@ class Training(pl.Callback):
         self.resumed_epochs = 0  # that the checkpoint to go on from has behind it
         self.beside: list[Path] = []  # what goes on with it
         self.tested_epoch: int | None = None
+        self.started = time.perf_counter()
+        self.earlier_seconds = 0.0  # of the run that is gone on with, until its checkpoint was written
+
+    def seconds(self) -> float:
+        """Since `started`, and before in a run that was interrupted."""
+        return self.earlier_seconds + time.perf_counter() - self.started
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.earlier_seconds = state_dict["seconds"]
 
     def setup(self, trainer: pl.Trainer, detector: pl.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = AtomicCheckpoints()

@@ -32,7 +32,7 @@ class Series:
 def found(folders: Sequence[Path]) -> pd.DataFrame:
     """Every run below the folders, in their order, failed ones too; what cannot be read is remarked on.
 
-    Raises `UserError` where there is none.
+    A folder that is a run itself stands for that run, without its variants and later evaluations. Raises `UserError` where there is none.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -42,6 +42,8 @@ def found(folders: Sequence[Path]) -> pd.DataFrame:
     if table.empty:
         raise UserError(f"no results.json of a run below {', '.join(map(str, folders))}; give folders of runs")
     roots = [folder.resolve() for folder in folders]
+    named = [place for place in table["folder"] if place in roots]
+    table = table[[not any(run in place.parents for run in named) for place in table["folder"]]]
     given = [next(i for i, root in enumerate(roots) if place.is_relative_to(root)) for place in table["folder"]]
     # In the order of the command line, which `runs` has sorted by folder.
     return table.fillna({"dataset": "?", "category": "default"}).iloc[np.argsort(given, kind="stable")]

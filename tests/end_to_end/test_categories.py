@@ -36,6 +36,12 @@ def results(path):
     return json.loads((path / "results.json").read_text())
 
 
+def test_categories_that_are_not_there_are_named(two, caplog):
+    assert every_category(compose(f"dataset.root={two}", "category=all")) == ["empty", "tile"]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith(f"data set mvtec: 14 of its 15 categories are not in {two}: bottle, cable, ")
+
+
 def test_each_category_has_its_own_results(command, two, tmp_path, capsys):
     all_of_them = [*TINY, f"dataset.root={two}", "category=all"]
     assert command(*all_of_them, "hydra.run.dir=outputs/first") == 2

@@ -59,11 +59,13 @@ def test_a_sweep_that_grows_overwrites_nothing(command, tiny, tmp_path, capsys):
 
 
 def test_the_first_place_without_complete_results(tmp_path):
-    assert free_place(tmp_path / "run") == tmp_path / "run"
-    for name, status in (("run", "ok"), ("run_2", "ok"), ("run_3", "failed")):
+    cfg = OmegaConf.create({"seed": 0})
+    assert free_place(cfg, tmp_path / "run") == tmp_path / "run"
+    for name, status, of in (("run", "ok", cfg), ("run_2", "failed", {"seed": 1}), ("run_3", "failed", cfg)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "results.json").write_text(json.dumps({"status": status}))
-    assert free_place(tmp_path / "run") == tmp_path / "run_3"
+        found = {"status": status, "config_hash": config_hash(OmegaConf.create(of))}
+        (tmp_path / name / "results.json").write_text(json.dumps(found))
+    assert free_place(cfg, tmp_path / "run") == tmp_path / "run_3"  # another job's failure stays on record
 
 
 def test_one_run_in_a_folder_of_its_own(command, tiny, tmp_path, capsys):

@@ -59,7 +59,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(start, model):
     start(*model, "trainer.max_epochs=2", "checkpoint_seconds=0", folder="parts")
     path = a.parent / "parts" / "checkpoints" / "last.ckpt"
     first_log = (a.parent / "parts" / "log" / "metrics.csv").read_bytes()
+    checkpoint = load_checkpoint(path)
+    checkpoint["callbacks"]["Training"]["seconds"] += 1000
+    torch.save(checkpoint, path)
     parts, b = start(*model, "trainer.max_epochs=4", "checkpoint_seconds=0", f"ckpt_path={path}", folder="parts")
+    assert 1000 < parts["fit_seconds"] < 1000 + 600  # both parts count
     assert (a / "scores.csv").read_bytes() == (b / "scores.csv").read_bytes()
     assert equal(weights(a), weights(b)) and equal(weights(a, "last"), weights(b, "last"))
     assert whole["tested_epoch"] == parts["tested_epoch"] and parts["epochs"] == 4

@@ -3,6 +3,7 @@
 import pytest
 
 from kdad.figures.__main__ import main
+from kdad.figures.series import found
 
 
 def failing(*arguments):
@@ -31,6 +32,14 @@ def test_both_files_are_the_same_for_the_same_runs(write_run, tmp_path, capsys, 
 def test_one_gallery_for_each_category(write_run, tmp_path):
     main(["gallery", *(str(write_run(c, category=c)) for c in ("grid", "tile")), "--out", str(tmp_path / "out")])
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {"gallery_mvtec_grid", "gallery_mvtec_tile"}
+
+
+def test_a_run_stands_for_itself_alone(write_run):
+    run = write_run("run")
+    later = write_run("run/evaluations/later", sigma=1)
+    assert found([run])["folder"].tolist() == [run.resolve()]
+    assert found([later])["folder"].tolist() == [later.resolve()]
+    assert len(found([run.parent])) == 2
 
 
 def test_what_cannot_be_drawn_is_named(write_run, tmp_path, capsys):
