@@ -30,8 +30,8 @@ from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
 from kdad.evaluation import Evaluation
 from kdad.loggers import record
+from kdad.machine import keep_memory, use_threads
 from kdad.models.base import KDDetector
-from kdad.threads import use_threads
 from kdad.training import load_checkpoint
 from kdad.weights import find_weights
 
@@ -119,6 +119,7 @@ def versions() -> str:
 def build(cfg: DictConfig) -> tuple[AnomalyDataModule, KDDetector]:
     """The data module, every file of it read, and the detector. Raises one `UserError` for all that is missing."""
     use_threads()
+    keep_memory()
     problems, detector = [], None
     try:
         data = create(cfg.dataset)

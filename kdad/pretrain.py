@@ -31,6 +31,7 @@ from kdad.cli import create, launch
 from kdad.configuration import check_configuration, choices
 from kdad.errors import UserError
 from kdad.jobs import first_process, quieten, versions
+from kdad.machine import keep_memory, use_threads
 from kdad.models.base import Normalise
 from kdad.teacher import build_network, check_name, fingerprint
 
@@ -168,6 +169,8 @@ def pretrain(cfg: DictConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
     data = create(cfg.dataset)
     data.prepare_data()
     data.setup()
+    use_threads()
+    keep_memory()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     statistics = timm.get_pretrained_cfg(cfg.backbone.name)
     network = build_network(cfg.backbone.name, cfg.image_size)

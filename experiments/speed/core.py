@@ -16,6 +16,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import kdad  # isort: skip  # noqa: F401: before Lightning makes a tensor, see kdad/__init__.py
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -27,6 +28,7 @@ from kdad.data import Sample
 from kdad.evaluation import Evaluation
 from kdad.features import attach_features
 from kdad.jobs import build, instantiate_detector, make_trainer
+from kdad.machine import keep_memory
 from kdad.metrics import DetectionMetrics
 from kdad.training import Training
 
@@ -270,6 +272,7 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=8)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    keep_memory()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     print(f"torch {torch.__version__}, {given.threads} threads")

@@ -126,11 +126,10 @@ def scored(setting, *more):
 
 def kdad(setting, *more):
     """One whole `kdad.run`, timed in its parts."""
-    import pytorch_lightning as pl
-
-    import kdad.data.decoding
+    import kdad.data.decoding  # before Lightning makes a tensor: see kdad/__init__.py
     import kdad.features
     import kdad.run
+    import pytorch_lightning as pl  # isort: skip
     from kdad.metrics import DetectionMetrics
     from kdad.teacher import Teacher
 
@@ -181,7 +180,8 @@ def sweep(*settings):
 
 
 def bare(setting, *more):
-    """Epochs of the same steps in a plain loop over the same cached images and teacher features."""
+    """Epochs of the same steps in a plain loop over the same cached images and teacher features, memory as torch has it."""
+    os.environ.update(THP_MEM_ALLOC_ENABLE="0", MALLOC_MMAP_MAX_="65536")  # without kdad.machine.keep_memory
     import torch
 
     from kdad.features import attach_features
