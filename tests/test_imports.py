@@ -26,7 +26,7 @@ ALLOWED = {
     "objective": set(),
     "dashboard": set(),
     "published": set(),
-    "threads": set(),
+    "machine": set(),
 }
 
 
