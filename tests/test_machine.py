@@ -53,8 +53,8 @@ import resource, torch
 from kdad.machine import keep_memory
 
 def faults():
-    for _ in range(3):  # the last one counts
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
         torch.ones(16 * 2**20).add_(1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
@@ -71,9 +71,10 @@ def test_freed_memory_is_used_again_unless_told_otherwise(given):
     command = [sys.executable, "-c", FAULTS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
-    pages = 64 * 2**20 // os.sysconf("SC_PAGE_SIZE")
+    pages = 20 * 64 * 2**20 // os.sysconf("SC_PAGE_SIZE")
     assert before >= pages  # handed out anew, page by page
-    assert after >= pages if given else after < pages / 100
+    # A small block may come to lie where the large one was, so that a new place is taken once or twice.
+    assert after >= pages if given else after < pages / 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="huge pages")
