@@ -240,6 +240,21 @@ def profile(repeats):
             print(f"64 to 64 channels at 32 px, forward: {flops * event.count / event.self_cpu_time_total / 1e3:.0f} GFLOP/s")
 
 
+def faults(repeats):
+    """Page faults and CPU time of a training step of STPM and RD; see kdad.machine for what changes them."""
+    for model in ("stpm", "rd"):
+        detector = instantiate_detector(configuration(model)).train()
+        sample = {"image": torch.rand(BATCH[model], 3, 128, 128).contiguous(memory_format=torch.channels_last)}
+        sample["features"] = detector.teacher_features(sample)
+        pages, seconds = [], []
+        for _ in range(repeats + 2):
+            before, start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.process_time()
+            detector.training_loss(sample)["loss"].backward()
+            seconds.append(time.process_time() - start)
+            pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        print(f"{model}: {spread(pages[2:], 0)} page faults, {spread(seconds[2:])} s of CPU time")
+
+
 def pictures(repeats):
     """Writing the scores and curves of 300 images with 64 pictures of 256 px, beside the same without pictures."""
     generator = torch.Generator().manual_seed(0)
@@ -265,7 +280,7 @@ def pictures(repeats):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     others = {"inference": inference, "metrics": metrics, "streaming": streaming, "compile": compiled, "pictures": pictures}
-    others["profile"] = profile
+    others |= {"profile": profile, "faults": faults}
     parser.add_argument("what", choices=["epochs", *others])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", default="32-true")
