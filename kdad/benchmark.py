@@ -31,7 +31,7 @@ from kdad.atomic import atomic_write
 from kdad.cli import launch
 from kdad.configuration import check_configuration
 from kdad.jobs import instantiate_detector, versions
-from kdad.machine import keep_memory
+from kdad.machine import use_machine
 from kdad.models.base import KDDetector
 
 CONFIG = "benchmark"
@@ -96,8 +96,8 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
 
     Returns what benchmark.json holds: sizes in bytes, times in seconds per image as the quartiles over `repeats`.
     """
+    use_machine()
     check_configuration(cfg, CONFIG)
-    keep_memory()
     detector = instantiate_detector(cfg).eval()
     generator, threads = torch.Generator().manual_seed(cfg.seed), torch.get_num_threads()
     measured = []

@@ -30,8 +30,9 @@ from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
 from kdad.evaluation import Evaluation
 from kdad.loggers import record
-from kdad.machine import keep_memory, use_threads
+from kdad.machine import use_machine
 from kdad.models.base import KDDetector
+from kdad.networks.residual import lay_out
 from kdad.training import load_checkpoint
 from kdad.weights import find_weights
 
@@ -118,8 +119,7 @@ def versions() -> str:
 
 def build(cfg: DictConfig) -> tuple[AnomalyDataModule, KDDetector]:
     """The data module, every file of it read, and the detector. Raises one `UserError` for all that is missing."""
-    use_threads()
-    keep_memory()
+    use_machine()
     problems, detector = [], None
     try:
         data = create(cfg.dataset)
@@ -154,8 +154,8 @@ def instantiate_detector(cfg: DictConfig) -> KDDetector:
         for network in detector.children():
             if any(p.requires_grad for p in network.parameters()):
                 network.compile()  # in place: parameters keep their names
-    # On a CPU this layout alone is 1.3 to 4 times as fast.
-    return detector.to(memory_format=torch.channels_last)
+    lay_out(detector)
+    return detector
 
 
 def load_weights(detector: KDDetector, checkpoint: dict[str, Any], path: Path) -> None:

@@ -8,7 +8,15 @@ from pathlib import Path
 import torch
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+SAID = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")  # by the environment, or as a tunable
+TUNABLES = ("glibc.malloc.mmap_max", "glibc.malloc.mmap_threshold", "glibc.malloc.trim_threshold")
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU time, and the period that they are of
+
+
+def use_machine() -> None:
+    """To be called by whatever computes, before it does."""
+    use_threads()
+    keep_memory()
 
 
 def use_threads() -> None:
@@ -21,7 +29,7 @@ def use_threads() -> None:
 
 
 def keep_memory() -> None:
-    """Let the process keep what its tensors free for the next ones, unless a MALLOC_ variable says how it is to be done.
+    """Let the process keep what its tensors free for the next ones, unless the environment says what is kept: see `SAID`.
 
     A training step frees and asks for the same sizes again and again. By default glibc returns blocks of 32 MiB and
     more to the system, which then has to hand them out, emptied, page by page: up to a tenth of a step on the CPU.
@@ -30,7 +38,8 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc
         return
-    if not any(name.startswith("MALLOC_") for name in os.environ):
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if not any(name in os.environ for name in SAID) and not any(name in tunables for name in TUNABLES):
         mallopt(M_MMAP_MAX, 0)  # no block is mapped by itself, to be unmapped when freed
         mallopt(M_TRIM_THRESHOLD, -1)  # nor the end of the heap given back
 

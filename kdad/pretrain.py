@@ -31,7 +31,7 @@ from kdad.cli import create, launch
 from kdad.configuration import check_configuration, choices
 from kdad.errors import UserError
 from kdad.jobs import first_process, quieten, versions
-from kdad.machine import keep_memory, use_threads
+from kdad.machine import use_machine
 from kdad.models.base import Normalise
 from kdad.teacher import build_network, check_name, fingerprint
 
@@ -161,6 +161,7 @@ def pretrain(cfg: DictConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
 
     The last epoch's weights are kept; test images only measure them.
     """
+    use_machine()
     if "source" not in cfg.dataset:
         valid = ", ".join(choices("dataset", CONFIG))
         raise UserError(f"dataset={cfg.dataset.name}: a set with labelled classes is needed here: {valid}")
@@ -169,8 +170,6 @@ def pretrain(cfg: DictConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
     data = create(cfg.dataset)
     data.prepare_data()
     data.setup()
-    use_threads()
-    keep_memory()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     statistics = timm.get_pretrained_cfg(cfg.backbone.name)
     network = build_network(cfg.backbone.name, cfg.image_size)

@@ -16,8 +16,10 @@ from kdad.weights import find_weights, match_keys, read_weights
 Level = int | str  # an index into timm's feature_info, or the path of a module such as "layer2.0"
 
 
-def _keep(outputs: dict[str, Tensor], path: str, module: nn.Module, args: tuple, output: Tensor) -> None:
-    outputs[path] = output
+def _keep(
+    outputs: dict[str, Tensor], overwritten: set[str], path: str, module: nn.Module, args: tuple, output: Tensor
+) -> None:
+    outputs[path] = output.clone() if path in overwritten else output
 
 
 class FeaturePyramid(nn.Module):
@@ -33,8 +35,10 @@ class FeaturePyramid(nn.Module):
         self.body = build_network(name, image_size)
         self.paths = [module_path(self.body, level, name) for level in levels]
         self._outputs: dict[str, Tensor] = {}
+        self._overwritten: set[str] = set()  # levels that the network later works on in place
         for path in dict.fromkeys(self.paths):
-            self.body.get_submodule(path).register_forward_hook(partial(_keep, self._outputs, path))
+            hook = partial(_keep, self._outputs, self._overwritten, path)
+            self.body.get_submodule(path).register_forward_hook(hook)
         self.shapes, self.strides, self._to_nchw = self._probe(image_size)
         self.channels = [c for c, _, _ in self.shapes]
 
@@ -49,12 +53,17 @@ class FeaturePyramid(nn.Module):
         """Measure every level with one image, and remove whatever runs only after the last of them."""
         ran: list[str] = []
         ran_before: dict[str, int] = {}
+        versions: dict[str, int] = {}
 
         def started(name: str) -> Callable:
             return lambda module, args: ran.append(name)
 
         def ended(path: str) -> Callable:
-            return lambda module, args, output: ran_before.update({path: len(ran)})
+            def end(module: nn.Module, args: tuple, output: Tensor) -> None:
+                ran_before[path] = len(ran)
+                versions[path] = getattr(output, "_version", 0)
+
+            return end
 
         was_training = self.body.training
         self.body.eval()
@@ -67,11 +76,8 @@ class FeaturePyramid(nn.Module):
         for path, output in self._outputs.items():
             if not isinstance(output, Tensor):
                 raise UserError(f"levels: {path!r} of {self.name} gives a {type(output).__name__}, not one tensor")
-        if any(f._version != 0 for f in self._outputs.values()):
-            # A later in-place activation has overwritten a level that was kept.
-            for module in self.body.modules():
-                if getattr(module, "inplace", False):
-                    module.inplace = False
+        self._overwritten |= {path for path, f in self._outputs.items() if f._version != versions[path]}
+        if self._overwritten:
             self.body.forward_features(image)
         self._cut(image, set(ran[: max(ran_before.values(), default=0)]))
         self.body.train(was_training)

@@ -58,9 +58,17 @@ def test_levels_by_module_path_and_what_lies_behind_is_removed():
     assert not [k for k in pyramid.state_dict() if k.startswith(("body.features.17", "body.features.28", "body.pre_logits"))]
 
 
-def test_a_level_is_not_overwritten_by_a_later_inplace_activation():
-    pyramid = FeaturePyramid("resnet18", ["layer1.0.bn1", "layer2"], 64).eval()
-    assert pyramid(torch.rand(1, 3, 64, 64))[0].min() < 0  # a ReLU in place would have removed these
+@pytest.mark.parametrize("level", ["bn1", "bn2", "act2"])  # a ReLU in place follows, then a sum in place; nothing does
+def test_a_level_is_not_overwritten_by_what_is_done_in_place_later(level):
+    pyramid = FeaturePyramid("resnet18", [f"layer1.0.{level}", "layer2"], 64).eval()
+    images, whole = torch.rand(1, 3, 64, 64), pyramid.body
+    x = whole.maxpool(whole.act1(whole.bn1(whole.conv1(images))))
+    block = whole.layer1[0]
+    first = block.bn1(block.conv1(x))
+    second = block.bn2(block.conv2(first.relu()))
+    expected = {"bn1": first, "bn2": second, "act2": (second + x).relu()}[level]
+    assert torch.equal(pyramid(images)[0], expected)
+    assert any(getattr(module, "inplace", False) for module in whole.modules())  # which takes less memory
 
 
 def test_copies_keep_their_own_outputs():

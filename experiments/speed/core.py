@@ -12,7 +12,6 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -192,69 +191,6 @@ def streaming(repeats):
         print()
 
 
-def compiled(repeats):
-    """A training step with and without `compile=true`."""
-    for model, batch in BATCH.items():
-        steps, first = {}, {}
-        for name, on in (("eager", "false"), ("compiled", "true")):
-            detector = instantiate_detector(configuration(model, f"compile={on}")).train()
-            sample = {"image": torch.rand(batch, 3, 128, 128).contiguous(memory_format=torch.channels_last)}
-            sample["features"] = detector.teacher_features(sample)
-            optimizer = detector.configure_optimizers()
-
-            def step(detector=detector, sample=sample, optimizer=optimizer):
-                loss = detector.training_loss(sample)["loss"]
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-
-            start = time.perf_counter()
-            step()
-            steps[name], first[name] = step, time.perf_counter() - start
-        seconds = alternate(repeats, **steps)
-        ratios = [c / e for c, e in zip(seconds["compiled"], seconds["eager"], strict=True)]
-        print(
-            f"{model}, batch {batch}: first step {first['eager']:.1f} s and {first['compiled']:.1f} s, "
-            f"compiled / eager step {spread(ratios)}",
-            flush=True,
-        )
-
-
-def profile(repeats):
-    """Shares of the operations in a training step of STPM, and the speed of its first stage's 3x3 convolutions."""
-    detector, batch = instantiate_detector(configuration("stpm")).train(), BATCH["stpm"]
-    sample = {"image": torch.rand(batch, 3, 128, 128).contiguous(memory_format=torch.channels_last)}
-    sample["features"] = detector.teacher_features(sample)
-    for _ in range(2):  # the first round is not counted
-        with torch.profiler.profile(record_shapes=True) as seen:
-            for _ in range(repeats):
-                detector.training_loss(sample)["loss"].backward()
-    spent = Counter()
-    for event in seen.key_averages():
-        spent[event.key] += event.self_cpu_time_total
-    for name, microseconds in spent.most_common(8):
-        print(f"{name}: {microseconds / spent.total():.1%}")
-    flops = 2 * batch * 64 * 64 * 3 * 3 * 32 * 32
-    for event in seen.key_averages(group_by_input_shape=True):
-        if event.key == "aten::mkldnn_convolution" and event.input_shapes[:2] == [[batch, 64, 32, 32], [64, 64, 3, 3]]:
-            print(f"64 to 64 channels at 32 px, forward: {flops * event.count / event.self_cpu_time_total / 1e3:.0f} GFLOP/s")
-
-
-def faults(repeats):
-    """Page faults and CPU time of a training step of STPM and RD; see kdad.machine for what changes them."""
-    for model in ("stpm", "rd"):
-        detector = instantiate_detector(configuration(model)).train()
-        sample = {"image": torch.rand(BATCH[model], 3, 128, 128).contiguous(memory_format=torch.channels_last)}
-        sample["features"] = detector.teacher_features(sample)
-        pages, seconds = [], []
-        for _ in range(repeats + 2):
-            before, start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.process_time()
-            detector.training_loss(sample)["loss"].backward()
-            seconds.append(time.process_time() - start)
-            pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-        print(f"{model}: {spread(pages[2:], 0)} page faults, {spread(seconds[2:])} s of CPU time")
-
-
 def pictures(repeats):
     """Writing the scores and curves of 300 images with 64 pictures of 256 px, beside the same without pictures."""
     generator = torch.Generator().manual_seed(0)
@@ -277,13 +213,9 @@ def pictures(repeats):
     print(f"without pictures {spread(seconds['without'])} s, with 64 {spread(seconds['with_pictures'])} s")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    others = {"inference": inference, "metrics": metrics, "streaming": streaming, "compile": compiled, "pictures": pictures}
-    others |= {"profile": profile, "faults": faults}
-    parser.add_argument("what", choices=["epochs", *others])
+def given_to(parser):
+    """The command line's settings; threads, memory and warnings are as they are to be from then on."""
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--precision", default="32-true")
     parser.add_argument("--repeats", type=int, default=8)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -291,6 +223,15 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     print(f"torch {torch.__version__}, {given.threads} threads")
+    return given
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    others = {"inference": inference, "metrics": metrics, "streaming": streaming, "pictures": pictures}
+    parser.add_argument("what", choices=["epochs", *others])
+    parser.add_argument("--precision", default="32-true")
+    given = given_to(parser)
     if given.what == "epochs":
         epochs(given.precision, given.repeats)
     else:

@@ -180,12 +180,10 @@ def sweep(*settings):
 
 
 def bare(setting, *more):
-    """Epochs of the same steps in a plain loop over the same cached images and teacher features, memory as torch has it."""
-    os.environ.update(THP_MEM_ALLOC_ENABLE="0", MALLOC_MMAP_MAX_="65536")  # without kdad.machine.keep_memory
-    import torch
-
+    """Epochs of the same steps in a plain loop over the same cached images and teacher features."""
     from kdad.features import attach_features
     from kdad.jobs import build
+    import torch  # isort: skip  # after kdad: see kdad/__init__.py
 
     use(setting.threads)
     data, detector = build(compose(overrides(setting, *more)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdad.errors import UserError
+from kdad.optimizers import fuse
 from kdad.teacher import Level, Teacher
 
 # image (B,3,H,W) in [0,1], label (B,), index (B,); where there are any, mask (B,1,H,W) and features, list of (B,C,h,w)
@@ -153,7 +154,8 @@ class KDDetector(pl.LightningModule):
     predict_step = test_step
 
     def configure_optimizers(self) -> Optimizer:
-        return self.optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        return fuse(optimizer) if self.automatic_optimization else optimizer
 
     # A checkpoint holds what was trained; of the teacher only what is needed to recognise it.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdad.networks.residual import Style, conv, initialise, stage
+from kdad.networks.residual import Contiguous, Style, conv, initialise, stage
 from kdad.teacher import feature_info
 
 
@@ -54,7 +54,7 @@ class OneClassEmbedding(nn.Module):
     def __init__(self, channels: Sequence[int], strides: Sequence[int], out_channels: int, style: Style, fusion: bool):
         super().__init__()
         self.fusion = MultiScaleFusion(channels, strides) if fusion else None
-        self.embedding = stage(channels[-1], out_channels, style.depths[-1], style, "halve")
+        self.embedding = Contiguous(*stage(channels[-1], out_channels, style.depths[-1], style, "halve"))
         initialise(self)
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -71,7 +71,7 @@ class DeepFeatureEmbedding(nn.Sequential):
         self, channels: Sequence[int], strides: Sequence[int], out_channels: int, style: Style, blocks: int = 1
     ):
         aligned = AlignedConcatenation(channels, strides)
-        super().__init__(aligned, stage(aligned.out_channels, out_channels, blocks, style, "halve"))
+        super().__init__(aligned, Contiguous(*stage(aligned.out_channels, out_channels, blocks, style, "halve")))
         initialise(self)
 
 

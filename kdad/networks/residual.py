@@ -7,6 +7,7 @@ that changes the resolution, a strided convolution or a 2x2 deconvolution (RD, S
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
@@ -78,6 +79,24 @@ def stage(c_in: int, c_out: int, depth: int, style: Style, resize: Resize, times
     resizes = [resize] * times + ["keep"] * max(depth - times, 0)
     return nn.Sequential(*(ResidualBlock(c_in if i == 0 else c_out, c_out, style.bottleneck, r)
                            for i, r in enumerate(resizes)))  # fmt: skip
+
+
+class Contiguous(nn.Sequential):
+    """Layers on maps that lie channel by channel in memory.
+
+    On a CPU, channels last is slower with many channels on maps below 8 x 8, and as fast at 8 x 8.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.contiguous())
+
+
+def lay_out(network: nn.Module) -> None:
+    """Weights as convolutions on a CPU like them: channels last, which is 1.3 to 4 times as fast, but in `Contiguous`."""
+    network.to(memory_format=torch.channels_last)
+    for module in network.modules():
+        if isinstance(module, Contiguous):
+            module.to(memory_format=torch.contiguous_format)
 
 
 def initialise(network: nn.Module) -> None:

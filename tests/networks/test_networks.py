@@ -5,9 +5,15 @@ import torch
 from torch import nn
 
 from kdad.errors import UserError
-from kdad.networks.bottleneck import AlignedConcatenation, MultiScaleFusion, OneClassEmbedding, embedding_channels
+from kdad.networks.bottleneck import (
+    AlignedConcatenation,
+    DeepFeatureEmbedding,
+    MultiScaleFusion,
+    OneClassEmbedding,
+    embedding_channels,
+)
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
-from kdad.networks.residual import ResidualBlock, style_of
+from kdad.networks.residual import ResidualBlock, lay_out, style_of
 
 RESNETS = {  # width of a bottleneck's middle, blocks per stage, channels of levels 1-3, embedding (He et al. 2016; Zagoruyko 2016)
     "resnet18": (None, (2, 2, 2, 2), [64, 128, 256], 512),
@@ -121,3 +127,24 @@ def test_linear_heads_where_the_teacher_can_be_negative():
 def test_pyramids_that_cannot_be_walked(strides, size, message):
     with pytest.raises(UserError, match=message):
         check_pyramid(strides, size)
+
+
+@pytest.mark.parametrize("embedding", [OneClassEmbedding, DeepFeatureEmbedding])
+def test_an_embedding_alone_works_on_contiguous_maps(embedding):
+    """And computes the same in either layout."""
+    more = {"fusion": True} if embedding is OneClassEmbedding else {}
+    network = embedding([8, 16, 32], [4, 8, 16], 64, style_of("resnet18"), **more).eval()
+    features = [torch.rand(2, c, 32 // s, 32 // s) for c, s in ((8, 1), (16, 2), (32, 4))]
+    expected = network(features)
+    lay_out(network)
+    laid_out = {
+        name: "contiguous" if weight.is_contiguous() else "channels last"
+        for name, weight in network.named_parameters()
+        if weight.dim() == 4 and weight.shape[-1] == 3  # of 1x1 weights both are true
+    }
+    inside = [name for name in laid_out if "chains" not in name]
+    assert inside and all(laid_out[name] == "contiguous" for name in inside)
+    assert all(laid_out[name] == "channels last" for name in laid_out.keys() - inside) and len(laid_out) > len(inside)
+    found = network([f.contiguous(memory_format=torch.channels_last) for f in features])
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, expected)
