@@ -65,6 +65,19 @@ def test_whatever_computes_uses_the_machine_first(monkeypatch, starts):
         starts()
 
 
+def test_new_memory_is_not_filled_where_training_is_deterministic(monkeypatch):
+    monkeypatch.setattr(machine, "keep_memory", lambda: None)  # for the whole of this process otherwise
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(2**22).isnan().all()  # what torch fills it with
+        machine.use_machine()
+        assert not torch.empty(2**26).isnan().all()
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
 FAULTS = """
 import resource, torch
 from kdad.machine import keep_memory
