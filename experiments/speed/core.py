@@ -217,9 +217,11 @@ def given_to(parser):
     """The command line's settings; threads, memory and warnings are as they are to be from then on."""
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--memory", choices=["kept", "default"], default="kept", help="see kdad.machine.keep_memory")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    keep_memory()
+    if given.memory == "kept":
+        keep_memory()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     print(f"torch {torch.__version__}, {given.threads} threads")

@@ -7,6 +7,7 @@ import argparse
 import resource
 import time
 from collections import Counter
+from functools import partial
 
 import kdad  # isort: skip  # noqa: F401: before Lightning makes a tensor, see kdad/__init__.py
 import torch
@@ -16,11 +17,15 @@ from torch import nn
 from kdad.jobs import instantiate_detector
 from kdad.networks.residual import Contiguous
 
+CASES = (  # model, image size, batch, bf16
+    ("stpm", 128, 32, False), ("rd", 64, 16, False), ("rd", 128, 16, False), ("rd", 128, 16, True), ("rd", 256, 8, False),
+    ("rd", 256, 8, True), ("rd", 512, 4, False), ("dskd", 128, 16, False),
+)  # fmt: skip
 WARM_UP = 10  # steps that are not counted, until the process has all the memory that it needs
 
 
-def training_step(model, *more, batch=None, change=None):
-    """A function that takes one, on images and features made here; `change` is done to the detector before."""
+def training_step(model, *more, batch=None, half=False, change=None):
+    """A function that takes one, in bf16 with `half`, on images and features made here; `change` is done to the detector."""
     cfg = configuration(model, *more)
     detector = instantiate_detector(cfg).train()
     if change:
@@ -31,7 +36,8 @@ def training_step(model, *more, batch=None, change=None):
     optimizer = detector.configure_optimizers()
 
     def step():
-        loss = detector.training_loss(sample)["loss"]
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = detector.training_loss(sample)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -57,19 +63,28 @@ def compiled(repeats):
         )
 
 
-def layout(repeats):
-    """A training step with the embedding in channels last, and one with an optimizer that is not fused, over one as it is."""
-    for model, size, batch in (("rd", 64, 16), ("rd", 128, 16), ("rd", 256, 8), ("rd", 512, 4), ("dskd", 128, 16)):
-        given = {"batch": batch}
-        steps = {
-            "as it is": training_step(model, f"image_size={size}", **given),
-            "channels last": training_step(model, f"image_size={size}", change=channels_last, **given),
-            "not fused": training_step(model, f"image_size={size}", "optimizer.fused=null", **given),
-        }
+def variants(repeats):
+    """A training step with something left out that kdad does for speed, over one as it is."""
+    for model, size, batch, half in CASES:
+        given, how = f"image_size={size}", {"batch": batch, "half": half}
+        plain = training_step(model, given, **how)
+        steps = {"as it is": plain, "new memory filled": partial(filled, plain)}
+        if model != "stpm":
+            steps["embedding in channels last"] = training_step(model, given, **how, change=channels_last)
+            steps["Adam not fused"] = training_step(model, given, "+optimizer.fused=false", **how)
         seconds = alternate(repeats, **steps)
         own = seconds.pop("as it is")
         found = (f"{k} {spread([a / b for a, b in zip(s, own, strict=True)])}" for k, s in seconds.items())
-        print(f"{model} {size} px, batch {batch}: {spread(own)} s; {', '.join(found)} of it", flush=True)
+        print(f"{model} {size} px, batch {batch}{', bf16' if half else ''}: {spread(own)} s; {', '.join(found)} of it", flush=True)
+
+
+def filled(step):
+    """As deterministic algorithms do by default."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    step()
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(False)
 
 
 def channels_last(detector):
@@ -99,7 +114,7 @@ def profile(repeats):
 
 
 def faults(repeats):
-    """Page faults and CPU time of a training step; see kdad.machine for what changes them."""
+    """Page faults and CPU time of a training step; `THP_MEM_ALLOC_ENABLE=0 ... --memory default` is without kdad's doing."""
     for model in BATCH:
         step, pages, seconds = training_step(model), [], []
         for _ in range(WARM_UP + repeats):
@@ -113,7 +128,7 @@ def faults(repeats):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    choices = {"compile": compiled, "layout": layout, "profile": profile, "faults": faults}
+    choices = {"compile": compiled, "variants": variants, "profile": profile, "faults": faults}
     parser.add_argument("what", choices=choices)
     given = given_to(parser)
     choices[given.what](given.repeats)
