@@ -17,7 +17,7 @@ def use_machine() -> None:
     """To be called by whatever computes, before it does."""
     use_threads()
     keep_memory()
-    # With deterministic algorithms torch fills all new memory, lest it be read before it is written: 3 to 5 % of a step.
+    # With deterministic algorithms torch fills all new memory, lest it be read before it is written: 4 to 8 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
