@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # As many processes as cores, of one thread each: more threads than cores would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
-.PHONY: help install demo test test-fast bench clean
+.PHONY: help install demo test test-unit lint bench clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/: *.*## */\t/' | expand -t 14
@@ -24,8 +24,13 @@ demo: install   ## train and test reverse distillation on the demo photographs
 test: install   ## run every test
 	$(PYTEST)
 
-test-fast: install  ## run the tests that take no training
-	$(PYTEST) -m 'not slow'
+test-unit: install  ## run the tests without training, in a minute on two cores
+	$(PYTEST) -m 'not training and not slow'
+
+lint: install   ## check format, style and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
 
 bench: install  ## time STPM and RD beside anomalib's, in 20 minutes on two cores; OPTIONS=--quick in 3
 	$(BIN)/python -m pip install --quiet -e '.[bench]'

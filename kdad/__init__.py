@@ -5,4 +5,4 @@ import os
 # Read by torch when it makes its first tensor: large ones lie on huge pages, where the system has them.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -27,12 +27,12 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 from kdad import published
-from kdad.atomic import atomic_write
-from kdad.cli import launch
-from kdad.configuration import check_configuration
-from kdad.jobs import instantiate_detector, versions
-from kdad.machine import use_machine
+from kdad.engine.build import build_detector, versions
+from kdad.engine.launch import launch
 from kdad.models.base import KDDetector
+from kdad.settings.checks import check_configuration
+from kdad.speed import use_machine
+from kdad.storage.atomic import atomic_write
 
 CONFIG = "benchmark"
 UNTIMED = 2  # calls before the timed ones
@@ -43,62 +43,35 @@ NOTE = (
     "the backward pass, and it prints 20.96."
 )
 
+# The command ----------------------------------------------------------------------------------------------------
+
 
 def main() -> None:
-    """`python -m kdad.benchmark`."""
-    launch(job, CONFIG)
+    """Run `kdad benchmark`, which is `python -m kdad.benchmark`."""
+    launch(run_benchmark, CONFIG)
 
 
-def job(cfg: DictConfig) -> None:
-    """One job of the command line or of a sweep."""
+def run_benchmark(cfg: DictConfig) -> None:
+    """Measure, write benchmark.json and print a table: one job of the command line or of a sweep."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    costs = benchmark(cfg)
+    costs = measure_costs(cfg)
     with atomic_write(folder / "benchmark.json") as file:
         json.dump(costs, file, indent=2)
-    show(costs)
+    print_costs(costs)
     Console().print(f"Written to {folder / 'benchmark.json'}", soft_wrap=True)
 
 
-class Count(TorchDispatchMode):
-    """While active: `flops` of every operation, and `peak_bytes`, the largest sum of tensors alive at once.
-
-    Two FLOPs per multiply-add, by torch's own formulas, which know convolutions, matrix products and attention, forward
-    and backward; element-wise operations, pooling and resizing count nothing. Memory is that of tensors made meanwhile,
-    without what a kernel needs within itself. Use under `torch.no_grad()`: inference mode hides what operations are
-    made of. (torch's `FlopCounterMode` has the same formulas, but stops at a gradient by the input, which MKD takes.)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops, self.peak_bytes = 0, 0
-        self._alive = WeakIdKeyDictionary()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        if func.overloadpacket in flop_registry:
-            self.flops += int(flop_registry[func.overloadpacket](*args, **kwargs, out_val=out))
-        given = storages((args, kwargs))
-        for storage in storages(out):
-            if not any(storage is other for other in given):  # a view of a weight is no new memory
-                self._alive[storage] = True
-        self.peak_bytes = max(self.peak_bytes, sum(storage.nbytes() for storage in self._alive))
-        return out
+# Measuring ------------------------------------------------------------------------------------------------------
 
 
-def storages(values: Any) -> list[torch.UntypedStorage]:
-    """What the tensors in any nest of containers lie in."""
-    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-
-
-def benchmark(cfg: DictConfig) -> dict[str, Any]:
+def measure_costs(cfg: DictConfig) -> dict[str, Any]:
     """Build the configured detector and measure it on the CPU, and on the GPU where there is one.
 
     Returns what benchmark.json holds: sizes in bytes, times in seconds per image as the quartiles over `repeats`.
     """
-    use_machine()
+    use_machine(cfg.speed)
     check_configuration(cfg, CONFIG)
-    detector = instantiate_detector(cfg).eval()
+    detector = build_detector(cfg).eval()
     generator, threads = torch.Generator().manual_seed(cfg.seed), torch.get_num_threads()
     measured = []
     try:
@@ -109,17 +82,18 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
             for batch in sorted({1, cfg.batch_size}):
                 images = torch.rand(batch, 3, cfg.image_size, cfg.image_size, generator=generator)
                 images = images.to(device).contiguous(memory_format=torch.channels_last)
-                times = np.array(seconds(partial(detector, images), cfg.repeats, device)) / batch
+                times = np.array(time_calls(partial(detector, images), cfg.repeats, device)) / batch
                 quartiles = zip(("low", "median", "high"), np.quantile(times, (0.25, 0.5, 0.75)).tolist(), strict=True)
                 measured.append({
-                    "device": device, "hardware": hardware(device), "batch": batch, "repeats": cfg.repeats,
+                    "device": device, "hardware": name_hardware(device), "batch": batch, "repeats": cfg.repeats,
                     "threads": used if device == "cpu" else None,
                     "seconds_per_image": dict(quartiles),
-                    "peak_bytes": tensor_bytes(detector) + peak_bytes(detector, images),
+                    "peak_bytes": count_tensor_bytes(detector) + measure_peak_bytes(detector, images),
                 })  # fmt: skip
     finally:
         torch.set_num_threads(threads)
-    flops = count(detector.cpu(), torch.rand(1, 3, cfg.image_size, cfg.image_size, generator=generator)).flops
+    image = torch.rand(1, 3, cfg.image_size, cfg.image_size, generator=generator)
+    flops = count_operations(detector.cpu(), image).flops
     return {
         "model": cfg.model.name,
         "backbone": detector.teacher.tag,
@@ -130,16 +104,16 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
         "multiply_adds_per_image": flops // 2,
         "parameters_trained": sum(p.numel() for p in detector.parameters() if p.requires_grad),
         "parameters_total": sum(p.numel() for p in detector.parameters()),
-        "weights_bytes": tensor_bytes(detector),
-        "checkpoint_bytes": checkpoint_bytes(detector),
+        "weights_bytes": count_tensor_bytes(detector),
+        "checkpoint_bytes": count_checkpoint_bytes(detector),
         "measured": measured,
-        "published": printed(cfg.model.name),
+        "published": load_published_costs(cfg.model.name),
         "versions": versions(),
     }
 
 
-def seconds(call: Callable[[], Any], repeats: int, device: str) -> list[float]:
-    """Wall-clock seconds of each of `repeats` calls, the device's queue emptied before and after."""
+def time_calls(call: Callable[[], Any], repeats: int, device: str) -> list[float]:
+    """Return the wall-clock seconds of each of `repeats` calls, the device's queue emptied before and after."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     times = []
     with torch.inference_mode():  # as Lightning's test does
@@ -152,17 +126,10 @@ def seconds(call: Callable[[], Any], repeats: int, device: str) -> list[float]:
     return times[UNTIMED:]
 
 
-def count(detector: nn.Module, images: Tensor) -> Count:
-    """One forward pass, counted."""
-    with torch.no_grad(), Count() as counted:
-        detector(images)
-    return counted
-
-
-def peak_bytes(detector: nn.Module, images: Tensor) -> int:
-    """Memory of one forward pass beyond the weights and the images: on a GPU what its allocator gave out."""
+def measure_peak_bytes(detector: nn.Module, images: Tensor) -> int:
+    """Return the memory of one forward pass beyond the weights and the images: on a GPU what its allocator gave out."""
     if images.device.type == "cpu":
-        return count(detector, images).peak_bytes
+        return count_operations(detector, images).peak_bytes
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     with torch.inference_mode():
@@ -171,13 +138,66 @@ def peak_bytes(detector: nn.Module, images: Tensor) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def tensor_bytes(module: nn.Module) -> int:
-    """Size of the parameters and buffers."""
+def name_hardware(device: str) -> str:
+    """Return the name of a device, as far as the system tells."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+# Counting -------------------------------------------------------------------------------------------------------
+
+
+class Count(TorchDispatchMode):
+    """A counter of what runs while it is active.
+
+    `flops` is of all operations: two per multiply-add, by torch's own formulas, which know convolutions, matrix
+    products and attention, forward and backward; element-wise operations, pooling and resizing count nothing.
+    `peak_bytes` is the largest sum of tensors alive at once, of those made meanwhile, without what a kernel needs
+    within itself. Use under `torch.no_grad()`: inference mode hides what operations are made of. (torch's
+    `FlopCounterMode` has the same formulas, but stops at a gradient by the input, which MKD takes.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops, self.peak_bytes = 0, 0
+        self._alive = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func.overloadpacket in flop_registry:
+            self.flops += int(flop_registry[func.overloadpacket](*args, **kwargs, out_val=out))
+        given = list_storages((args, kwargs))
+        for storage in list_storages(out):
+            if not any(storage is other for other in given):  # a view of a weight is no new memory
+                self._alive[storage] = True
+        self.peak_bytes = max(self.peak_bytes, sum(storage.nbytes() for storage in self._alive))
+        return out
+
+
+def count_operations(detector: nn.Module, images: Tensor) -> Count:
+    """Return the counts of one forward pass."""
+    with torch.no_grad(), Count() as counted:
+        detector(images)
+    return counted
+
+
+def list_storages(values: Any) -> list[torch.UntypedStorage]:
+    """Return the memory that the tensors in any nest of containers lie in."""
+    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def count_tensor_bytes(module: nn.Module) -> int:
+    """Return the size of a module's parameters and buffers."""
     return sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
 
 
-def checkpoint_bytes(detector: KDDetector) -> int:
-    """Size of the weights in a run's tested.ckpt: those trained, since the teacher is not stored."""
+def count_checkpoint_bytes(detector: KDDetector) -> int:
+    """Return the size of the weights in a run's tested.ckpt: those trained, since the teacher is not stored."""
     checkpoint = {"state_dict": detector.state_dict()}
     detector.on_save_checkpoint(checkpoint)
     file = io.BytesIO()
@@ -185,33 +205,30 @@ def checkpoint_bytes(detector: KDDetector) -> int:
     return file.tell()
 
 
-def hardware(device: str) -> str:
-    """The device's name, as far as the system tells."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(errors="replace").splitlines() if info.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+# Showing --------------------------------------------------------------------------------------------------------
 
 
-def printed(model: str) -> list[dict[str, str]]:
-    """The costs that the papers print for a method: metric, value, unit and where, quotations said to be such."""
+def load_published_costs(model: str) -> list[dict[str, str]]:
+    """Return the costs that the papers print for a method.
+
+    Each has metric, value, unit and source, which says so where the paper quotes it.
+    """
     rows = []
     for paper, table in PRINTED:
-        cells = published.load(paper, table)
-        for cell in cells[cells["metric"].isin(published.UNITS) & (cells["method"] == model.upper())].itertuples():
-            where = f"{paper.upper()} Table {table}" + ("" if cell.own else ", quoted")
-            rows.append({"metric": cell.metric, "value": cell.value, "unit": cell.unit, "source": where})
+        cells = published.load_table(paper, table)
+        costs = cells[cells["metric"].isin(published.UNITS) & (cells["method"] == model.upper())]
+        for cell in costs.to_dict("records"):
+            where = f"{paper.upper()} Table {table}" + ("" if cell["own"] else ", quoted")
+            rows.append({"metric": cell["metric"], "value": cell["value"], "unit": cell["unit"], "source": where})
     return rows
 
 
-def show(costs: dict[str, Any]) -> None:
-    """The table in the terminal."""
+def print_costs(costs: dict[str, Any]) -> None:
+    """Print the costs as a table, measured beside published."""
     table = Table(title=f"{costs['model']}, {costs['backbone']} ({costs['weights']}), {costs['image_size']} px")
-    for heading, side in (("", "left"), ("here", "right"), ("published", "left")):
-        table.add_column(heading, justify=side)
+    table.add_column("", justify="left")
+    table.add_column("here", justify="right")
+    table.add_column("published", justify="left")
     beside = dict.fromkeys(published.UNITS, "")
     for row in costs["published"]:  # no method has a cost in both papers
         beside[row["metric"]] = f"{row['value']} {row['unit']} ({row['source']})"

@@ -5,15 +5,38 @@ Needs the extra `dashboard` and a W&B account (`wandb login`).
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
+from kdad.engine.record import HEADLINE as SCORES
 from kdad.errors import UserError
 
-SCORES = ("image_auroc", "pixel_auroc", "pro")
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `kdad dashboard`, which is `python -m kdad.dashboard`."""
+    parser = argparse.ArgumentParser(prog="python -m kdad.dashboard", description="A W&B dashboard for kdad's runs.")
+    parser.add_argument("--entity", required=True, help="W&B user or team")
+    parser.add_argument("--project", default="kdad")
+    parser.add_argument("--print", action="store_true", help="show the layout as JSON instead of sending it")
+    given = parser.parse_args(arguments)
+    try:
+        view = make_workspace(given.entity, given.project)
+    except UserError as error:
+        parser.exit(2, f"kdad: {error}\n")
+    if given.print:
+        print(json.dumps(view._to_model().model_dump(mode="json", by_alias=True), indent=2))
+        return
+    try:
+        view.save()
+    except Exception as error:  # W&B's client raises many kinds: no login, no network, no such project
+        parser.exit(2, f"kdad: W&B did not take the dashboard: {type(error).__name__}: {error}. `wandb login` first\n")
 
 
-def layout(entity: str, project: str) -> Any:
-    """A `wandb_workspaces` view: runs by group, then scores, training, pictures and hyper-parameters."""
+def make_workspace(entity: str, project: str) -> Any:
+    """Return a `wandb_workspaces` view: runs by group, then scores, training, pictures and hyper-parameters.
+
+    Raises `UserError` without the extra `dashboard`.
+    """
     try:
         import wandb_workspaces.reports.v2 as panels
         import wandb_workspaces.workspaces as workspaces
@@ -23,7 +46,7 @@ def layout(entity: str, project: str) -> Any:
     searched = ("optimizer.lr", "batch_size", "image_size")
     columns = [panels.ParallelCoordinatesPlotColumn(metric=panels.Config(key)) for key in searched]
     columns.append(panels.ParallelCoordinatesPlotColumn(metric=panels.SummaryMetric("val_loss")))
-    sections = {
+    sections: dict[str, list[Any]] = {
         "Scores": [
             *(panels.BarPlot(title=key, metrics=[key], groupby="model.name", range_x=(0, 1)) for key in SCORES),
             panels.WeavePanelSummaryTable(table_name="summary"),
@@ -44,29 +67,9 @@ def layout(entity: str, project: str) -> Any:
         entity=entity,
         project=project,
         name="kdad",
-        sections=[workspaces.Section(name=name, panels=list(held), is_open=True) for name, held in sections.items()],
+        sections=[workspaces.Section(name=name, panels=held, is_open=True) for name, held in sections.items()],
         runset_settings=workspaces.RunsetSettings(groupby=[workspaces.Metric("Group")]),
     )
-
-
-def main() -> None:
-    """`python -m kdad.dashboard`."""
-    parser = argparse.ArgumentParser(prog="python -m kdad.dashboard", description="A W&B dashboard for kdad's runs.")
-    parser.add_argument("--entity", required=True, help="W&B user or team")
-    parser.add_argument("--project", default="kdad")
-    parser.add_argument("--print", action="store_true", help="show the layout as JSON instead of sending it")
-    given = parser.parse_args()
-    try:
-        view = layout(given.entity, given.project)
-    except UserError as error:
-        parser.exit(2, f"kdad: {error}\n")
-    if given.print:
-        print(json.dumps(view._to_model().model_dump(mode="json", by_alias=True), indent=2))
-        return
-    try:
-        view.save()
-    except Exception as error:  # W&B's client raises many kinds: no login, no network, no such project
-        parser.exit(2, f"kdad: W&B did not take the dashboard: {type(error).__name__}: {error}. `wandb login` first\n")
 
 
 if __name__ == "__main__":

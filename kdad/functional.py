@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
-    """1 - cosine similarity along channels: (B, C, h, w) twice -> (B, h, w) in [0, 2], at least float32.
+    """Return 1 - cosine similarity along channels: (B, C, h, w) twice -> (B, h, w) in [0, 2], at least float32.
 
     A zero vector is at distance 1 from everything.
     """
@@ -19,24 +19,28 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def flattened_cosine_distance(a: Tensor, b: Tensor) -> Tensor:
-    """1 - cosine similarity of whole tensors seen as one vector each: (B, C, h, w) twice -> (B,) in [0, 2]."""
+    """Return 1 - cosine similarity of whole images, each one vector: (B, C, h, w) twice -> (B,) in [0, 2]."""
     return 1 - F.cosine_similarity(at_least_float32(a).flatten(1), at_least_float32(b).flatten(1), dim=1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half-precision features as float32: differences of nearly equal vectors would be lost in 8 bits."""
+    """Turn half-precision features into float32: in 8 bits differences of nearly equal vectors would be lost.
+
+    Returns others as they are.
+    """
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def upsample(distance_map: Tensor, size: int, align_corners: bool) -> Tensor:
-    """Bilinear interpolation of one level's map: (B, h, w) -> (B, size, size)."""
+    """Enlarge one level's map by bilinear interpolation: (B, h, w) -> (B, size, size)."""
     return F.interpolate(distance_map[:, None], size=(size, size), mode="bilinear", align_corners=align_corners)[:, 0]
 
 
 def fuse_sum(distance_maps: Sequence[Tensor], size: int, align_corners: bool, sigma: float = 0.0) -> Tensor:
-    """The sum over levels of the upsampled maps, then `gaussian_blur`: list of (B, h, w) -> (B, size, size).
+    """Add up the levels' upsampled maps and blur the sum: list of (B, h, w) -> (B, size, size).
 
-    Both steps are linear and separable: per level one small matrix along each axis, and no full-size map but the result.
+    The same as `upsample`, then `gaussian_blur`. Both are linear and separable, so that each level takes one small
+    matrix along each axis, and no full-size map is made but the result.
     """
     first = distance_maps[0]
     with torch.autocast(first.device.type, enabled=False):  # which would round the scores to half precision
@@ -47,9 +51,10 @@ def fuse_sum(distance_maps: Sequence[Tensor], size: int, align_corners: bool, si
 
 
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian filter of (..., H, W) maps as `scipy.ndimage.gaussian_filter` defines it (cut at 4 sigma, mirrored edges).
+    """Blur maps (..., H, W) by a Gaussian of `sigma` pixels, as `scipy.ndimage.gaussian_filter` does.
 
-    A Gaussian is separable, so that it is one small matrix product along each axis. `sigma` 0 leaves the maps.
+    It is cut at 4 sigma, and the maps are mirrored at their edges. A Gaussian is separable, so that it is one small
+    matrix product along each axis. `sigma` 0 leaves the maps.
     """
     if sigma == 0:
         return maps
@@ -60,13 +65,13 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _blur_matrix(n: int, sigma: float) -> Tensor:
-    """(n, n): row i holds the weights of the blurred value i."""
+    """Return (n, n): row i holds the weights of the blurred value i."""
     return torch.from_numpy(gaussian_filter1d(np.eye(n), sigma, axis=0))
 
 
 @lru_cache(maxsize=64)
 def _resize_matrix(n: int, size: int, align_corners: bool, sigma: float) -> Tensor:
-    """(size, n): `upsample` along one axis, then the blur."""
+    """Return (size, n): `upsample` along one axis, then the blur."""
     units = torch.eye(n, dtype=torch.float64)[None]
     resized = F.interpolate(units, size=size, mode="linear", align_corners=align_corners)[0].T
     return resized if sigma == 0 else _blur_matrix(size, sigma) @ resized

@@ -87,7 +87,9 @@ def write_retinal_oct(root: Path, around: str = "") -> None:
     for seed, (part, n) in enumerate({"train": 6, "val": 1, "test": 3}.items()):
         for k, kind in enumerate(("NORMAL", "CNV", "DME", "DRUSEN")):
             for i in range(n):
-                save(root / around / part / kind / f"{kind}-{100 + i}-{i}.jpeg", pixels(100 * seed + 10 * k + i, 20, 30))
+                save(
+                    root / around / part / kind / f"{kind}-{100 + i}-{i}.jpeg", pixels(100 * seed + 10 * k + i, 20, 30)
+                )
 
 
 def write_elpv(root: Path) -> None:

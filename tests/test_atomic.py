@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdad.atomic import atomic_folder, atomic_write
+from kdad.storage.atomic import atomic_write, build_folder
 
 
 def test_an_error_leaves_the_earlier_file_and_nothing_else(tmp_path):
@@ -27,13 +27,13 @@ def test_bytes_and_permissions(tmp_path):
 @pytest.mark.parametrize("empty", [True, False])
 def test_a_folder_appears_whole(tmp_path, empty):
     path = tmp_path / "deep" / "set"
-    with pytest.raises(ZeroDivisionError), atomic_folder(path) as build:
+    with pytest.raises(ZeroDivisionError), build_folder(path) as build:
         (build / "a").touch()
         1 / 0
     assert not list(path.parent.iterdir())
     if empty:
         path.mkdir()
-    with atomic_folder(path) as build:
+    with build_folder(path) as build:
         (build / "a").touch()
         assert not path.is_dir() or not list(path.iterdir())
     (tmp_path / "made").mkdir()
@@ -42,8 +42,8 @@ def test_a_folder_appears_whole(tmp_path, empty):
 
 def test_of_two_folders_the_first_stays(tmp_path):
     path = tmp_path / "set"
-    with atomic_folder(path) as slower:
+    with build_folder(path) as slower:
         (slower / "a").touch()
-        with atomic_folder(path) as faster:
+        with build_folder(path) as faster:
             (faster / "b").touch()
     assert [p.name for p in path.iterdir()] == ["b"] and [p.name for p in tmp_path.iterdir()] == ["set"]

@@ -10,10 +10,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdad.benchmark import benchmark, checkpoint_bytes, count, printed, show, tensor_bytes
-from kdad.configuration import CONF
+from kdad.benchmark import (
+    count_checkpoint_bytes,
+    count_operations,
+    count_tensor_bytes,
+    load_published_costs,
+    measure_costs,
+    print_costs,
+)
+from kdad.engine.build import build_detector
 from kdad.errors import UserError
-from kdad.jobs import instantiate_detector
+from kdad.settings.compose import CONF
 
 
 def compose(*overrides):
@@ -28,12 +35,12 @@ def test_a_small_network_against_its_closed_form():
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.Flatten(),
         nn.Linear(6 * 4 * 4, 5),
     )  # fmt: skip
-    counted = count(network, torch.rand(2, 3, 8, 8))
+    counted = count_operations(network, torch.rand(2, 3, 8, 8))
     multiply_adds = 2 * (8 * 8 * 4 * 27 + 4 * 4 * 6 * 36 + 5 * 96)
     assert counted.flops == 2 * multiply_adds
     # Most is alive while the ReLU reads one tensor of 2 x 4 x 8 x 8 floats and writes another.
     assert counted.peak_bytes == 2 * (2 * 4 * 8 * 8) * 4
-    assert tensor_bytes(network) == 4 * ((27 + 1) * 4 + (36 + 1) * 6 + 97 * 5)
+    assert count_tensor_bytes(network) == 4 * ((27 + 1) * 4 + (36 + 1) * 6 + 97 * 5)
 
 
 def test_a_gradient_by_the_input_counts_as_much_again():
@@ -47,13 +54,13 @@ def test_a_gradient_by_the_input_counts_as_much_again():
                 x = images.clone().requires_grad_()
                 return torch.autograd.grad(self.conv(x).square().sum(), x)[0]
 
-    assert count(Gradient(), torch.rand(1, 3, 8, 8)).flops == 2 * (2 * 8 * 8 * 4 * 27)
+    assert count_operations(Gradient(), torch.rand(1, 3, 8, 8)).flops == 2 * (2 * 8 * 8 * 4 * 27)
 
 
 def test_views_and_weights_are_no_new_memory():
     network = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (4, 4)))
-    assert count(network, torch.rand(2, 8)).peak_bytes == 0
-    assert count(nn.Linear(8, 8, bias=False), torch.rand(2, 8)).peak_bytes == 2 * 8 * 4
+    assert count_operations(network, torch.rand(2, 8)).peak_bytes == 0
+    assert count_operations(nn.Linear(8, 8, bias=False), torch.rand(2, 8)).peak_bytes == 2 * 8 * 4
 
 
 def resnet18_by_hand(size):
@@ -74,7 +81,7 @@ def test_resnet18_against_a_hand_count():
     multiply_adds, parameters = resnet18_by_hand(224)
     assert (multiply_adds, parameters) == (1_814_073_344, 11_689_512)  # as known for this network
     images = torch.rand(1, 3, 224, 224)
-    assert count(network, images).flops == 2 * multiply_adds
+    assert count_operations(network, images).flops == 2 * multiply_adds
     assert sum(p.numel() for p in network.parameters()) == parameters
     with torch.no_grad(), FlopCounterMode(display=False) as torchs:
         network(images)
@@ -83,18 +90,20 @@ def test_resnet18_against_a_hand_count():
 
 def test_mkds_published_figures_are_multiply_adds_at_256_px():
     """DSKD Table 6: 20.96 G and 15.0 million for MKD, without the backward pass that its maps take."""
-    mkd = instantiate_detector(compose("model=mkd", "backbone=vgg16", "image_size=256")).eval()
-    multiply_adds = sum(count(part, torch.rand(1, 3, 256, 256)).flops for part in (mkd.teacher, mkd.cloner)) / 2
-    known = {row["metric"]: float(row["value"]) for row in printed("mkd")}
+    mkd = build_detector(compose("model=mkd", "backbone=vgg16", "image_size=256")).eval()
+    multiply_adds = (
+        sum(count_operations(part, torch.rand(1, 3, 256, 256)).flops for part in (mkd.teacher, mkd.cloner)) / 2
+    )
+    known = {row["metric"]: float(row["value"]) for row in load_published_costs("mkd")}
     assert multiply_adds / 1e9 == pytest.approx(known["gigaflops"], abs=0.01)
     assert sum(p.numel() for p in mkd.parameters()) / 1e6 == pytest.approx(known["million_parameters"], abs=0.1)
 
 
 @pytest.mark.parametrize("model", ["rd", "stpm", "mkd", "dskd"])
 def test_every_detector_is_measured(model, capsys):
-    costs = benchmark(compose(f"model={model}"))
+    costs = measure_costs(compose(f"model={model}"))
     json.dumps(costs)
-    show(costs)
+    print_costs(costs)
     shown = capsys.readouterr().out
     one, four = costs["measured"] if not torch.cuda.is_available() else costs["measured"][:2]
     assert (one["batch"], four["batch"]) == (1, 4) and one["device"] == "cpu" and one["threads"] >= 1
@@ -112,11 +121,11 @@ def test_every_detector_is_measured(model, capsys):
 
 
 def test_stpm_is_two_networks_and_its_checkpoint_one():
-    costs = benchmark(compose("model=stpm"))
+    costs = measure_costs(compose("model=stpm"))
     assert costs["parameters_total"] == 2 * costs["parameters_trained"]
-    detector = instantiate_detector(compose("model=stpm"))
-    student = tensor_bytes(detector.student)
-    assert student < checkpoint_bytes(detector) < 1.02 * student
+    detector = build_detector(compose("model=stpm"))
+    student = count_tensor_bytes(detector.student)
+    assert student < count_checkpoint_bytes(detector) < 1.02 * student
 
 
 def test_the_teacher_is_the_models_unless_another_is_given():
@@ -128,17 +137,17 @@ def test_the_teacher_is_the_models_unless_another_is_given():
 
 def test_threads_are_set_and_given_back():
     before = torch.get_num_threads()
-    costs = benchmark(compose("model=stpm", "threads=2", "repeats=1"))
+    costs = measure_costs(compose("model=stpm", "threads=2", "repeats=1"))
     assert costs["measured"][0]["threads"] == 2 and torch.get_num_threads() == before
 
 
 def test_published_figures_are_the_methods_own_or_said_to_be_quoted():
-    assert printed("stpm") == []
-    assert {(r["metric"], r["value"], r["source"]) for r in printed("rd")} == {
+    assert load_published_costs("stpm") == []
+    assert {(r["metric"], r["value"], r["source"]) for r in load_published_costs("rd")} == {
         ("seconds", "0.31", "RD Table 3"), ("megabytes", "352", "RD Table 3"),
     }  # fmt: skip
-    assert {r["source"] for r in printed("mkd")} == {"DSKD Table 6, quoted"}
-    assert {r["metric"]: r["value"] for r in printed("dskd")} == {
+    assert {r["source"] for r in load_published_costs("mkd")} == {"DSKD Table 6, quoted"}
+    assert {r["metric"]: r["value"] for r in load_published_costs("dskd")} == {
         "seconds": "0.217", "gigaflops": "6.17", "million_parameters": "39.3", "megabytes": "105",
     }  # fmt: skip
 
@@ -149,4 +158,4 @@ def test_published_figures_are_the_methods_own_or_said_to_be_quoted():
 )
 def test_bad_values(override, message):
     with pytest.raises(UserError, match=message):
-        benchmark(compose(override))
+        measure_costs(compose(override))

@@ -10,17 +10,19 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from kdad.cli import config_hash, create, in_order, refuse_empty_groups
-from kdad.configuration import CONF, check_configuration, choices, explain
+from kdad import cache
 from kdad.errors import UserError
+from kdad.settings.checks import check_configuration, refuse_empty_groups
+from kdad.settings.compose import CONF, choices
+from kdad.settings.compose import compose as kdad_compose
+from kdad.settings.create import create
 
 ROOT = Path(__file__).parents[1]
 MODELS, DATASETS, BACKBONES = choices("model"), choices("dataset"), choices("backbone")
 
 
 def compose(*overrides):
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("run", list(overrides))
+    return kdad_compose(*overrides)
 
 
 def combine(model, dataset, backbone, *overrides):
@@ -79,8 +81,7 @@ def test_precedence(tmp_path, winner):
         path.write_text("# @package _global_\n" + yaml.safe_dump(body))
     overrides = [f"{layer}=probe" for layer in ("dataset", "backbone", "trainer", "logger", "model")]
     overrides += ["+experiment=probe/table", *(["seed=99"] if winner == len(LAYERS) else [])]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("run", [*overrides, f"hydra.searchpath=[file://{tmp_path}]"])
+    cfg = kdad_compose(*[*overrides, f"hydra.searchpath=[file://{tmp_path}]"])
     assert cfg.seed == (99 if winner == len(LAYERS) else winner)
 
 
@@ -95,6 +96,21 @@ def test_a_model_chooses_its_backbone_and_the_command_line_overrules_it(tmp_path
         assert hydra.compose("run", ["model=probe", "backbone=resnet18", path]).backbone.name == "resnet18.tv_in1k"
 
 
+@pytest.mark.parametrize(
+    ("home", "folder"), [(None, "~/.cache/kdad"), ("", "~/.cache/kdad"), ("/elsewhere", "/elsewhere/kdad")]
+)
+def test_caches_lie_in_the_users_cache_folder(monkeypatch, capsys, home, folder):
+    """Of the runs, of the demo photographs, and of `kdad cache`; an empty variable counts as none."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", home)
+    cfg = compose("dataset=demo")
+    assert (cfg.cache.folder, cfg.dataset.root) == (folder, f"{folder}/demo-v1")
+    with pytest.raises(SystemExit):
+        cache.main(["--help"])
+    assert f"(default {folder})" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_demo_recipe_is_for_the_demo_only():
     assert compose("model=rd", "dataset=demo").image_size == 128
     assert compose("model=rd", "dataset=mvtec").image_size == 256
@@ -106,20 +122,10 @@ def test_debug_shrinks_and_yields():
     assert compose("+debug=cpu", "backbone=resnet50", "image_size=96").backbone.name == "resnet50.tv_in1k"
 
 
-def test_what_is_heard_after_what():
-    assert in_order(["+debug=cpu", "--cfg", "job", "seed=1", "+experiment=a/b", "-m"]) == [
-        "-m", "+experiment=a/b", "--cfg", "job", "seed=1", "+debug=cpu",
-    ]  # fmt: skip
-    assert in_order(["seed=1", "+experiment=a/b", "+debug=cpu"]) == ["seed=1", "+experiment=a/b", "+debug=cpu"]
-
-
-def test_what_a_job_is_counted_by():
-    """The same job of two experiments counts once, whatever is shown or tested besides."""
-    plain = config_hash(compose("model=rd", "dataset=mvtec", "category=grid"))
-    for same in ("pictures=3", "+table.name=x", "+variants.a={model.sigma:1}", "max_categories=3", "skip_done=true"):
-        assert config_hash(compose("model=rd", "dataset=mvtec", "category=grid", same)) == plain
-    for other in ("model.sigma=1", "category=tile", "seed=1", "trainer.max_epochs=3"):
-        assert config_hash(compose("model=rd", "dataset=mvtec", "category=grid", other)) != plain
+@pytest.mark.parametrize("order", [("+debug=cpu", "+experiment=rd/table5"), ("+experiment=rd/table5", "+debug=cpu")])
+def test_debug_overrules_an_experiment_in_either_order(order):
+    cfg = compose(*order, "category=grid")
+    assert (cfg.image_size, cfg.trainer.max_epochs, cfg.table.name) == (64, 1, "5")
 
 
 @pytest.mark.parametrize(
@@ -139,9 +145,9 @@ def test_what_a_job_is_counted_by():
     ],
 )
 def test_unknown_keys_of_the_command_line(override, message):
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(UserError) as caught:
         compose(override)
-    assert explain(caught.value, "run").startswith(message)
+    assert str(caught.value).startswith(f"{override}: {message}")
 
 
 @pytest.mark.parametrize("argument", ["trainer=null", "model=", "logger=null"])
@@ -158,7 +164,10 @@ def test_null_for_a_key_is_none_of_that():
     ("override", "message"),
     [
         ("+image_sise=3", "image_sise: no such key. Nearest: image_size"),
-        ("+trainer.max_epoch=3", "trainer.max_epoch: pytorch_lightning.Trainer takes no such argument. Nearest: max_epochs"),
+        (
+            "+trainer.max_epoch=3",
+            "trainer.max_epoch: pytorch_lightning.Trainer takes no such argument. Nearest: max_epochs",
+        ),
         ("+model.sigme=3", "model.sigme: kdad.models.rd.RD takes no such argument. Nearest: sigma"),
         ("+optimizer.beta=3", "optimizer.beta: torch.optim.Adam takes no such argument. Nearest: betas"),
         ("+dataset.rot=3", "dataset.rot: kdad.data.Demo takes no such argument. Nearest: root"),
@@ -222,13 +231,27 @@ def test_from_any_folder(tmp_path, command):
 @pytest.mark.slow
 def test_from_a_wheel(tmp_path):
     """Built, unpacked outside the checkout, and started there, with the checkout's own dependencies."""
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(tmp_path / "site"),
+            str(wheel),
+        ],
         check=True,
     )
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import kdad.run, kdad.configuration; print(kdad.configuration.CONF, file=sys.stderr); kdad.run.main()"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import kdad.run, kdad.settings.compose as c; print(c.CONF, file=sys.stderr); kdad.run.main()"
     result = kdad([sys.executable, "-c", code, *SHOW], tmp_path)
     assert result.returncode == 0, result.stderr
     assert str(tmp_path / "site" / "kdad" / "conf") in result.stderr

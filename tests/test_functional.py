@@ -14,7 +14,9 @@ from tests.tolerances import CLOSE
 def test_blur_is_scipys(shape, sigma):
     maps = np.random.default_rng(0).random(shape)
     expected = np.stack([scipy.ndimage.gaussian_filter(m, sigma) for m in maps])
-    torch.testing.assert_close(gaussian_blur(torch.from_numpy(maps), sigma), torch.from_numpy(expected), **CLOSE[torch.float64])
+    torch.testing.assert_close(
+        gaussian_blur(torch.from_numpy(maps), sigma), torch.from_numpy(expected), **CLOSE[torch.float64]
+    )
 
 
 def test_blur_with_sigma_zero_is_none():

@@ -1,70 +1,120 @@
-"""The import graph: who may know whom."""
+"""The house: which rooms there are, who may know whom, and who may name a run's files."""
 
 import ast
+import re
 from pathlib import Path
 
+import pytest
+
+from kdad.__main__ import VERBS
+
 PACKAGE = Path(__file__).parents[1] / "kdad"
-# The only ones that know Hydra
-ENTRY_POINTS = {"data/check", "run", "evaluate", "cli", "jobs", "configuration", "report", "figures", "benchmark", "pretrain"}
-# Layer -> what of kdad it may import, besides errors and atomic files. Entry points may import all.
-ALLOWED = {
+# Commands may import any room; no room imports a command.
+COMMANDS = {f"{verb}.py" for verb in VERBS} | {"report/__main__.py", "figures/__main__.py", "data/check.py"}
+GROUND = {"errors", "storage"}  # what every room may import besides those listed with it
+ROOMS = {
+    "__init__": set(),
+    "__main__": set(),
     "errors": set(),
-    "atomic": set(),
-    "lock": set(),
+    "storage": set(),
     "functional": set(),
-    "weights": set(),
-    "cache": set(),
-    "data": {"cache"},
-    "metrics": set(),
-    "teacher": {"weights"},
-    "networks": {"teacher", "functional"},
-    "models": {"networks", "teacher", "functional", "optimizers"},
-    "evaluation": {"metrics", "models"},
-    "training": set(),
-    "features": {"cache", "data", "models"},
-    "loggers": set(),
-    "objective": set(),
-    "optimizers": set(),
-    "dashboard": set(),
+    "speed": set(),
     "published": set(),
-    "machine": set(),
+    "settings": set(),
+    "metrics": set(),
+    "teacher": set(),
+    "data": set(),
+    "networks": {"teacher", "functional", "speed"},
+    "models": {"networks", "teacher", "functional", "speed"},
+    "engine": {"models", "teacher", "data", "metrics", "settings", "speed"},
+    "results": {"engine", "settings", "published"},
+    "report": {"results", "published"},
+    "figures": {"results", "published", "metrics", "engine", "models", "data"},
+    "page": {"report", "figures", "results", "published", "settings"},
 }
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+# What a run leaves, and how it is asked for: by `RunFolder` and `Checkpoint`
+NAMES = r"""["'](?:\w+/)*(?:results\.json|refused\.json|config\.yaml|scores\.csv|curves\.npz|\w*\.ckpt)["']"""
+OWNERS = {"engine/run_folder.py", "engine/checkpoint.py"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> set[str]:
+    """The rooms of kdad that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return found
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide arrows"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in found if name.startswith("kdad.") and name.split(".")[1] in ROOMS} | {
+        name.split(".")[0] for name in found if name.split(".")[0] in ("hydra", "omegaconf", "pytorch_lightning")
+    }
 
 
-def layers():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        inside = path.relative_to(PACKAGE)
-        whole = inside.with_suffix("").as_posix()
-        yield path, whole if whole in ENTRY_POINTS else inside.parts[0].removesuffix(".py")
+def is_command(path: Path) -> bool:
+    return path.relative_to(PACKAGE).as_posix() in COMMANDS
 
 
-def test_arrows_point_one_way():
-    for path, layer in layers():
-        if layer in ENTRY_POINTS or layer == "__init__":
-            continue
-        assert layer in ALLOWED, f"{path}: say in this test what {layer} may import"
-        for module in imports(path):
-            if module.startswith("kdad."):
-                target = module.split(".")[1]
-                assert target in ALLOWED[layer] | {layer, "errors", "atomic"}, f"{path} imports {module}"
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_arrows_point_one_way(path):
+    if is_command(path):
+        return
+    room = room_of(path)
+    assert room in ROOMS, f"say in this test what {room} may import"
+    strangers = (imports(path) & ROOMS.keys()) - ROOMS[room] - GROUND - {room}
+    assert not strangers, f"{path} imports {strangers}"
 
 
-def test_hydra_is_known_to_entry_points_only():
-    for path, layer in layers():
-        if layer not in ENTRY_POINTS:
-            assert not [m for m in imports(path) if m.split(".")[0] in ("hydra", "omegaconf")], path
+def test_rooms_have_no_circle():
+    """Each room's own list leads down only."""
+    done: set[str] = set()
+    while len(done) < len(ROOMS):
+        free = {room for room, below in ROOMS.items() if room not in done and below <= done}
+        assert free, f"a circle among {ROOMS.keys() - done}"
+        done |= free
 
 
-def test_files_stay_readable():
-    for path, _ in layers():
-        assert len(path.read_text().splitlines()) <= 300, f"{path}: one idea, or two?"
+@pytest.mark.parametrize("room", ["functional", "teacher", "networks", "models", "data", "metrics", "storage", "speed"])
+def test_papers_and_data_know_no_hydra(room):
+    for path in FILES:
+        if room_of(path) == room and not is_command(path):
+            assert not imports(path) & {"hydra", "omegaconf"}, path
+
+
+def test_no_file_of_a_room_imports_another_of_it_in_a_circle():
+    modules = {".".join(("kdad", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in FILES}
+    below = {}
+    for name, path in modules.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        below[name] = {other for other in found if other in modules}
+    done: set[str] = set()
+    while len(done) < len(modules):
+        free = {name for name in modules if name not in done and below[name] <= done}
+        assert free, f"a circle among {sorted(modules.keys() - done)}"
+        done |= free
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_only_the_run_folder_and_the_checkpoint_name_what_a_run_leaves(path):
+    if path.relative_to(PACKAGE).as_posix() in OWNERS:
+        return
+    code = ast.unparse(ast.parse(path.read_text()))  # without comments
+    assert not re.search(NAMES, code)
+    assert path.name == "weights.py" or "torch.load" not in code
+
+
+def test_the_root_is_a_dozen_files():
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_files_stay_readable(path):
+    assert len(path.read_text().splitlines()) <= 300, "one idea, or two?"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdad.models.stpm import STPM
-from kdad.optimizers import fuse
+from kdad.speed import fuse
 
 LAYOUTS = torch.contiguous_format, torch.channels_last
 
@@ -13,14 +13,19 @@ def weights(layout=torch.channels_last):
     generator = torch.Generator().manual_seed(0)
     shapes = (8, 6, 3, 3), (8,), (4, 8, 1, 1)
     drawn = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-    return [w.contiguous(memory_format=layout if w.dim() == 4 else torch.contiguous_format).requires_grad_() for w in drawn]
+    return [
+        w.contiguous(memory_format=layout if w.dim() == 4 else torch.contiguous_format).requires_grad_() for w in drawn
+    ]
 
 
 def take_steps(optimizer, start, stop):
     for step in range(start, stop):
         optimizer.zero_grad()
         generator = torch.Generator().manual_seed(1 + step)
-        parts = [(w * torch.randn(w.shape, generator=generator, dtype=w.dtype)).sum() for w in optimizer.param_groups[0]["params"]]
+        parts = [
+            (w * torch.randn(w.shape, generator=generator, dtype=w.dtype)).sum()
+            for w in optimizer.param_groups[0]["params"]
+        ]
         sum(parts).backward()
         optimizer.step()
 

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from hydra.errors import HydraException
 from PIL import Image
 from safetensors import safe_open
 from torchvision import datasets
 
-from kdad.configuration import choices, explain, home
-from kdad.data.images import square
+from kdad.data.images import resize_image
 from kdad.errors import UserError
-from kdad.pretrain import LabelledImages, pretrain
+from kdad.pretrain import LabelledImages, train_teacher
+from kdad.settings.compose import choices, explain, home
 from kdad.teacher import Teacher
 
 SETS = ["mnist", "cifar10", "cifar100", "svhn"]
@@ -91,7 +92,7 @@ def test_the_four_sets_are_there():
 
 @pytest.mark.parametrize("name", SETS)
 def test_its_file_is_a_teacher(roots, tmp_path, name):
-    file, facts = pretrain(compose(roots, name), tmp_path / "run")
+    file, facts = train_teacher(compose(roots, name), tmp_path / "run")
     assert file.name == f"resnet18_{name}.safetensors"
     assert json.loads(file.with_suffix(".json").read_text()) == facts
     assert (facts["dataset"], facts["epochs"], facts["steps"], facts["n_test"]) == (name, 1, 2, 20)
@@ -109,7 +110,7 @@ def test_a_seed_gives_the_same_weights_and_another_one_others(roots, tmp_path):
     runs = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         torch.rand(3)  # what was drawn before does not matter
-        file, facts = pretrain(compose(roots, "cifar10", f"seed={seed}"), tmp_path / name)
+        file, facts = train_teacher(compose(roots, "cifar10", f"seed={seed}"), tmp_path / name)
         runs[name] = facts["fingerprint"], facts["loss"], file.read_bytes()[-4096:]
     assert runs["a"] == runs["b"]
     assert runs["a"][0] != runs["c"][0]
@@ -123,7 +124,7 @@ def test_it_learns(roots, tmp_path):
         content = path.read_bytes()
         path.write_bytes(content[:8] + bytes(label % 2 for label in content[8:]))
     steps = ["dataset.classes=2", "trainer.max_epochs=4", "trainer.limit_train_batches=null", "dataset.crop=0"]
-    _, facts = pretrain(compose(roots, "mnist", *steps), tmp_path / "run")
+    _, facts = train_teacher(compose(roots, "mnist", *steps), tmp_path / "run")
     assert facts["accuracy"] == 1 and facts["loss"] < 0.5 and facts["steps"] == 20
 
 
@@ -136,7 +137,7 @@ def test_images_are_those_of_the_detectors_and_augmentation_is_for_training(root
     images, labels = next(iter(data.test_dataloader()))
     assert images.shape == (5, 3, 64, 64) and labels.tolist() == [0, 1, 2, 3, 4]
     raw, _ = pictures(20, 28, 1, 20)
-    expected = square(Image.fromarray(raw[3, ..., 0]).convert("RGB"), 64).float() / 255
+    expected = resize_image(Image.fromarray(raw[3, ..., 0]).convert("RGB"), 64).float() / 255
     torch.testing.assert_close(images[3], expected, rtol=0, atol=1.01 / 255)
     assert not torch.equal(data.train_set[0][0], data.train_set[0][0])
     assert torch.equal(data.test_set[0][0], data.test_set[0][0])
@@ -157,7 +158,7 @@ def test_images_are_those_of_the_detectors_and_augmentation_is_for_training(root
 )
 def test_bad_input_leaves_no_file(roots, tmp_path, overrides, message):
     with pytest.raises(UserError, match=f"(?s){message}"):
-        pretrain(compose(roots, "mnist", *overrides), tmp_path / "run")
+        train_teacher(compose(roots, "mnist", *overrides), tmp_path / "run")
     assert not list(tmp_path.glob("run/*.safetensors"))
 
 
@@ -167,13 +168,13 @@ def test_a_failed_download_says_what_to_do(roots, tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets.MNIST, "download", unreachable)
     with pytest.raises(UserError, match="failed to download .*Error downloading train-images\nWithout a network, copy"):
-        pretrain(compose(roots, "mnist", "dataset.download=true"), tmp_path / "run")
+        train_teacher(compose(roots, "mnist", "dataset.download=true"), tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["mvtec", "zoo"])
 def test_a_set_it_does_not_have_is_answered_with_those_it_has(roots, tmp_path, name):
-    with pytest.raises(Exception) as caught:
-        pretrain(compose(roots, name), tmp_path)
+    with pytest.raises((UserError, HydraException)) as caught:
+        train_teacher(compose(roots, name), tmp_path)
     assert explain(caught.value, "pretrain").endswith(", ".join(sorted(SETS)))
 
 

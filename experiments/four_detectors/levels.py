@@ -6,19 +6,18 @@ L_dir. STPM: the image AUROC of each level's mean distance, and the mean score o
 
 import sys
 from collections import defaultdict
-from pathlib import Path
 from statistics import fmean
 
 import torch
 from omegaconf import OmegaConf
 
+from kdad.engine.build import build
+from kdad.engine.checkpoint import Checkpoint
 from kdad.functional import cosine_distance
-from kdad.jobs import build
 from kdad.metrics.ranking import auroc, rank_curve
 from kdad.models.mkd import direction_losses, value_losses
-from kdad.training import load_checkpoint
 
-checkpoint = load_checkpoint(Path(sys.argv[1]))
+checkpoint = Checkpoint.load(sys.argv[1]).content
 data, detector = build(OmegaConf.create(checkpoint["kdad"]["config"]))
 detector.load_state_dict(checkpoint["state_dict"], strict=False)
 detector.eval()

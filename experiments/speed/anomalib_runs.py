@@ -127,7 +127,7 @@ def anomalib(setting):
 
 def scored(setting, name, seed):
     """kdad's metrics of the scores and maps of a STPM with kdad's teacher, by kdad's masks; and anomalib's own."""
-    from kdad.jobs import build
+    from kdad.engine.build import build
     from kdad.metrics import DetectionMetrics
     from kdad.teacher import at_strides
 
@@ -156,7 +156,7 @@ def scored(setting, name, seed):
         rows = [collected.found[ours.test_samples[index].path.resolve()] for index in batch["index"].tolist()]
         scores, maps = (torch.stack(part).cpu() for part in zip(*rows, strict=True))
         state.update(batch["index"], scores.flatten(), batch["label"], maps.view_as(batch["mask"]), batch["mask"])
-    values = state.compute()
+    values = state.compute().metrics
     return {
         **{key: values[key] for key in ("image_auroc", "pixel_auroc", "pro")},
         **{f"own_{key}": own[metric] for key, metric in OWN.items()},

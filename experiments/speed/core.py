@@ -15,21 +15,20 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import kdad  # isort: skip  # noqa: F401: before Lightning makes a tensor, see kdad/__init__.py
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from torchmetrics.functional.classification import binary_auroc
 
-from kdad.configuration import CONF
 from kdad.data import Sample
-from kdad.evaluation import Evaluation
-from kdad.features import attach_features
-from kdad.jobs import build, instantiate_detector, make_trainer
-from kdad.machine import keep_memory
+from kdad.engine.build import build, build_detector, make_trainer
+from kdad.engine.features import attach_features
+from kdad.engine.fit import Training
+from kdad.engine.test import Evaluation
 from kdad.metrics import DetectionMetrics
-from kdad.training import Training
+from kdad.settings.compose import CONF
+from kdad.speed import keep_memory
 
 BATCH = {"stpm": 32, "rd": 16, "dskd": 16}
 
@@ -83,7 +82,7 @@ def epochs(precision, repeats):
             f"trainer.precision={precision}", "val_fraction=0", "monitor=null", "checkpoint_seconds=100000",
         )  # fmt: skip
         data, detector = build(cfg)
-        copy = instantiate_detector(cfg).train()
+        copy = build_detector(cfg).train()
         optimizer, half = copy.configure_optimizers(), precision == "bf16-mixed"
 
         def bare(data=data, copy=copy, optimizer=optimizer, half=half):
@@ -111,7 +110,7 @@ def inference(repeats):
     """`forward` against the networks alone."""
     for model in BATCH:
         for size in (128, 256):
-            detector = instantiate_detector(configuration(model, f"image_size={size}")).eval()
+            detector = build_detector(configuration(model, f"image_size={size}")).eval()
             images = torch.rand(16, 3, size, size).contiguous(memory_format=torch.channels_last)
 
             def networks(model=model, detector=detector, images=images):
@@ -125,7 +124,9 @@ def inference(repeats):
             with torch.inference_mode():
                 seconds = alternate(repeats, bare=networks, forward=lambda d=detector, x=images: d(x))
             ratios = [f / b for f, b in zip(seconds["forward"], seconds["bare"], strict=True)]
-            print(f"{model} {size} px, 16 images: networks {spread(seconds['bare'])} s, forward / networks {spread(ratios)}")
+            print(
+                f"{model} {size} px, 16 images: networks {spread(seconds['bare'])} s, forward / networks {spread(ratios)}"
+            )
 
 
 def test_set():
@@ -147,14 +148,15 @@ def metrics(repeats):
         state = DetectionMetrics()
         state.update(*rows)
         state.compute()
-        state.curves()
 
     def peer():
         binary_auroc(rows[3].flatten(), rows[4].flatten().int())
 
     seconds = alternate(repeats, ours=ours, torchmetrics=peer)
     ratios = [o / t for o, t in zip(seconds["ours"], seconds["torchmetrics"], strict=True)]
-    print(f"all metrics and curves {spread(seconds['ours'])} s, torchmetrics' pixel AUROC {spread(seconds['torchmetrics'])} s,")
+    print(
+        f"all metrics and curves {spread(seconds['ours'])} s, torchmetrics' pixel AUROC {spread(seconds['torchmetrics'])} s,"
+    )
     print(f"ours / torchmetrics {spread(ratios)}")
 
 
@@ -168,7 +170,7 @@ def measure_streaming(budget):
         state = DetectionMetrics("streaming", float(budget)) if budget != "exact" else DetectionMetrics()
         for batch in zip(*(part.split(16) for part in rows), strict=True):
             state.update(*batch)
-        values = state.compute()
+        values = state.compute().metrics
     seconds = time.perf_counter() - start
     return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, values
 
@@ -187,7 +189,10 @@ def streaming(repeats):
         seconds, memory, values = zip(*runs, strict=True)
         print(f"{budget}: {spread(seconds, 2)} s, {spread(memory, 0)} MiB", end="")
         for name in [name for name in values[0] if f"{name}_error" in values[0]]:
-            print(f"; {name} off by {abs(values[0][name] - exact[name]):.1e}, stated {values[0][f'{name}_error']:.1e}", end="")
+            print(
+                f"; {name} off by {abs(values[0][name] - exact[name]):.1e}, stated {values[0][f'{name}_error']:.1e}",
+                end="",
+            )
         print()
 
 
@@ -196,7 +201,9 @@ def pictures(repeats):
     generator = torch.Generator().manual_seed(0)
     state, maps = DetectionMetrics(), torch.rand(300, 1, 256, 256, generator=generator)
     labels = torch.arange(300) % 2
-    state.update(torch.arange(300), maps.amax(dim=(1, 2, 3)), labels, maps, (maps > 0.98) & (labels.view(-1, 1, 1, 1) == 1))
+    state.update(
+        torch.arange(300), maps.amax(dim=(1, 2, 3)), labels, maps, (maps > 0.98) & (labels.view(-1, 1, 1, 1) == 1)
+    )
     state.compute()
     photograph = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (256, 1))
     kept = {"image": np.dstack([photograph, photograph.T, maps[0, 0]]), "map": photograph, "mask": photograph > 0.9}
@@ -217,7 +224,7 @@ def given_to(parser):
     """The command line's settings; threads, memory and warnings are as they are to be from then on."""
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=8)
-    parser.add_argument("--memory", choices=["kept", "default"], default="kept", help="see kdad.machine.keep_memory")
+    parser.add_argument("--memory", choices=["kept", "default"], default="kept", help="see kdad.speed.keep_memory")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.memory == "kept":

@@ -108,7 +108,7 @@ def overrides(setting, *more):
 def compose(given):
     from hydra import compose, initialize_config_dir
 
-    from kdad.configuration import CONF
+    from kdad.settings.compose import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("run", given)
@@ -127,7 +127,7 @@ def scored(setting, *more):
 def kdad(setting, *more):
     """One whole `kdad.run`, timed in its parts."""
     import kdad.data.decoding  # before Lightning makes a tensor: see kdad/__init__.py
-    import kdad.features
+    import kdad.engine.features
     import kdad.run
     import pytorch_lightning as pl  # isort: skip
     from kdad.metrics import DetectionMetrics
@@ -181,8 +181,8 @@ def sweep(*settings):
 
 def bare(setting, *more):
     """Epochs of the same steps in a plain loop over the same cached images and teacher features."""
-    from kdad.features import attach_features
-    from kdad.jobs import build
+    from kdad.engine.build import build
+    from kdad.engine.features import attach_features
     import torch  # isort: skip  # after kdad: see kdad/__init__.py
 
     use(setting.threads)

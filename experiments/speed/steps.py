@@ -9,13 +9,12 @@ import time
 from collections import Counter
 from functools import partial
 
-import kdad  # isort: skip  # noqa: F401: before Lightning makes a tensor, see kdad/__init__.py
 import torch
 from core import BATCH, alternate, configuration, given_to, spread
 from torch import nn
 
-from kdad.jobs import instantiate_detector
-from kdad.networks.residual import Contiguous
+from kdad.engine.build import build_detector
+from kdad.speed import Contiguous
 
 CASES = (  # model, image size, batch, bf16
     ("stpm", 128, 32, False), ("rd", 64, 16, False), ("rd", 128, 16, False), ("rd", 128, 16, True), ("rd", 256, 8, False),
@@ -27,7 +26,7 @@ WARM_UP = 10  # steps that are not counted, until the process has all the memory
 def training_step(model, *more, batch=None, half=False, change=None):
     """A function that takes one, in bf16 with `half`, on images and features made here; `change` is done to the detector."""
     cfg = configuration(model, *more)
-    detector = instantiate_detector(cfg).train()
+    detector = build_detector(cfg).train()
     if change:
         change(detector)
     shape = batch or BATCH[model], 3, cfg.image_size, cfg.image_size
@@ -75,7 +74,10 @@ def variants(repeats):
         seconds = alternate(repeats, **steps)
         own = seconds.pop("as it is")
         found = (f"{k} {spread([a / b for a, b in zip(s, own, strict=True)])}" for k, s in seconds.items())
-        print(f"{model} {size} px, batch {batch}{', bf16' if half else ''}: {spread(own)} s; {', '.join(found)} of it", flush=True)
+        print(
+            f"{model} {size} px, batch {batch}{', bf16' if half else ''}: {spread(own)} s; {', '.join(found)} of it",
+            flush=True,
+        )
 
 
 def filled(step):

@@ -7,13 +7,13 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import affine
 
-from kdad.data.loading import Split, TrainOrder
+from kdad.data.loading import Augment, Batch, Split, TrainOrder
 
 DEGREES, SCALES = 20.0, (0.9, 1.05)
 
 
 class RotateScale(Dataset):
-    """A split whose images are turned by up to 20 degrees either way and scaled by 0.9 to 1.05, black around them.
+    """A split whose images are turned by up to 20 degrees either way and scaled by 0.9 to 1.05, with black around.
 
     MKD, Sec. 4.2.3: "20-degree rotation in addition to scaling in the range of [0.9, 1.05]".
     """
@@ -24,7 +24,7 @@ class RotateScale(Dataset):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+    def __getitems__(self, indices: list[int]) -> Batch:
         batch = self.split.__getitems__(indices)
         # The 1 tells these numbers from those that TrainOrder draws.
         generator = np.random.default_rng([self.order.seed, self.order.epoch, 1])
@@ -34,13 +34,16 @@ class RotateScale(Dataset):
         batch["image"] = torch.stack(images).contiguous(memory_format=torch.channels_last)
         return batch
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> Batch:
         return {key: value[0] for key, value in self.__getitems__([index]).items()}
 
 
 def rotate_scale(image: Tensor, degrees: float, scale: float) -> Tensor:
-    """(3,H,W) about its centre, bilinear; positive degrees turn it clockwise."""
+    """Turn and scale an image (3,H,W) about its centre, bilinearly; positive degrees turn it clockwise.
+
+    Returns (3,H,W), black where the image does not reach.
+    """
     return affine(image, degrees, [0, 0], scale, [0.0], interpolation=InterpolationMode.BILINEAR)
 
 
-AUGMENTATIONS = {"none": None, "rotate_scale": RotateScale}
+AUGMENTATIONS: dict[str, Augment | None] = {"none": None, "rotate_scale": RotateScale}

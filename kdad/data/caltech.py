@@ -11,16 +11,16 @@ from typing import Any
 from torchvision import datasets
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import image_files, visible_folders
-from kdad.data.samples import Sample, hold_out, split_order
-from kdad.data.torchvision_sets import missing, torchvision_download
+from kdad.data.images import list_folders, list_images
+from kdad.data.samples import Sample, hold_out, order_samples
+from kdad.data.torchvision_sets import describe_missing, download_by_torchvision
 from kdad.errors import UserError
 
 CLUTTER = "257.clutter"
 
 
 class Caltech256(AnomalyDataModule):
-    """A protocol of our own where RD, which prints Table 4's 99.9, gives none.
+    """Caltech-256, split by a protocol of our own, since RD prints a result (Table 4: 99.9) without its protocol.
 
     1. `category=all` draws `n_categories` of the 256 by split_seed; a category's name takes that one alone.
     2. Of each, the first `max_per_category` images by name are inliers (null: all).
@@ -46,48 +46,51 @@ class Caltech256(AnomalyDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        for key, value in {"n_categories": n_categories, "max_per_category": max_per_category}.items():
-            if value is not None and value < 1:
-                raise UserError(f"dataset.{key} is {value}: it must be at least 1")
-        for key, value in {"test_fraction": test_fraction, "anomalous_fraction": anomalous_fraction}.items():
-            if not 0 < value < 1:
-                raise UserError(f"dataset.{key} is {value}: it must be above 0 and below 1")
+        for key, number in {"n_categories": n_categories, "max_per_category": max_per_category}.items():
+            if number is not None and number < 1:
+                raise UserError(f"dataset.{key} is {number}: it must be at least 1")
+        for key, fraction in {"test_fraction": test_fraction, "anomalous_fraction": anomalous_fraction}.items():
+            if not 0 < fraction < 1:
+                raise UserError(f"dataset.{key} is {fraction}: it must be above 0 and below 1")
         self.n_categories, self.max_per_category = n_categories, max_per_category
         self.test_fraction, self.anomalous_fraction = test_fraction, anomalous_fraction
 
     @property
     def images(self) -> Path:
-        """torchvision puts a folder caltech256 around what the archive holds."""
+        """The folder of all categories; torchvision puts a folder caltech256 around it."""
         name = "256_ObjectCategories"
         return next((p for p in (self.root / "caltech256" / name, self.root / name) if p.is_dir()), self.root / name)
 
     def prepare_data(self) -> None:
         if self.download and not self.images.is_dir():
-            torchvision_download(datasets.Caltech256, self.root, self.name)
+            download_by_torchvision(datasets.Caltech256, self.root, self.name)
 
     def check_root(self) -> None:
         self.prepare_data()
         if not (self.images / CLUTTER).is_dir():
-            raise UserError(missing(self.name, self.root, self.layout, self.obtain))
+            raise UserError(describe_missing(self.place))
 
     def categories(self) -> list[str]:
         self.check_root()
-        return ["all", *(folder.name for folder in visible_folders(self.images) if folder.name != CLUTTER)]
+        return ["all", *(folder.name for folder in list_folders(self.images) if folder.name != CLUTTER)]
 
-    def unofficial(self, counts: Mapping[str, int]) -> str:
-        """Of what is drawn from: the categories' images and the clutter's."""
+    def compare_with_official(self, counts: Mapping[str, int]) -> str:
+        """Compare what is drawn from, the categories' images and the clutter's, with their official numbers."""
         if self.category not in self.official:
             return ""
-        sizes = {folder.name: len(image_files(folder)) for folder in visible_folders(self.images)}
+        sizes = {folder.name: len(list_images(folder)) for folder in list_folders(self.images)}
         clutter = sizes.pop(CLUTTER)
-        return super().unofficial({"train": sum(sizes.values()), "test": clutter})
+        return super().compare_with_official({"train": sum(sizes.values()), "test": clutter})
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        """Raises UserError where there are fewer categories, inliers or outliers than asked for."""
+        """Return the training and the test images, drawn as the class says, each list sorted by path.
+
+        Raises `UserError` where there are fewer categories, inliers or outliers than asked for.
+        """
         inliers = [
             Sample(path, 0, name)
-            for name in self._inlier_categories()
-            for path in image_files(self.images / name)[: self.max_per_category]
+            for name in self._choose_categories()
+            for path in list_images(self.images / name)[: self.max_per_category]
         ]
         n_test = round(self.test_fraction * len(inliers))
         if not 0 < n_test < len(inliers):
@@ -96,16 +99,17 @@ class Caltech256(AnomalyDataModule):
                 f"{self.test_fraction} would leave {len(inliers) - n_test} to train on and {n_test} to test"
             )
         train, test = hold_out(inliers, n_test, self.images, self.split_seed)
-        clutter = [Sample(path, 1, "clutter") for path in image_files(self.images / CLUTTER)]
+        clutter = [Sample(path, 1, "clutter") for path in list_images(self.images / CLUTTER)]
         n_outliers = round(n_test * self.anomalous_fraction / (1 - self.anomalous_fraction))
         if not 0 < n_outliers <= len(clutter):
             raise UserError(
                 f"data set {self.name}: dataset.anomalous_fraction={self.anomalous_fraction} takes {n_outliers} "
                 f"outliers beside {n_test} inliers, but {self.images / CLUTTER} has {len(clutter)} images"
             )
-        return sorted(train), sorted(test + split_order(clutter, self.images, self.split_seed)[:n_outliers])
+        return sorted(train), sorted(test + order_samples(clutter, self.images, self.split_seed)[:n_outliers])
 
-    def _inlier_categories(self) -> list[str]:
+    def _choose_categories(self) -> list[str]:
+        """Choose the categories that the inliers come from. Raises `UserError` where there are too few."""
         if self.category != "all":
             return [self.category]
         names = self.categories()[1:]

@@ -2,61 +2,49 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdad.cache import Array
 from kdad.data.images import MaskFacts
-from kdad.data.loading import Pool, Split
 from kdad.data.samples import Sample
-
-if TYPE_CHECKING:
-    from kdad.data.base import AnomalyDataModule
+from kdad.storage.cache import Array, ArrayStore
 
 log = logging.getLogger(__name__)
 
 
-def workers() -> ThreadPoolExecutor:
-    """Threads, since Pillow releases the interpreter lock while it decodes and resizes."""
+def start_threads() -> ThreadPoolExecutor:
+    """Start threads to decode images on: Pillow releases the interpreter lock while it decodes and resizes."""
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
 
-def decode(data: "AnomalyDataModule") -> tuple[list[Pool], dict[str, Split]]:
-    """(pools of images, train, val and test parts that draw from them). Fills the counts of masks in `data.facts`."""
-    normal = sorted(data.train_samples + data.val_samples, key=lambda sample: sample.path)
-    row = {sample.path: i for i, sample in enumerate(normal)}
-    with workers() as threads:
-        # One pool for training and validation: how they are divided changes nothing that is cached of them.
-        pools = [Pool(_images(data, part, threads)) for part in (normal, data.test_samples)]
-        masks = _masks(data, threads) if data.has_masks else None
-    parts = {
-        "train": (pools[0], [row[sample.path] for sample in data.train_samples], data.train_samples, None),
-        "val": (pools[0], [row[sample.path] for sample in data.val_samples], data.val_samples, None),
-        "test": (pools[1], list(range(len(data.test_samples))), data.test_samples, masks),
-    }
-    return pools, {
-        part: Split(pool, torch.tensor(indices, dtype=torch.long), torch.tensor([s.label for s in samples]), masks)
-        for part, (pool, indices, samples, masks) in parts.items()
-    }
+class Readers(NamedTuple):
+    """How a layout reads one of its files."""
+
+    image: Callable[[Sample], Tensor]  # uint8 (3,size,size)
+    mask: Callable[[Sample], tuple[Tensor, MaskFacts]]  # bool (size,size)
+    version: Callable[[Sample], tuple[int | str, ...]]  # tells whether a file was changed since it was cached
 
 
-def _images(data: "AnomalyDataModule", samples: list[Sample], threads: ThreadPoolExecutor) -> Tensor:
-    """uint8 (N,H,W,3), decoded now or by an earlier job from the same files."""
-    size = data.image_size
-    files = [(str(sample.path), *data.version(sample)) for sample in samples]
-    what = f"{len(samples)} images of {data.name} {data.category} at {size} px"
+def decode_images(
+    samples: Sequence[Sample], read: Readers, size: int, store: ArrayStore, what: str, threads: ThreadPoolExecutor
+) -> Tensor:
+    """Decode images, or find them where an earlier job has kept them of the same files. `what` names them to people.
+
+    Returns uint8 (N,size,size,3). Raises `UserError` where one cannot be read.
+    """
+    files = [(str(sample.path), *read.version(sample)) for sample in samples]
     array = Array(("images", *files), (len(samples), size, size, 3), "uint8", what)
 
     def produce(_: Any) -> Iterator[list[np.ndarray]]:
-        for image in threads.map(data.read_image, samples):
+        for image in threads.map(read.image, samples):
             yield [image.permute(1, 2, 0)[None].numpy()]
 
-    if kept := data.store.fetch([array], produce):
+    if kept := store.fetch([array], produce):
         return kept[0]
     images = np.empty(array.shape, array.dtype)  # filled in place: concatenating would take the memory twice
     for i, (rows,) in enumerate(produce(None)):
@@ -64,24 +52,35 @@ def _images(data: "AnomalyDataModule", samples: list[Sample], threads: ThreadPoo
     return torch.from_numpy(images)
 
 
-def _masks(data: "AnomalyDataModule", threads: ThreadPoolExecutor) -> Tensor:
-    """bool (n_test,1,H,W), all False for normal images; fills the counts in `data.facts`."""
-    masks = torch.zeros(len(data.test_samples), 1, data.image_size, data.image_size, dtype=torch.bool)
-    with_mask = [(i, sample) for i, sample in enumerate(data.test_samples) if sample.mask is not None]
+def decode_masks(
+    samples: Sequence[Sample], read: Readers, size: int, threads: ThreadPoolExecutor
+) -> tuple[Tensor, list[MaskFacts]]:
+    """Decode the masks of samples that have one.
 
+    Returns bool (N,1,size,size), all False for images without a mask, and the facts of each mask. Raises `UserError`
+    where one cannot be read or does not fit its image.
+    """
+    masks = torch.zeros(len(samples), 1, size, size, dtype=torch.bool)
+    with_mask = [(i, sample) for i, sample in enumerate(samples) if sample.mask is not None]
     facts: list[MaskFacts] = []
-    found = threads.map(lambda entry: data.read_mask(entry[1]), with_mask)
+    found = threads.map(lambda entry: read.mask(entry[1]), with_mask)
     for (i, _), (mask, fact) in zip(with_mask, found, strict=True):
         masks[i, 0] = mask
         facts.append(fact)
+    return masks, facts
+
+
+def count_mask_facts(facts: Sequence[MaskFacts], name: str, size: int) -> dict[str, int]:
+    """Count the masks that are odd in some way, and warn of them. Returns {n_<way>_masks: count} for results.json."""
     meanings = {
-        "vanished": f"have a region so small that nothing is left of it at {data.image_size} px",
+        "vanished": f"have a region so small that nothing is left of it at {size} px",
         "nonbinary": "have grey levels; pixels above 127 count as anomalous",
         "empty": "have no anomalous pixel; their images stay anomalous, without a region",
     }
+    counts = {}
     for key, meaning in meanings.items():
         count = sum(getattr(fact, key) for fact in facts)
-        data.facts[f"n_{key}_masks"] = count
+        counts[f"n_{key}_masks"] = count
         if count:
-            log.warning("data set %s: %d of %d masks %s", data.name, count, len(facts), meaning)
-    return masks
+            log.warning("data set %s: %d of %d masks %s", name, count, len(facts), meaning)
+    return counts

@@ -9,25 +9,30 @@ from zipfile import BadZipFile
 from torch.hub import download_url_to_file
 from torchvision.datasets.utils import extract_archive
 
-from kdad.atomic import atomic_folder, has_content
 from kdad.errors import UserError
+from kdad.storage.atomic import build_folder, has_content
 
 
 class Archive(NamedTuple):
+    """A file that holds a whole data set."""
+
     url: str
     sha256: str  # in hex
 
 
 def fetch(archive: Archive, root: Path) -> None:
-    """Download and unpack so that `root` holds what the archive does. Does nothing where root has content already.
+    """Download an archive and unpack it into `root`, unless `root` has content already.
 
-    A single folder that holds everything else in the archive is left out. Raises UserError where the download
+    A single folder that holds everything else in the archive is left out. Raises `UserError` where the download
     fails or its checksum is another one; root is untouched then.
     """
     if has_content(root):
         return
     try:
-        with atomic_folder(root) as build, tempfile.TemporaryDirectory(dir=build.parent, prefix=f".{root.name}.") as work:
+        with (
+            build_folder(root) as build,
+            tempfile.TemporaryDirectory(dir=build.parent, prefix=f".{root.name}.") as work,
+        ):
             file, content = Path(work) / archive.url.rsplit("/", 1)[-1], Path(work) / "content"
             download_url_to_file(archive.url, str(file), hash_prefix=archive.sha256, progress=True)
             extract_archive(str(file), str(content), remove_finished=True)

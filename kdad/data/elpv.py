@@ -17,7 +17,7 @@ from kdad.errors import UserError
 
 
 class ELPV(AnomalyDataModule):
-    """Cells of defect probability 0 are normal, of 1 anomalous; those in between, 1/3 and 2/3, are left out.
+    """Solar cells: of defect probability 0 normal, of 1 anomalous; those in between, 1/3 and 2/3, are left out.
 
     `test_fraction` of the normal cells, the first in the order of the split, is for the test. `root` null is the
     installed package's own folder.
@@ -27,10 +27,12 @@ class ELPV(AnomalyDataModule):
     obtain = "It is in the package elpv-dataset: pip install 'kdad[elpv]'; licence CC BY-NC-SA 4.0"
 
     def __init__(self, *, root: str | os.PathLike | None = None, test_fraction: float = 0.2, **common: Any) -> None:
-        found = find_spec("elpv_dataset") if root is None else None
-        if root is None and found is None:
-            raise UserError(f"data set {common['name']}: no package elpv_dataset here. {self.obtain}")
-        super().__init__(root=Path(found.origin).parent / "data" if root is None else root, **common)
+        if root is None:
+            found = find_spec("elpv_dataset")
+            if found is None or found.origin is None:
+                raise UserError(f"data set {common['name']}: no package elpv_dataset here. {self.obtain}")
+            root = Path(found.origin).parent / "data"
+        super().__init__(root=root, **common)
         if not 0 < test_fraction < 1:
             raise UserError(f"dataset.test_fraction is {test_fraction}: it must be above 0 and below 1")
         self.test_fraction = test_fraction
@@ -39,10 +41,10 @@ class ELPV(AnomalyDataModule):
 
     def categories(self) -> list[str]:
         self.check_root()
-        return sorted(set(self._rows()["type"]))
+        return sorted(set(self._read_rows()["type"]))
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        rows = self._rows()
+        rows = self._read_rows()
         rows = rows[rows["type"] == self.category]
         normal, anomalous = (
             [Sample(self.root / path, label, kind) for path in rows.loc[rows["probability"] == label, "path"]]
@@ -52,7 +54,7 @@ class ELPV(AnomalyDataModule):
         train, held_out = hold_out(normal, n_test, self.root, self.split_seed)
         return sorted(train), sorted(held_out + anomalous)
 
-    def _rows(self) -> pd.DataFrame:
+    def _read_rows(self) -> pd.DataFrame:
         table = self.root / "labels.csv"
         try:
             rows = pd.read_csv(table, sep=r"\s+", names=["path", "probability", "type"], dtype={"probability": float})

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import SUFFIXES, image_files, image_folders, visible_folders
-from kdad.data.samples import Sample, split_order
+from kdad.data.images import SUFFIXES, list_folders, list_image_folders, list_images
+from kdad.data.samples import Sample, order_samples
 from kdad.errors import UserError
 
-Folders = str | os.PathLike | Sequence[str | os.PathLike] | None
+Name = str | os.PathLike
+Folders = Name | list[Name] | tuple[Name, ...] | None
 
 
 class Folder(AnomalyDataModule):
@@ -33,7 +34,7 @@ class Folder(AnomalyDataModule):
         normal: Folders = "normal",
         normal_test: Folders = None,
         anomalous: Folders = "anomalous",
-        masks: str | os.PathLike | None = None,
+        masks: Name | None = None,
         test_fraction: float = 0.2,
         **common: Any,
     ) -> None:
@@ -42,17 +43,17 @@ class Folder(AnomalyDataModule):
             raise UserError(f"dataset.test_fraction is {test_fraction}: it must be at least 0 and below 1")
         self.test_fraction = test_fraction
         named = {"normal": normal, "normal_test": normal_test, "anomalous": anomalous}
-        self.folders = {key: self._paths(value) for key, value in named.items()}  # key: [absolute path, ...]
+        self.folders = {key: self._locate_all(value) for key, value in named.items()}  # key: [absolute path, ...]
         if not self.folders["normal"]:
             raise UserError("dataset.normal names no folder: it says where the normal training images are")
-        self.masks = None if masks is None else self._path(masks)
+        self.masks = None if masks is None else self._locate(masks)
 
-    def _path(self, name: str | os.PathLike) -> Path:
+    def _locate(self, name: Name) -> Path:
         return self.root / Path(str(name)).expanduser()  # str: on the command line, a folder called 1 is a number
 
-    def _paths(self, value: Folders) -> list[Path]:
+    def _locate_all(self, value: Folders) -> list[Path]:
         names = [] if value is None else value if isinstance(value, list | tuple) else [value]
-        return [self._path(name) for name in names]
+        return [self._locate(name) for name in names]
 
     def categories(self) -> list[str]:
         named = [folder for folders in self.folders.values() for folder in folders]
@@ -61,19 +62,22 @@ class Folder(AnomalyDataModule):
         return ["all"]
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        """Raises UserError where a folder is missing, empty, named twice or holds more than its key says."""
+        """Return the training and the test images, each list sorted by path.
+
+        Raises `UserError` where a folder is missing, empty, named twice or holds more than its key says.
+        """
         self._check_folders()
-        train, test = self._normal()
-        kinds = [(folder.name, image_files(folder)) for folder in self.folders["anomalous"]]
+        train, test = self._split_normal()
+        kinds = [(folder.name, list_images(folder)) for folder in self.folders["anomalous"]]
         images = [(path, kind) for kind, paths in kinds for path in paths]
         masks = self._find_masks(images)
         test += [Sample(path, 1, kind, masks.get(path)) for path, kind in images]
         return sorted(train), sorted(test)
 
-    def _normal(self) -> tuple[list[Sample], list[Sample]]:
-        """(train, test)."""
+    def _split_normal(self) -> tuple[list[Sample], list[Sample]]:
+        """Split the normal images. Returns (train, test). Raises `UserError` where none would be left to train on."""
         train, test = (
-            [Sample(path, 0, "good") for folder in self.folders[key] for path in image_files(folder)]
+            [Sample(path, 0, "good") for folder in self.folders[key] for path in list_images(folder)]
             for key in ("normal", "normal_test")
         )
         if self.folders["normal_test"] or not self.test_fraction:
@@ -84,7 +88,7 @@ class Folder(AnomalyDataModule):
                 "would be left to train on. dataset.normal_test=<folder> names other images; "
                 "dataset.test_fraction=0 tests on no normal image"
             )
-        order = split_order(train, self.root, self.split_seed)
+        order = order_samples(train, self.root, self.split_seed)
         n_test = min(max(1, round(self.test_fraction * len(order))), len(order) - 1)
         return order[n_test:], order[:n_test]
 
@@ -103,34 +107,38 @@ class Folder(AnomalyDataModule):
             self._check_only_normal(folder)
         for key, folders in self.folders.items():
             for folder in folders:
-                if not image_files(folder):
-                    below = image_folders(folder)
-                    hint = f" Folders below it have some: {_listed(below)}; name these" if below else ""
-                    raise UserError(f"dataset.{key}: no images in {folder} ({_suffixes()}).{hint}")
+                if not list_images(folder):
+                    below = list_image_folders(folder)
+                    hint = f" Folders below it have some: {_join(below)}; name these" if below else ""
+                    raise UserError(f"dataset.{key}: no images in {folder} ({_list_suffixes()}).{hint}")
         for folder in self.folders["anomalous"]:
             if folder.name == "good":
                 raise UserError(f"dataset.anomalous: {folder} is called good, as normal images are: rename it")
 
     def _check_only_normal(self, folder: Path) -> None:
-        others = image_folders(folder)
+        others = list_image_folders(folder)
         if folder.parent.name == "train":  # beside train/good nothing else is expected, as in MVTec AD's layout
             named = self.folders["normal"] + self.folders["normal_test"]
-            others += [other for other in visible_folders(folder.parent) if other not in named and image_files(other)]
+            others += [other for other in list_folders(folder.parent) if other not in named and list_images(other)]
         if others:
             raise UserError(
                 f"dataset.normal: {folder} should hold normal training images, right in it and nothing else, "
-                f"but there is {_listed(others)}. Move other kinds out of the training folder, or name the folder "
+                f"but there is {_join(others)}. Move other kinds out of the training folder, or name the folder "
                 "of normal images alone: dataset.normal=<folder>"
             )
 
     # Masks
 
     def _find_masks(self, images: list[tuple[Path, str]]) -> dict[Path, Path]:
-        """Of (path, kind): {path: mask}; empty without `masks`. Raises UserError unless each has one of its own."""
+        """Find the masks of images (path, kind). Returns {path: mask}, empty without `masks`.
+
+        Raises `UserError` unless each image has one of its own.
+        """
         if self.masks is None:
             return {}
         _check_exists("masks", self.masks)
-        listings = {folder.name: self._mask_files(folder.name) for folder in self.folders["anomalous"]}
+        places = {folder.name: _find_mask_folder(self.masks, folder.name) for folder in self.folders["anomalous"]}
+        listings = {kind: self._list_masks(place) for kind, place in places.items()}
         found: dict[Path, Path] = {}
         owners: dict[Path, Path] = {}
         for path, kind in images:
@@ -150,39 +158,39 @@ class Folder(AnomalyDataModule):
         missing = [(path, kind) for path, kind in images if path not in found]
         if missing:
             path, kind = missing[0]
-            place = self._mask_folder(kind)
+            place = places[kind]
             raise UserError(
                 f"no mask for the anomalous image {path} ({len(missing)} of {len(images)} are missing). Looked for "
-                f"{place / path.stem}_mask.* and {place / path.stem}.* ({_suffixes()}). "
+                f"{place / path.stem}_mask.* and {place / path.stem}.* ({_list_suffixes()}). "
                 "dataset.masks=null goes without masks"
             )
         return found
 
-    def _mask_folder(self, kind: str) -> Path:
-        return self.masks / kind if (self.masks / kind).is_dir() else self.masks
-
-    def _mask_files(self, kind: str) -> dict[str, list[Path]]:
-        """{stem: paths} of the files that are looked through for masks of this kind."""
-        place = self._mask_folder(kind)
+    def _list_masks(self, place: Path) -> dict[str, list[Path]]:
+        """List the files in a folder of masks. Returns {stem: paths}. Raises `UserError` where it holds images, too."""
         if any(place.samefile(folder) for folders in self.folders.values() for folder in folders):
             raise UserError(f"dataset.masks: {place} holds images to train or test on: masks need a folder apart")
         files: dict[str, list[Path]] = {}
-        for path in image_files(place):
+        for path in list_images(place):
             files.setdefault(path.stem, []).append(path)
         return files
 
 
+def _find_mask_folder(masks: Path, kind: str) -> Path:
+    return masks / kind if (masks / kind).is_dir() else masks
+
+
 def _check_exists(key: str, folder: Path) -> None:
     if not folder.is_dir():
-        beside = [other.name for other in visible_folders(folder.parent)]
-        has = f"{folder.parent} has: {_listed(beside, 20)}" if beside else f"{folder.parent} has no folders"
+        beside = [other.name for other in list_folders(folder.parent)]
+        has = f"{folder.parent} has: {_join(beside, 20)}" if beside else f"{folder.parent} has no folders"
         raise UserError(f"dataset.{key}: no folder {folder}. {has}")
 
 
-def _listed(folders: Sequence[str | Path], most: int = 5) -> str:
+def _join(folders: Sequence[str | Path], most: int = 5) -> str:
     more = f" and {len(folders) - most} more" if len(folders) > most else ""
     return ", ".join(map(str, folders[:most])) + more
 
 
-def _suffixes() -> str:
+def _list_suffixes() -> str:
     return ", ".join(sorted(SUFFIXES))

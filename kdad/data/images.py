@@ -21,46 +21,51 @@ MASK_KINDS = ("binary", "grey", "labels")
 
 
 class MaskFacts(NamedTuple):
+    """What is odd about a mask."""
+
     empty: bool  # no anomalous pixel in the file
     vanished: bool  # some in the file, none after resizing
     nonbinary: bool  # more than background and one foreground value
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The images directly in `folder`, sorted; hidden files are ignored, suffixes count in any case."""
+def list_images(folder: Path) -> list[Path]:
+    """List the images directly in `folder`, sorted; none where it does not exist.
+
+    Hidden files are left out. Suffixes count in upper and lower case.
+    """
     if not folder.is_dir():
         return []
     files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
     return sorted(path for path in files if path.is_file())
 
 
-def visible_folders(folder: Path) -> list[Path]:
-    """Subfolders by name, hidden ones left out; none where `folder` does not exist."""
+def list_folders(folder: Path) -> list[Path]:
+    """List the folders directly in `folder`, sorted, hidden ones left out; none where it does not exist."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def image_folders(folder: Path) -> list[Path]:
-    """The visible folders below `folder`, at any depth, with images directly in them."""
+def list_image_folders(folder: Path) -> list[Path]:
+    """List the folders below `folder`, at any depth, that have images directly in them, hidden ones left out."""
     found = []
     for place, subfolders, _ in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if name[0] != ".")
-        found += [Path(place, name) for name in subfolders if image_files(Path(place, name))]
+        found += [Path(place, name) for name in subfolders if list_images(Path(place, name))]
     return found
 
 
 def read_image(path: Path, size: int) -> Tensor:
-    """uint8 (3,size,size), RGB. Raises UserError where the file cannot be read.
+    """Decode an image and resize it. Returns uint8 (3,size,size), RGB. Raises `UserError` where it cannot be read.
 
     Grey is repeated; 16-bit values are scaled to 8 bits; EXIF orientation is applied. Transparency
     is dropped, keeping the colour stored under it: any background put there would be an invention.
     """
-    return square(_to_rgb(_decode(path), path), size)
+    return resize_image(_convert_to_rgb(_decode(path), path), size)
 
 
-def square(image: Image.Image, size: int) -> Tensor:
-    """uint8 (3,size,size) of an RGB image."""
+def resize_image(image: Image.Image, size: int) -> Tensor:
+    """Resize an RGB image to a square. Returns uint8 (3,size,size)."""
     return torch.from_numpy(np.array(image.resize((size, size), Image.Resampling.BILINEAR))).permute(2, 0, 1)
 
 
@@ -72,7 +77,7 @@ class Look(NamedTuple):
 
 
 def look(path: Path) -> Look:
-    """Raises UserError where the file is damaged.
+    """Find the size and the mode of an image. Raises `UserError` where the file is damaged.
 
     A PNG is checked by the checksums it carries, a JPEG decoded at an eighth of its size, others whole.
     """
@@ -86,16 +91,17 @@ def look(path: Path) -> Look:
                 image.load()
     except Exception as error:
         raise UserError(f"cannot read image {path}: {error}") from error
-    return Look(_image_size(path), mode)
+    return Look(_read_size(path), mode)
 
 
 def mask_values(path: Path) -> np.ndarray:
-    """(H,W) as stored, upright, in RGB the largest channel; of a folder the largest value over the masks in it.
+    """Decode a mask, or the masks in a folder as one. Returns (H,W) as stored, upright.
 
-    Raises UserError where a file cannot be read, or where a folder's masks are none or of different sizes.
+    In RGB the largest channel counts, in a folder the largest value of the masks in it. Raises `UserError` where a
+    file cannot be read, or where a folder's masks are none or of different sizes.
     """
     if path.is_dir():
-        parts = {part: mask_values(part) for part in image_files(path)}
+        parts = {part: mask_values(part) for part in list_images(path)}
         if len({values.shape for values in parts.values()}) != 1:
             sizes = ", ".join(f"{part.name} {v.shape[1]} x {v.shape[0]}" for part, v in parts.items()) or "none"
             raise UserError(f"masks in {path} should be one or more of the same size; found {sizes}")
@@ -105,17 +111,18 @@ def mask_values(path: Path) -> np.ndarray:
         return np.array(mask.convert("L"))
     if mask.mode == "I" or mask.mode.startswith("I;16"):
         return np.array(mask)  # as stored: scaled to 8 bits, a mask of 0 and 1 would be empty
-    return np.array(_to_rgb(mask, path)).max(axis=2)
+    return np.array(_convert_to_rgb(mask, path)).max(axis=2)
 
 
 def anomalous_pixels(values: np.ndarray, kind: str, path: Path, image_path: Path) -> tuple[np.ndarray, bool]:
-    """(bool (H,W), whether the mask has more than two values), of a mask with these (H,W) values.
+    """Find which pixels a mask with these (H,W) values calls anomalous.
 
-    kind, one of MASK_KINDS: "binary" and "grey" take v of a two-valued mask {0, v} as anomalous. Where there are
-    further values, "binary" refuses and "grey" cuts at half of the range; "labels" takes whatever is not 0.
-    Raises UserError for such a refusal, and where the mask's size is not that of its image.
+    Returns bool (H,W), and whether the mask has grey levels, which with "labels" it never has. `kind` is one of
+    MASK_KINDS: "binary" and "grey" take v of a two-valued mask {0, v} as anomalous. Where there are further values,
+    "binary" refuses and "grey" cuts at half of the range; "labels" takes whatever is not 0.
+    Raises `UserError` for such a refusal, and where the mask's size is not that of its image.
     """
-    expected, size = _image_size(image_path), values.shape[::-1]
+    expected, size = _read_size(image_path), values.shape[::-1]
     if size != expected:
         raise UserError(
             f"mask {path} is {size[0]} x {size[1]} pixels but its image {image_path} is "
@@ -133,15 +140,15 @@ def anomalous_pixels(values: np.ndarray, kind: str, path: Path, image_path: Path
     return values > (half if nonbinary else 0), nonbinary
 
 
-def resized_mask(anomalous: np.ndarray, size: int, nonbinary: bool) -> tuple[Tensor, MaskFacts]:
-    """bool (size,size) of bool (H,W)."""
+def resize_mask(anomalous: np.ndarray, size: int, nonbinary: bool) -> tuple[Tensor, MaskFacts]:
+    """Resize a mask bool (H,W). Returns bool (size,size), and what is odd about the mask."""
     resized = Image.fromarray(anomalous.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR)
     kept = torch.from_numpy(np.array(resized) > 0.5)
     return kept, MaskFacts(not anomalous.any(), bool(anomalous.any()) and not kept.any().item(), bool(nonbinary))
 
 
 def _decode(path: Path) -> Image.Image:
-    """The first frame, upright."""
+    """Decode the first frame of an image file, upright. Raises `UserError` where it cannot be read."""
     try:
         with Image.open(path) as image:
             image.load()
@@ -150,8 +157,8 @@ def _decode(path: Path) -> Image.Image:
         raise UserError(f"cannot read image {path}: {error}") from error
 
 
-def _image_size(path: Path) -> tuple[int, int]:
-    """Width and height once upright, from the header alone."""
+def _read_size(path: Path) -> tuple[int, int]:
+    """Read an image's width and height once it is upright, from the header alone."""
     try:
         with Image.open(path) as image:
             if image.format == "PNG" and not _tells_orientation(path):
@@ -163,7 +170,10 @@ def _image_size(path: Path) -> tuple[int, int]:
 
 
 def _tells_orientation(path: Path) -> bool:
-    """Whether a PNG has a chunk that might. Pillow finds out by decoding all of the image, since it may be the last."""
+    """Tell whether a PNG has a chunk that may hold an orientation.
+
+    Pillow would decode all of the image to find out, since that chunk may be the last.
+    """
     with path.open("rb") as file:
         file.seek(8)  # the signature
         while len(header := file.read(8)) == 8:
@@ -174,7 +184,7 @@ def _tells_orientation(path: Path) -> bool:
     return False
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _convert_to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode == "F":
         raise UserError(f"image {path} holds floating-point values of unknown range: save it with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):

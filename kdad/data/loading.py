@@ -1,11 +1,18 @@
 """From decoded images in memory to batches: whole batches at once, in an order that can be repeated."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from kdad.data.samples import Sample
+
+# image float32 (B,3,H,W) in [0,1], channels-last in memory; label, index long (B,); where there are any, mask bool
+# (B,1,H,W) and features, list of (B,C,h,w). A single sample has the same without B.
+Batch = dict[str, Tensor | list[Tensor]]
 
 
 class Pool:
@@ -22,7 +29,7 @@ class Pool:
 
 
 class Split(Dataset):
-    """Rows of a pool. Fetches a batch as one gather instead of image by image.
+    """Rows of a pool; a batch is fetched as one gather instead of image by image.
 
     rows, labels: long (n,); masks: bool (n,1,H,W) or None.
     """
@@ -33,25 +40,48 @@ class Split(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """One sample, without the batch dimension."""
+    def __getitem__(self, index: int) -> Batch:
+        """Return one sample, without the batch dimension."""
         batch = self.__getitems__([index])
-        features = {"features": [f[0] for f in batch.pop("features")]} if "features" in batch else {}
+        features: Batch = {"features": [f[0] for f in batch.pop("features")]} if "features" in batch else {}
         return {key: value[0] for key, value in batch.items()} | features
 
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor | list[Tensor]]:
-        """image float32 (B,3,H,W) in [0,1], channels-last in memory; label, index (B,); mask (B,1,H,W) and features
-        (list of (B,C,h,w)) where there are any.
-        """
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Return the samples at `indices` as one batch: see `Batch`."""
         index = torch.as_tensor(indices, dtype=torch.long)
         rows = self.rows[index]
         image = self.pool.images[rows].permute(0, 3, 1, 2).float().div_(255)
-        batch = {"image": image, "label": self.labels[index], "index": index}
+        batch: Batch = {"image": image, "label": self.labels[index], "index": index}
         if self.masks is not None:
             batch["mask"] = self.masks[index]
         if self.pool.features is not None:
             batch["features"] = [level[rows] for level in self.pool.features]
         return batch
+
+
+def make_splits(
+    pools: Sequence[Pool],
+    normal: Sequence[Sample],
+    train: Sequence[Sample],
+    val: Sequence[Sample],
+    test: Sequence[Sample],
+    masks: Tensor | None,
+) -> dict[str, Split]:
+    """Make the splits `train`, `val` and `test` of two pools: one of the `normal` images, one of the test images.
+
+    The images of a pool are in the order of its samples. masks: bool (n,1,H,W) of the test images, or None.
+    """
+    row = {sample.path: i for i, sample in enumerate(normal)}
+
+    def make_split(pool: Pool, rows: Sequence[int], samples: Sequence[Sample], of_split: Tensor | None) -> Split:
+        labels = torch.tensor([sample.label for sample in samples])
+        return Split(pool, torch.tensor(rows, dtype=torch.long), labels, of_split)
+
+    return {
+        "train": make_split(pools[0], [row[sample.path] for sample in train], train, None),
+        "val": make_split(pools[0], [row[sample.path] for sample in val], val, None),
+        "test": make_split(pools[1], range(len(test)), test, masks),
+    }
 
 
 class TrainOrder(Sampler[int]):
@@ -66,7 +96,7 @@ class TrainOrder(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch."""
+        """Take the order of this epoch from here on. Lightning calls it before every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -90,28 +120,31 @@ class InOrder(Sampler[int]):
         return iter(self.indices)
 
 
-def processes() -> tuple[int, int]:
-    """(rank, world size) of this process."""
+Augment = Callable[[Split, TrainOrder], Dataset]  # makes a split of changed images, by the epoch of its order
+
+
+def locate_process() -> tuple[int, int]:
+    """Return which of several processes this one is, and how many there are: (rank, world size)."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
-def train_loader(
-    split: Split, batch_size: int, seed: int, augmented: Callable[[Split, TrainOrder], Dataset] | None = None
-) -> DataLoader:
-    """`augmented` is what makes a split of changed images, by the epoch of its order."""
-    sampler = TrainOrder(len(split), seed, *processes())
+def make_train_loader(split: Split, batch_size: int, seed: int, augment: Augment | None = None) -> DataLoader:
+    """Make a loader of training images, in another order each epoch, changed by `augment` if it is given."""
+    sampler = TrainOrder(len(split), seed, *locate_process())
     # Batch norm cannot train on one value per channel, which is what a single image gives at 1 x 1:
     # a last batch of one image is left out, unless it is the only batch.
     single = len(sampler) > batch_size and len(sampler) % batch_size == 1
-    images = augmented(split, sampler) if augmented else split
-    return DataLoader(images, batch_size, sampler=sampler, drop_last=single, collate_fn=_as_fetched)
+    images = augment(split, sampler) if augment else split
+    return DataLoader(images, batch_size, sampler=sampler, drop_last=single, collate_fn=_keep_batch)
 
 
-def ordered_loader(split: Split, batch_size: int) -> DataLoader:
-    return DataLoader(split, batch_size, sampler=InOrder(len(split), *processes()), collate_fn=_as_fetched)
+def make_ordered_loader(split: Split, batch_size: int) -> DataLoader:
+    """Make a loader of a split's images in the split's own order."""
+    return DataLoader(split, batch_size, sampler=InOrder(len(split), *locate_process()), collate_fn=_keep_batch)
 
 
-def _as_fetched(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _keep_batch(batch: Any) -> Any:
+    """Leave a batch as it is: `Split` has put it together already."""
     return batch

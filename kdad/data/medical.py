@@ -6,15 +6,16 @@ from typing import Any
 import pandas as pd
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import image_files
+from kdad.data.images import list_images
 from kdad.data.samples import Sample, hold_out
 from kdad.errors import UserError
 
 
 class SmallMedical(AnomalyDataModule):
-    """MKD, Sec. 4.1: "10 random normal images + all anomalous ones for test, the rest normal ones for training".
+    """A small set of which a few normal images and all anomalous ones are for the test, the other normal ones train.
 
-    The `n_normal_test` normal images are the first in the order of the split.
+    The `n_normal_test` normal images are the first in the order of the split. Source: MKD, Sec. 4.1, "10 random normal
+    images + all anomalous ones for test, the rest normal ones for training".
     """
 
     default_category = "all"
@@ -37,7 +38,7 @@ class SmallMedical(AnomalyDataModule):
         return ["all"]
 
     def find_images(self) -> list[Sample]:
-        """All of them, whatever they serve."""
+        """Return all images of the data set, normal and anomalous."""
         raise NotImplementedError
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
@@ -53,6 +54,8 @@ class SmallMedical(AnomalyDataModule):
 
 
 class HeadCT(SmallMedical):
+    """CT slices of heads, with and without a hemorrhage; labels are in a table."""
+
     layout = "labels.csv with the columns id and hemorrhage, and head_ct/000.png ... (or head_ct/head_ct/000.png ...)"
     obtain = "Head CT - hemorrhage is at https://www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage"
 
@@ -62,20 +65,21 @@ class HeadCT(SmallMedical):
         return folder / "head_ct" if (folder / "head_ct").is_dir() else folder
 
     def find_images(self) -> list[Sample]:
-        """Raises UserError where labels.csv and the images do not match."""
+        """Return all images with the labels of labels.csv. Raises `UserError` where table and images do not match."""
         table, folder = self.root / "labels.csv", self.images
-        images = {path.stem: path for path in image_files(folder)}
+        images = {path.stem: path for path in list_images(folder)}
         samples = []
-        for row in self._rows(table).itertuples():
-            path = images.pop(f"{row.id:03d}", None)
+        rows = self._read_rows(table)
+        for number, label in zip(rows["id"].tolist(), rows["hemorrhage"].tolist(), strict=True):
+            path = images.pop(f"{number:03d}", None)
             if path is None:
-                raise UserError(f"{table}: no image {row.id:03d} in {folder}, or two rows of that id")
-            samples.append(Sample(path, row.hemorrhage, "hemorrhage" if row.hemorrhage else "normal"))
+                raise UserError(f"{table}: no image {number:03d} in {folder}, or two rows of that id")
+            samples.append(Sample(path, label, "hemorrhage" if label else "normal"))
         if images:
             raise UserError(f"{table}: no row for {len(images)} images in {folder}, such as {min(images.values())}")
         return samples
 
-    def _rows(self, table: Path) -> pd.DataFrame:
+    def _read_rows(self, table: Path) -> pd.DataFrame:
         try:
             rows = pd.read_csv(table, skipinitialspace=True)  # its header has a blank before hemorrhage
             rows = rows[["id", "hemorrhage"]].astype({"id": "int64", "hemorrhage": "int64"})
@@ -89,6 +93,8 @@ class HeadCT(SmallMedical):
 
 
 class BrainMRI(SmallMedical):
+    """MRI slices of brains, with and without a tumour, in a folder each."""
+
     layout = "no/*.jpg and yes/*.jpg, images of any suffix (or that in the archive's folder brain_tumor_dataset)"
     obtain = (
         "Brain MRI images for brain tumor detection are at "
@@ -105,12 +111,12 @@ class BrainMRI(SmallMedical):
         return [
             Sample(path, label, kind)
             for folder, (kind, label) in kinds.items()
-            for path in _images_in(self.images / folder, self)
+            for path in _list_required(self.images / folder, self)
         ]
 
 
 class RetinalOCT(AnomalyDataModule):
-    """Its own split into training and test images, of which NORMAL alone is trained on; `val` is not used."""
+    """Retinal OCT in its own split into training and test images; only NORMAL trains, and `val` is not used."""
 
     layout = "{train,test}/{NORMAL,CNV,DME,DRUSEN}/*.jpeg (or that in the archive's folder OCT2017)"
     obtain = "Retinal OCT is at https://data.mendeley.com/datasets/rscbjbr9sj, and as kermany2018 at Kaggle"
@@ -125,18 +131,18 @@ class RetinalOCT(AnomalyDataModule):
         # Kaggle's archive has everything in "OCT2017 ", with a blank that some file systems turn into something else.
         places = (place for pattern in ("train", "*/train", "*/*/train") for place in sorted(self.root.glob(pattern)))
         root = next((place.parent for place in places if place.is_dir()), self.root)
-        train = [Sample(path, 0, "NORMAL") for path in _images_in(root / "train" / "NORMAL", self)]
+        train = [Sample(path, 0, "NORMAL") for path in _list_required(root / "train" / "NORMAL", self)]
         test = [
             Sample(path, int(kind != "NORMAL"), kind)
             for kind in self.kinds
-            for path in _images_in(root / "test" / kind, self)
+            for path in _list_required(root / "test" / kind, self)
         ]
         return train, sorted(test)
 
 
-def _images_in(folder: Path, data: AnomalyDataModule) -> list[Path]:
-    """Raises UserError where there are none."""
-    found = image_files(folder)
+def _list_required(folder: Path, data: AnomalyDataModule) -> list[Path]:
+    """List the images directly in `folder`, sorted. Raises `UserError` where there are none."""
+    found = list_images(folder)
     if not found:
         raise UserError(f"data set {data.name}: no images in {folder}. Expected below {data.root}: {data.layout}")
     return found

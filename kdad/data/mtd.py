@@ -6,8 +6,8 @@ Huang, Qiu, Guo, Wang and Yuan, "Surface defect saliency of magnetic tile", The 
 from typing import Any
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import image_files
-from kdad.data.samples import Sample, split_order
+from kdad.data.images import list_images
+from kdad.data.samples import Sample, order_samples
 from kdad.errors import UserError
 
 TRAIN_SHARE = 0.8  # of the normal images
@@ -39,16 +39,17 @@ class MTD(AnomalyDataModule):
         return ["all"] if (self.root / "MT_Free" / "Imgs").is_dir() else []
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        normal, anomalous = [], []
+        normal: list[Sample] = []
+        anomalous: list[Sample] = []
         for folder in sorted(self.root.glob("MT_*/Imgs")):
             kind = folder.parent.name.removeprefix("MT_").lower()
-            for path in image_files(folder):
+            for path in list_images(folder):
                 if path.suffix.lower() == ".png":  # a mask
                     continue
                 if kind == "free":
                     normal.append(Sample(path, 0, kind, None))
                 else:
                     anomalous.append(Sample(path, 1, kind, path.with_suffix(".png")))
-        order = split_order(normal, self.root, self.split_seed)
+        order = order_samples(normal, self.root, self.split_seed)
         n_train = round(TRAIN_SHARE * len(order))
         return sorted(order[:n_train][: self.max_train]), sorted(order[n_train:] + anomalous)

@@ -3,13 +3,13 @@
 Bergmann et al., "MVTec AD - A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection", CVPR 2019.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdad.data.base import AnomalyDataModule
 from kdad.data.download import Archive
-from kdad.data.images import MASK_KINDS, image_files, visible_folders
+from kdad.data.images import MASK_KINDS, list_folders, list_images
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 
@@ -21,8 +21,8 @@ class MVTec(AnomalyDataModule):
     stands for one folder per kind, of which `normal` is the normal one. `masks` is the mask of an anomalous image:
     `{kind}` and `{stem}` are the image's, a suffix `.*` is any image suffix, and where it is a folder all masks in it
     count together. A set whose folder of masks is missing, which warns, or with `masks=None`, is read without
-    masks: image metrics only. `mask_kind` is how masks are read, see `images.anomalous_pixels`. `obtain` says where to
-    get the set, and `archive` (url, sha256) what `download` fetches, if its terms allow that.
+    masks: image metrics only. `mask_kind` is how masks are read, see `images.anomalous_pixels`. `obtain` says
+    where to get the set, and `archive` (url, sha256) what `download` fetches, if its terms allow that.
     """
 
     obtain = "It is a set of your own"
@@ -62,24 +62,27 @@ class MVTec(AnomalyDataModule):
     def categories(self) -> list[str]:
         self.check_root()
         first = Path(self.train).parts[0]
-        return sorted(folder.name for folder in visible_folders(self.root) if (folder / first).is_dir())
+        return sorted(folder.name for folder in list_folders(self.root) if (folder / first).is_dir())
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        """Raises UserError where the training folder holds another kind than the normal one."""
+        """Return the training and the test images of the category, each list sorted by path.
+
+        Raises `UserError` where the training folder holds another kind than the normal one.
+        """
         folder = self.root / self.category
         first, *below = Path(self.train).parts
-        for kind in visible_folders(folder / first):
+        for kind in list_folders(folder / first):
             if below and kind.name != below[0] and Path(self.test).parts[0] != first:
                 raise UserError(f"{kind}: training images are normal ones, in {folder / self.train} only")
-        train = [Sample(path, 0, "good") for path in image_files(folder / self.train)]
+        train = [Sample(path, 0, "good") for path in list_images(folder / self.train)]
         test = []
         before, after = self.test.split("{kind}")
-        for kind in visible_folders(folder / before):
-            images = image_files(kind / after.strip("/"))
+        for kind in list_folders(folder / before):
+            images = list_images(kind / after.strip("/"))
             if kind.name == self.normal:
                 test += [Sample(path, 0, "good") for path in images]
             else:
-                masks = self._masks(folder, kind.name, images)
+                masks = self._find_masks(folder, kind.name, images)
                 test += [Sample(path, 1, kind.name, mask) for path, mask in zip(images, masks, strict=True)]
         return train, test
 
@@ -87,23 +90,26 @@ class MVTec(AnomalyDataModule):
         if self.validation is None:
             return []
         folder = self.root / self.category / self.validation
-        return [Sample(path, 0, "good") for path in image_files(folder)]
+        return [Sample(path, 0, "good") for path in list_images(folder)]
 
-    def absent_masks(self) -> Path | None:
+    def find_absent_masks(self) -> Path | None:
         if self.masks is None:
             return None
         folder = self.root / self.category / self.masks.split("{")[0]
         return None if folder.is_dir() else folder
 
-    def _masks(self, folder: Path, kind: str, images: list[Path]) -> list[Path | None]:
-        """Of each image, whether it exists or not; None where the set has no masks."""
-        if self.masks is None or self.absent_masks():
+    def _find_masks(self, folder: Path, kind: str, images: list[Path]) -> Sequence[Path | None]:
+        """Return the path of each image's mask, whether it exists or not; None where the set has no masks.
+
+        Raises `UserError` where two files could be the mask of one image.
+        """
+        if self.masks is None or self.find_absent_masks():
             return [None] * len(images)
         masks = [folder / self.masks.format(kind=kind, stem=image.stem) for image in images]
         if not masks or masks[0].suffix != ".*":
             return masks
         found: dict[Path, Path] = {}
-        for file in (file for place in {mask.parent for mask in masks} for file in image_files(place)):
+        for file in (file for place in {mask.parent for mask in masks} for file in list_images(place)):
             other = found.setdefault(file.with_suffix(""), file)
             if other != file:
                 raise UserError(f"{other} and {file} could both be the mask of an image: keep one")

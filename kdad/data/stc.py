@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdad.data import video
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import Look, image_files, visible_folders
+from kdad.data.images import Look, list_folders, list_images
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 
@@ -53,32 +53,38 @@ class STC(AnomalyDataModule):
         self._looks: dict[Path, Look | UserError] = {}  # of videos, that each be read once
 
     def categories(self) -> list[str]:
-        """Raises UserError where some training videos have been made into frames and others have not."""
+        """Return `all` and the scenes that have both training and test clips.
+
+        Raises `UserError` where some training videos have been made into frames and others have not.
+        """
         self.check_root()
-        clips = self._training_clips()
-        tested = {_scene(clip) for clip in visible_folders(self.root / "testing" / "frames")}
-        return ["all", *sorted(tested & {_scene(clip) for clip in clips})] if clips else []
+        clips = self._find_training_clips()
+        tested = {_read_scene(clip) for clip in list_folders(self.root / "testing" / "frames")}
+        return ["all", *sorted(tested & {_read_scene(clip) for clip in clips})] if clips else []
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        """Raises UserError where a clip's masks are missing or are not as many as its frames, or PyAV is missing."""
+        """Return every `every`-th frame of the training and of the test clips.
+
+        Raises `UserError` where a clip's masks are missing or are not as many as its frames, or PyAV is missing.
+        """
         train = [
             Sample(path, 0, "good")
-            for clip in self._training_clips()
+            for clip in self._find_training_clips()
             if self._is_wanted(clip)
-            for path in self._training_frames(clip)[:: self.every]
+            for path in self._list_training_frames(clip)[:: self.every]
         ]
-        clips = visible_folders(self.root / "testing" / "frames")
-        test = [sample for clip in clips if self._is_wanted(clip) for sample in self._test_clip(clip)]
+        clips = list_folders(self.root / "testing" / "frames")
+        test = [sample for clip in clips if self._is_wanted(clip) for sample in self._read_test_clip(clip)]
         return train, test
 
-    def absent_masks(self) -> Path | None:
+    def find_absent_masks(self) -> Path | None:
         folder = self.root / "testing" / "test_pixel_mask"
         return None if folder.is_dir() else folder
 
-    def unofficial(self, counts: Mapping[str, int]) -> str:
-        """Of clips: how many images there are depends on `every`."""
-        parts = {"train": self._training_clips(), "test": visible_folders(self.root / "testing" / "frames")}
-        return super().unofficial({part: len(clips) for part, clips in parts.items()})
+    def compare_with_official(self, counts: Mapping[str, int]) -> str:
+        """Compare the numbers of clips: how many images there are depends on `every`."""
+        parts = {"train": self._find_training_clips(), "test": list_folders(self.root / "testing" / "frames")}
+        return super().compare_with_official({part: len(clips) for part, clips in parts.items()})
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
@@ -90,38 +96,41 @@ class STC(AnomalyDataModule):
         with DECODING:
             if clip not in self._decoded:  # images are read in order: where two clips meet, both are at hand
                 last = list(self._decoded.items())[-1:]
-                self._decoded = dict(last) | {clip: video.frames(clip, self.every, self.image_size)}
+                self._decoded = dict(last) | {clip: video.read_frames(clip, self.every, self.image_size)}
             return self._decoded[clip][int(sample.path.name) // self.every]
 
-    def version(self, sample: Sample) -> tuple[int, ...]:
+    def version(self, sample: Sample) -> tuple[int | str, ...]:
         clip = sample.path.parent
         return super().version(sample._replace(path=clip) if _is_video(clip) else sample)
 
-    def look(self, sample: Sample) -> Look:
+    def look_at(self, sample: Sample) -> Look:
         clip = sample.path.parent
         if not _is_video(clip):
-            return super().look(sample)
+            return super().look_at(sample)
         with DECODING:
             if clip not in self._looks:
                 try:
-                    self._looks[clip] = video.look(clip)
+                    self._looks[clip] = video.look_at_video(clip)
                 except UserError as error:
                     self._looks[clip] = error
         if isinstance(seen := self._looks[clip], UserError):
             raise seen
         return seen
 
-    def copies(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
-        """None of a video: its frames are no files."""
-        return super().copies([sample for sample in train if not _is_video(sample.path.parent)], test)
+    def find_copies(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
+        """Find test images that are exact copies of training images, among those that are files: not of a video."""
+        return super().find_copies([sample for sample in train if not _is_video(sample.path.parent)], test)
 
-    def mask_values(self, sample: Sample) -> np.ndarray:
-        return np.array(_load(sample.mask)[self._frame[sample.path]])
+    def read_mask_values(self, sample: Sample) -> np.ndarray:
+        return np.array(_map_masks(sample.require_mask())[self._frame[sample.path]])
 
-    def _training_clips(self) -> list[Path]:
-        """Folders of frames, or videos where there are none."""
+    def _find_training_clips(self) -> list[Path]:
+        """Find the training clips: folders of frames, or videos where there are none.
+
+        Raises `UserError` where some videos have a folder of frames and others have not.
+        """
         training = self.root / "training"
-        folders = visible_folders(training / "frames")
+        folders = list_folders(training / "frames")
         videos = [path for path in sorted(training.glob("videos/*.avi")) if path.name[0] != "."]
         missing = sorted({path.stem for path in videos} - {folder.name for folder in folders})
         if folders and missing:
@@ -132,28 +141,28 @@ class STC(AnomalyDataModule):
             )
         return folders or videos
 
-    def _training_frames(self, clip: Path) -> list[Path]:
+    def _list_training_frames(self, clip: Path) -> list[Path]:
         if not _is_video(clip):
-            return _in_order(image_files(clip))
-        if not video.available():
+            return _sort_frames(list_images(clip))
+        if not video.is_available():
             raise UserError(
                 f"{clip} is a video, and reading its frames needs PyAV: pip install 'kdad[video]'. Or extract those of "
                 f"all videos once: {EXTRACT.format(training=self.root / 'training')}"
             )
-        return [clip / f"{i:06d}" for i in range(video.n_frames(clip))]
+        return [clip / f"{i:06d}" for i in range(video.count_frames(clip))]
 
     def _is_wanted(self, clip: Path) -> bool:
-        return self.category in ("all", _scene(clip))
+        return self.category in ("all", _read_scene(clip))
 
-    def _test_clip(self, clip: Path) -> list[Sample]:
-        frames, testing = _in_order(image_files(clip)), self.root / "testing"
-        labels = _load(testing / "test_frame_mask" / f"{clip.name}.npy")
+    def _read_test_clip(self, clip: Path) -> list[Sample]:
+        frames, testing = _sort_frames(list_images(clip)), self.root / "testing"
+        labels = _map_masks(testing / "test_frame_mask" / f"{clip.name}.npy")
         _check_shape(labels, (len(frames),), testing / "test_frame_mask" / f"{clip.name}.npy", clip)
         pixels = testing / "test_pixel_mask" / f"{clip.name}.npy"
         if pixels.is_file():
-            loaded = _load(pixels)
+            loaded = _map_masks(pixels)
             _check_shape(loaded, (len(frames), *(*loaded.shape, 0, 0)[1:3]), pixels, clip)
-        has_masks = self.absent_masks() is None
+        has_masks = self.find_absent_masks() is None
         samples = []
         for row in range(0, len(frames), self.every):
             self._frame[frames[row]] = row
@@ -163,7 +172,7 @@ class STC(AnomalyDataModule):
         return samples
 
 
-def _scene(clip: Path) -> str:
+def _read_scene(clip: Path) -> str:
     return clip.name.split("_")[0]
 
 
@@ -171,13 +180,16 @@ def _is_video(clip: Path) -> bool:
     return clip.suffix == ".avi"
 
 
-def _in_order(frames: list[Path]) -> list[Path]:
-    """By number: in a clip of more than a thousand, 1000.jpg follows 999.jpg."""
+def _sort_frames(frames: list[Path]) -> list[Path]:
+    """Sort frames by number: in a clip of more than a thousand, 1000.jpg follows 999.jpg."""
     return sorted(frames, key=lambda path: (len(path.stem), path.stem))
 
 
-def _load(path: Path) -> np.ndarray:
-    """Mapped, not read: a clip's masks are large and wanted one by one. Raises UserError where that is impossible."""
+def _map_masks(path: Path) -> np.ndarray:
+    """Map a file of masks into memory: a clip's masks are large and wanted one by one.
+
+    Raises `UserError` where it cannot be read.
+    """
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # of a damaged file NumPy raises nearly anything

@@ -15,16 +15,18 @@ from torch import Tensor
 from torchvision import datasets
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import Look, square
+from kdad.data.checks import Place
+from kdad.data.images import Look, resize_image
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 
 
 class TorchvisionSet(AnomalyDataModule):
-    """`category` is a class, by index or by name; results have the index, as the papers' tables do.
+    """A set of torchvision's, of which the class `category`, by index or by name, is normal.
 
-    Images are rows of arrays: `train/00042` and `test/00042` are their paths, by their place in the array. With
-    `download` torchvision fetches what is missing. A set whose labels or checksums are wrong is refused.
+    Results have the class's index, as the papers' tables do. Images are rows of arrays: `train/00042` and `test/00042`
+    are their paths, by their place in the array. With `download` torchvision fetches what is missing. A set whose
+    labels or checksums are wrong is refused.
     """
 
     source: Callable[..., Any]  # torchvision's class
@@ -33,18 +35,18 @@ class TorchvisionSet(AnomalyDataModule):
 
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
-        name = re.sub(r"[^a-z0-9]+", "_", (self.category or "").lower())
+        name = re.sub(r"[^a-z0-9]+", "_", self.category.lower())
         self.category = str(self.names.index(name)) if name in self.names else self.category
         self._parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # images (N,h,w) or (N,h,w,3), classes (N,)
 
     def prepare_data(self) -> None:
         if self.download and not (self._parts or self._splits):
-            torchvision_download(self.source, self.root, self.name)
+            download_by_torchvision(self.source, self.root, self.name)
 
     def check_root(self) -> None:
         self.prepare_data()
         if not (self.root / self.folder).is_dir():
-            raise UserError(missing(self.name, self.root, self.layout, self.obtain))
+            raise UserError(describe_missing(self.place))
 
     def categories(self) -> list[str]:
         self.check_root()
@@ -58,11 +60,7 @@ class TorchvisionSet(AnomalyDataModule):
         super().check()
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        normal = int(self.category)
-        train, test = (
-            [Sample(Path(part, f"{i:05d}"), int(k != normal), self.names[k]) for i, k in enumerate(self._part(part)[1])]
-            for part in ("train", "test")
-        )
+        train, test = self._list_part("train"), self._list_part("test")
         return [sample for sample in train if sample.label == 0], test
 
     def setup(self, stage: str | None = None) -> None:
@@ -70,24 +68,29 @@ class TorchvisionSet(AnomalyDataModule):
         self._parts.clear()
 
     def read_image(self, sample: Sample) -> Tensor:
-        return square(Image.fromarray(self._pixels(sample)).convert("RGB"), self.image_size)
+        return resize_image(Image.fromarray(self._read_pixels(sample)).convert("RGB"), self.image_size)
 
-    def version(self, sample: Sample) -> tuple[str]:
-        return (hashlib.sha256(self._pixels(sample).tobytes()).hexdigest(),)
+    def version(self, sample: Sample) -> tuple[int | str, ...]:
+        return (hashlib.sha256(self._read_pixels(sample).tobytes()).hexdigest(),)
 
-    def copies(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
-        originals = {self._pixels(sample).tobytes(): sample.path for sample in train}
-        found = ((sample.path, originals.get(self._pixels(sample).tobytes())) for sample in test)
+    def find_copies(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
+        originals = {self._read_pixels(sample).tobytes(): sample.path for sample in train}
+        found = ((sample.path, originals.get(self._read_pixels(sample).tobytes())) for sample in test)
         return [(path, original) for path, original in found if original]
 
-    def look(self, sample: Sample) -> Look:
-        image = Image.fromarray(self._pixels(sample))
+    def look_at(self, sample: Sample) -> Look:
+        image = Image.fromarray(self._read_pixels(sample))
         return Look(image.size, image.mode)
 
-    def _pixels(self, sample: Sample) -> np.ndarray:
-        return self._part(sample.path.parent.name)[0][int(sample.path.name)]
+    def _list_part(self, part: str) -> list[Sample]:
+        normal, (_, classes) = int(self.category), self._read_part(part)
+        return [Sample(Path(part, f"{i:05d}"), int(k != normal), self.names[k]) for i, k in enumerate(classes)]
 
-    def _part(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+    def _read_pixels(self, sample: Sample) -> np.ndarray:
+        return self._read_part(sample.path.parent.name)[0][int(sample.path.name)]
+
+    def _read_part(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Read all images and classes of `train` or `test`, once. Raises `UserError` where they are damaged."""
         if part not in self._parts:
             place = self.root / self.folder
             try:
@@ -108,6 +111,8 @@ class TorchvisionSet(AnomalyDataModule):
 
 
 class MNIST(TorchvisionSet):
+    """Handwritten digits, 28 x 28 px."""
+
     source = datasets.MNIST
     folder = "MNIST/raw"
     names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -116,6 +121,8 @@ class MNIST(TorchvisionSet):
 
 
 class FashionMNIST(TorchvisionSet):
+    """Pieces of clothing, 28 x 28 px."""
+
     source = datasets.FashionMNIST
     folder = "FashionMNIST/raw"
     names = (
@@ -126,7 +133,7 @@ class FashionMNIST(TorchvisionSet):
 
 
 class CIFAR10(TorchvisionSet):
-    """torchvision compares the files with the published checksums before it unpickles them."""
+    """Small colour photographs, 32 x 32 px; torchvision compares checksums before it unpickles a file."""
 
     source = datasets.CIFAR10
     folder = "cifar-10-batches-py"
@@ -135,16 +142,17 @@ class CIFAR10(TorchvisionSet):
     obtain = "CIFAR-10 is at https://www.cs.toronto.edu/~kriz/cifar.html, the version for Python"
 
 
-def missing(name: str, root: Path, layout: str, obtain: str) -> str:
-    """What to say where torchvision's folders are not there."""
+def describe_missing(place: Place) -> str:
+    """Say that torchvision's folders are not there, and how to get them."""
     return (
-        f"data set {name}: not found below {root}. Expected there: {layout}. dataset.root=<folder> says where it is, "
-        f"KDAD_DATA sets the parent of the default, dataset.download=true downloads it. {obtain}."
+        f"data set {place.name}: not found below {place.root}. Expected there: {place.layout}. dataset.root=<folder> "
+        "says where it is, KDAD_DATA sets the parent of the default, dataset.download=true downloads it. "
+        f"{place.obtain}."
     )
 
 
-def torchvision_download(source: Callable[..., Any], root: Path, name: str) -> None:
-    """torchvision's own download, with its checksums and progress, of what is missing. Raises UserError if it fails."""
+def download_by_torchvision(source: Callable[..., Any], root: Path, name: str) -> None:
+    """Let torchvision download what is missing, with its checksums and progress. Raises `UserError` if it fails."""
     try:
         source(root, download=True)
     except Exception as error:  # of the network, the server, the disk or a checksum

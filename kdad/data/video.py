@@ -9,44 +9,53 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from kdad.data.images import Look, square
+from kdad.data.images import Look, resize_image
 from kdad.errors import UserError
 
 
-def available() -> bool:
-    """Whether PyAV is there, without which nothing below works."""
+def is_available() -> bool:
+    """Tell whether PyAV is there, without which nothing below works."""
     return find_spec("av") is not None
 
 
-def n_frames(path: Path) -> int:
-    """As the header says or, where it does not, as many as there are in the file. Raises UserError on a damaged one."""
-    with _opened(path) as container:
-        return container.streams.video[0].frames or _n_packets(container)
+def count_frames(path: Path) -> int:
+    """Return the number of frames that a video's header gives or, where it gives none, that its file holds.
+
+    Raises `UserError` where the file is damaged.
+    """
+    with _open_video(path) as container:
+        return container.streams.video[0].frames or _count_packets(container)
 
 
-def look(path: Path) -> Look:
-    """Of a frame. Raises UserError where the file is damaged, or shorter than its header says; decodes nothing."""
-    with _opened(path) as container:
+def look_at_video(path: Path) -> Look:
+    """Find the size and the mode of a video's frames, without decoding any.
+
+    Raises `UserError` where the file is damaged, or shorter than its header says.
+    """
+    with _open_video(path) as container:
         stream = container.streams.video[0]
-        if (n := _n_packets(container)) < stream.frames:
-            raise UserError(_too_short(path, n, stream.frames))
+        if (n := _count_packets(container)) < stream.frames:
+            raise UserError(_describe_short(path, n, stream.frames))
         return Look((stream.codec_context.width, stream.codec_context.height), "RGB")
 
 
-def frames(path: Path, every: int, size: int) -> list[Tensor]:
-    """Each `every`-th from the first on, uint8 (3,size,size). Raises UserError unless there are all of `n_frames`."""
-    wanted = range(0, n_frames(path), every)
-    with _opened(path) as container:
+def read_frames(path: Path, every: int, size: int) -> list[Tensor]:
+    """Read each `every`-th frame of a video, from the first on. Returns uint8 (3,size,size) of each.
+
+    Raises `UserError` where the file is damaged, or ends before the last of `count_frames`.
+    """
+    wanted = range(0, count_frames(path), every)
+    with _open_video(path) as container:
         container.streams.video[0].thread_type = "AUTO"
-        to_rgb = _rgb()
-        found = [square(to_rgb(f), size) for i, f in enumerate(container.decode(video=0)) if i in wanted]
+        convert = _make_converter()
+        found = [resize_image(convert(f), size) for i, f in enumerate(container.decode(video=0)) if i in wanted]
     if len(found) < len(wanted):
-        raise UserError(_too_short(path, wanted[len(found)], wanted.stop))
+        raise UserError(_describe_short(path, wanted[len(found)], wanted.stop))
     return found
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open_video(path: Path) -> Iterator[Any]:
     import av
 
     av.logging.set_level(av.logging.PANIC)  # what is wrong with a file is raised
@@ -59,18 +68,18 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UserError(f"cannot read the video {path}: {error.strerror}. Get the file again") from error
 
 
-def _rgb() -> Callable[[Any], Image.Image]:
-    """Turns a frame into an image, with one converter for all: a frame's own starts threads for each anew."""
+def _make_converter() -> Callable[[Any], Image.Image]:
+    """Make a function that turns a frame into an RGB image; a frame's own method would start threads for each anew."""
     from av.video.reformatter import VideoReformatter
 
     converter = VideoReformatter()
     return lambda frame: converter.reformat(frame, format="rgb24", threads=1).to_image()
 
 
-def _n_packets(container: Any) -> int:
-    """Each is a frame; the last is empty and stands for the end of the file."""
+def _count_packets(container: Any) -> int:
+    """Count the packets that hold a frame; the last is empty and stands for the end of the file."""
     return sum(packet.size > 0 for packet in container.demux(video=0))
 
 
-def _too_short(path: Path, n: int, expected: int) -> str:
+def _describe_short(path: Path, n: int, expected: int) -> str:
     return f"cannot read the video {path} to its end: frame {n} of {expected} is missing. Get the file again"

@@ -35,12 +35,12 @@ class VisA(AnomalyDataModule):
         self.table = self.root / "split_csv" / f"{split}.csv"
 
     def categories(self) -> list[str]:
-        return sorted({row["object"] for row in self._rows()})
+        return sorted({row["object"] for row in self._read_rows()})
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        """Raises UserError on a row that cannot be used."""
+        """Return the training and the test images of the table. Raises `UserError` on a row that cannot be used."""
         parts: dict[str, list[Sample]] = {"train": [], "test": []}
-        for row in self._rows():
+        for row in self._read_rows():
             if row["object"] != self.category:
                 continue
             image, label = self.root / row["image"], VALUES["label"].index(row["label"])
@@ -50,8 +50,8 @@ class VisA(AnomalyDataModule):
             parts[row["split"]].append(Sample(image, label, "anomaly" if label else "good", mask))
         return sorted(parts["train"]), sorted(parts["test"])
 
-    def _rows(self) -> list[dict[str, str]]:
-        """Of the table, each value checked."""
+    def _read_rows(self) -> list[dict[str, str]]:
+        """Read the table's rows and check each value. Raises `UserError` where one is missing or unknown."""
         self.check_root()
         try:
             with self.table.open(newline="", encoding="utf-8-sig") as file:

@@ -11,13 +11,20 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from kdad.errors import UserError
-from kdad.figures.series import Series, file_of, percent, wrap
-from kdad.figures.style import COLUMN, PAGE, line_style, styled
+from kdad.figures.style import COLUMN, PAGE, LineStyle, choose_line_style, use_style, wrap_text
 from kdad.metrics.pro import LIMIT
+from kdad.results.series import Series, find_file
+from kdad.results.words import format_percent
+
+# False-positive rate and what is drawn above it, (V,) each, both rising
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 class Panel(NamedTuple):
-    """`x` and `y` are arrays of curves.npz, `metric` is the key of results.json that is the area below them."""
+    """One kind of curve.
+
+    `x` and `y` are arrays of curves.npz, `metric` is the key of results.json that is the area below them.
+    """
 
     title: str
     x: str
@@ -34,16 +41,16 @@ PANELS = {
 }
 
 
-@styled()
+@use_style()
 def draw_curves(shown: list[Series], which: Sequence[str] = tuple(PANELS), each: bool = False) -> Figure:
-    """One panel per entry of `which`: image and pixel ROC, and PRO, shaded up to the rate that its area is taken to.
+    """Draw one panel per entry of `which`: image and pixel ROC, and PRO, shaded up to the rate its area is taken to.
 
     A line is the mean over seeds at equal false-positive rate, in a band from the lowest seed to the highest; with
     `each` there is one line per seed. The areas are those of results.json, mean and sample standard deviation.
     Raises `UserError` for a run without such a curve.
     """
     width = COLUMN if len(which) == 1 else PAGE
-    names = [wrap(_counted(one), 55 if len(which) == 1 else 100) for one in shown]
+    names = [wrap_text(_label_with_seeds(one), 55 if len(which) == 1 else 100) for one in shown]
     across = 1 if max(map(len, names)) > 30 else min(2 if len(which) == 1 else 3, len(names))
     figure = Figure((width, 1), layout="constrained")
     for panel, name in zip(figure.subplots(1, len(which), squeeze=False)[0], which, strict=True):
@@ -54,7 +61,7 @@ def draw_curves(shown: list[Series], which: Sequence[str] = tuple(PANELS), each:
         else:
             panel.plot([0, 1], [0, 1], color="0.7", linewidth=0.6, linestyle=":", zorder=1, gid="chance")
         for number, one in enumerate(shown):
-            _draw_series(panel, one, about, line_style(number), each)
+            _draw_series(panel, one, about, choose_line_style(number), each)
         panel.set(
             title=about.title, xlabel="false-positive rate", ylabel=about.y_label, xlim=(-0.01, 1.01),
             ylim=(-0.01, 1.02), aspect="equal",
@@ -67,27 +74,27 @@ def draw_curves(shown: list[Series], which: Sequence[str] = tuple(PANELS), each:
     return figure
 
 
-def _counted(one: Series) -> str:
+def _label_with_seeds(one: Series) -> str:
     return one.label if len(one.runs) == 1 else f"{one.label} ({len(one.runs)} seeds)"
 
 
-def _draw_series(panel: Axes, one: Series, about: Panel, style: dict[str, str], each: bool) -> None:
+def _draw_series(panel: Axes, one: Series, about: Panel, style: LineStyle, each: bool) -> None:
     values = one.runs[about.metric]
-    label = percent(values.mean(), values.std(ddof=1))
-    curves = [curve_of(run, about) for _, run in one.runs.iterrows()]
+    label = format_percent(values.mean(), values.std(ddof=1))
+    curves = [read_curve(run, about) for _, run in one.runs.iterrows()]
     if each:
         for number, (x, y) in enumerate(curves):
             panel.plot(x, y, **style, linewidth=0.8, alpha=0.8, label=None if number else label)
         return
-    x, ys = on_one_axis(curves)
+    x, ys = align_curves(curves)
     panel.plot(x, ys.mean(axis=0), **style, label=label)
     if len(curves) > 1:
         panel.fill_between(x, ys.min(axis=0), ys.max(axis=0), color=style["color"], alpha=0.18, linewidth=0)
 
 
-def curve_of(run: pd.Series, about: Panel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False-positive rate and what is drawn above it, (V,) each, both rising. Raises `UserError`."""
-    path = file_of(run, "curves_file", "curves.npz")
+def read_curve(run: pd.Series, about: Panel) -> Curve:
+    """Read a curve that a run has left. Raises `UserError` where it has left none."""
+    path = find_file(run, "curves_file")
     try:
         with np.load(path) as stored:
             if about.x in stored and about.y in stored:
@@ -101,10 +108,8 @@ def curve_of(run: pd.Series, about: Panel) -> tuple[NDArray[np.float64], NDArray
     )
 
 
-def on_one_axis(
-    curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The curves at the false-positive rates of all of them: (X,) and (curves, X).
+def align_curves(curves: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Evaluate curves at the false-positive rates of all of them. Returns the rates (X,) and the values (curves, X).
 
     Each rate is there twice, with a curve's lowest and highest value at it. So steps stay steps, and the trapezoid
     rule gives the mean of the curves the mean of their areas.

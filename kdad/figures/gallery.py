@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from PIL import Image
 
 from kdad.errors import UserError
-from kdad.figures.series import Series, file_of, remark, scores_of, wrap
-from kdad.figures.style import PAGE, styled
+from kdad.figures.style import PAGE, use_style, wrap_text
+from kdad.results.series import Series, find_file, print_remark, read_scores
 
 GAP = 2  # pixels between the parts of a picture in maps/
 NORMAL_COLUMNS = 4  # fewer columns are drawn as wide as this many, so that a gallery keeps its scale
@@ -19,65 +20,68 @@ HARDEST = "hardest"
 
 
 def draw_gallery(shown: list[Series], images: str = HARDEST, rows: int = 6, overlay: bool = False) -> Figure:
-    """One row per image, one column each for the image, every run's anomaly map, and the mask where there is one.
+    """Draw one row per image: in a column each the image, every run's anomaly map, and the mask where there is one.
 
     `images` is a number, that many spread evenly over the test; a kind of image, such as good; or hardest: those that
-    the runs, on average, rank worst (`misranked`). Of a kind and of the hardest there are at most `rows`. With
+    the runs, on average, rank worst (`measure_misranking`). Of a kind and of the hardest there are at most `rows`. With
     `overlay` the map lies over the image at half strength and the mask is its outline.
 
     Everything is read from the pictures that the runs have left in maps/, where colours span each run's own test from
     its lowest to its highest pixel: maps of two runs are compared by where they glow, not by how much. Raises
     `UserError` where no picture is of an image that all runs show, and for runs of more than one category.
     """
-    columns = [(one.name(run, len(one.runs) > 1), pictures_of(run)) for one in shown for _, run in one.runs.iterrows()]
+    names = [one.name_run(run, len(one.runs) > 1) for one in shown for _, run in one.runs.iterrows()]
+    tables = [list_pictures(run) for one in shown for _, run in one.runs.iterrows()]
     places = pd.concat([one.runs[["dataset", "category"]] for one in shown]).drop_duplicates()
     if len(places) > 1:
         raise UserError(
             f"a gallery is of one category, not of {', '.join(' '.join(map(str, row)) for row in places.values)}"
         )
-    return _draw([name for name, _ in columns], [table for _, table in columns], images, rows, overlay)
+    return _draw_pictures(names, tables, images, rows, overlay)
 
 
-@styled()
-def _draw(names: list[str], tables: list[pd.DataFrame], images: str, rows: int, overlay: bool) -> Figure:
-    chosen = choose(common(names, tables), images, rows)
-    parts = [[parts_of(table.loc[index, "picture"]) for table in tables] for index in chosen.index]
+@use_style()
+def _draw_pictures(names: list[str], tables: list[pd.DataFrame], images: str, rows: int, overlay: bool) -> Figure:
+    chosen = choose_images(find_shared_images(names, tables), images, rows)
+    parts = [[split_picture(table.loc[index, "picture"]) for table in tables] for index in chosen.index]
     masks = [row[0][2] for row in parts]
     with_masks = not overlay and any(mask is not None for mask in masks)
     heads = ["image", *names, *["mask"] * with_masks]
     side = PAGE / max(NORMAL_COLUMNS, len(heads))
-    titles = [wrap(head, max(8, int(side * 15))) for head in heads]
+    titles = [wrap_text(head, max(8, int(side * 15))) for head in heads]
     height = side * len(chosen) + 0.14 * max(title.count("\n") + 1 for title in titles)
-    figure = Figure((side * len(heads) + 0.3, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure = Figure((side * len(heads) + 0.3, height), layout=layout)
     axes = figure.subplots(len(chosen), len(heads), squeeze=False)
     for line, row, mask, (_, about) in zip(axes, parts, masks, chosen.iterrows(), strict=True):
-        _show(line[0], row[0][0])
-        line[0].set_ylabel(wrap(f"{about['kind']} {about['stem']}", max(8, int(side * 17))), fontsize=6)
+        _show_picture(line[0], row[0][0])
+        line[0].set_ylabel(wrap_text(f"{about['kind']} {about['stem']}", max(8, int(side * 17))), fontsize=6)
         for cell, (image, colours, _) in zip(line[1:], row, strict=False):
-            _show(cell, (image // 2 + colours // 2) if overlay else colours)
+            _show_picture(cell, (image // 2 + colours // 2) if overlay else colours)
             if overlay and mask is not None and 0 < mask.mean() < 1:
                 cell.contour(mask, levels=[0.5], colors="white", linewidths=0.7)
         if with_masks:
-            _show(line[-1], np.zeros_like(row[0][0]) if mask is None else np.repeat(mask[..., None], 3, axis=2) * 255)
+            black = np.zeros_like(row[0][0])
+            _show_picture(line[-1], black if mask is None else np.repeat(mask[..., None], 3, axis=2) * 255)
     for cell, title in zip(axes[0], titles, strict=True):
         cell.set_title(title, fontsize=7, pad=3)
     return figure
 
 
-def _show(cell: Axes, picture: NDArray[np.uint8]) -> None:
+def _show_picture(cell: Axes, picture: NDArray[np.uint8]) -> None:
     cell.imshow(picture, interpolation="none")
     cell.set(xticks=[], yticks=[])
     cell.spines[:].set_visible(False)
 
 
-def pictures_of(run: pd.Series) -> pd.DataFrame:
-    """The test images of which a run has left a picture: kind, stem, label, misranked, picture; by index in the test.
+def list_pictures(run: pd.Series) -> pd.DataFrame:
+    """Return the test images of which a run has left a picture.
 
-    Raises `UserError` where it has left none, or one of an image that scores.csv does not know.
+    Columns are kind, stem, label, misranked and picture (its path), rows the images' indices in the test. Raises
+    `UserError` where the run has left none, or one of an image that scores.csv does not know.
     """
-    folder, scores = file_of(run, "maps_folder", "maps/"), scores_of(run)
-    ranks, found = misranked(scores), {}
+    folder, scores = find_file(run, "maps_folder"), read_scores(run)
+    ranks, found = measure_misranking(scores), {}
     for path in sorted(folder.glob("*.png")):
         number, _, rest = path.stem.partition("_")
         index = int(number) if number.isdigit() else -1
@@ -89,17 +93,18 @@ def pictures_of(run: pd.Series) -> pd.DataFrame:
     if not found:
         raise UserError(f"{folder}: no pictures. Test the run again with pictures=64: python -m kdad.evaluate")
     if len(found) < len(scores):
-        remark(
+        print_remark(
             f"{run['folder']} has pictures of {len(found)} of its {len(scores)} test images; pictures= sets how many"
         )
     return pd.DataFrame.from_dict(found, orient="index")
 
 
-def misranked(scores: pd.DataFrame) -> pd.Series:
-    """For each image, the part of the images of the other label that are ranked on its wrong side, ties counting half.
+def measure_misranking(scores: pd.DataFrame) -> pd.Series:
+    """Measure how far each image is ranked among those of the other label.
 
-    1 minus the mean over the normal, or over the anomalous, images is the AUROC. A millionth of an image's rank among
-    its own label orders images of equal parts. NaN where one label is missing.
+    Returns the part of the images of the other label that are ranked on its wrong side, in [0, 1], ties counting half;
+    NaN where one label is missing. 1 minus the mean over the normal, or over the anomalous, images is the AUROC. A
+    millionth of an image's rank among its own label orders images of equal parts.
     """
     parts = pd.Series(np.nan, index=scores.index)
     for label, sign in ((0, 1), (1, -1)):
@@ -113,8 +118,11 @@ def misranked(scores: pd.DataFrame) -> pd.Series:
     return parts
 
 
-def common(names: list[str], tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """The images that every run has a picture of, with the mean of `misranked`. Raises `UserError`."""
+def find_shared_images(names: list[str], tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the images that every run has a picture of, `misranked` the mean over the runs.
+
+    Raises `UserError` where there are none, or a picture is of different images in two runs.
+    """
     shared = tables[0]
     for name, table in zip(names, tables, strict=True):
         shared = shared.loc[shared.index.intersection(table.index)]
@@ -124,8 +132,11 @@ def common(names: list[str], tables: list[pd.DataFrame]) -> pd.DataFrame:
     return shared.assign(misranked=sum(table.loc[shared.index, "misranked"] for table in tables) / len(tables))
 
 
-def choose(table: pd.DataFrame, images: str, rows: int) -> pd.DataFrame:
-    """The rows of `common` to show, the hardest first, others in the test's order. Raises `UserError`."""
+def choose_images(table: pd.DataFrame, images: str, rows: int) -> pd.DataFrame:
+    """Return the rows of `find_shared_images` to show, the hardest first, others in the test's order.
+
+    Raises `UserError` for a choice that is none, or leaves no image.
+    """
     if rows < 1:
         raise UserError(f"--rows {rows}: give a number of images, at least 1")
     if images == HARDEST:
@@ -146,11 +157,15 @@ def choose(table: pd.DataFrame, images: str, rows: int) -> pd.DataFrame:
     return table.iloc[np.unique(np.linspace(0, len(table) - 1, min(rows, len(table))).round().astype(int))]
 
 
-def parts_of(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Image (H,H,3), map in colours (H,H,3) and mask (H,H) of 0 and 1, or None, of a picture. Raises `UserError`."""
+def split_picture(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Split a picture that a run has left into its parts.
+
+    Returns the image (H, H, 3), the map in colours (H, H, 3) and the mask (H, H) of 0 and 1, or None. Raises
+    `UserError` for a file that is no such picture.
+    """
     try:
-        with Image.open(path) as image:
-            whole = np.array(image.convert("RGB"))
+        with Image.open(path) as picture:
+            whole = np.array(picture.convert("RGB"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     side, width = whole.shape[:2]

@@ -6,28 +6,31 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from kdad.errors import UserError
-from kdad.figures.series import Series, percent, scores_of, wrap
-from kdad.figures.style import ANOMALOUS, COLUMN, NORMAL, PAGE, styled
+from kdad.figures.style import ANOMALOUS, COLUMN, NORMAL, PAGE, use_style, wrap_text
+from kdad.results.series import Series, read_scores
+from kdad.results.words import format_percent
 
 ACROSS = 3  # panels
 KINDS = (("normal", NORMAL), ("anomalous", ANOMALOUS))  # by label
 
 
-@styled()
+@use_style()
 def draw_histograms(shown: list[Series], bins: int = 30, log: bool = False) -> Figure:
-    """One panel per run: counts of images over the image score as the detector gives it, image AUROC in percent.
+    """Draw one panel per run: counts of images over the image score as the detector gives it, image AUROC in percent.
 
     The bins are common to both kinds of image and to the seeds of one configuration; other scores have other scales.
     `log` makes them equally wide on a logarithmic axis, which scores that are products, such as STPM's, ask for.
+
+    Raises `UserError` for fewer bins than one, and with `log` for scores of 0 or below.
     """
     if bins < 1:
         raise UserError(f"--bins {bins}: give a number of bins, at least 1")
     panels = []
     for one in shown:
-        tables = [scores_of(run) for _, run in one.runs.iterrows()]
-        edges = _edges(np.concatenate([table["score"] for table in tables]), bins, log, one)
+        tables = [read_scores(run) for _, run in one.runs.iterrows()]
+        edges = _find_edges(np.concatenate([table["score"] for table in tables]), bins, log, one)
         panels += [
-            (one.name(run, len(tables) > 1), run, table, edges)
+            (one.name_run(run, len(tables) > 1), run, table, edges)
             for (_, run), table in zip(one.runs.iterrows(), tables, strict=True)
         ]
     across = min(ACROSS, len(panels))
@@ -39,21 +42,16 @@ def draw_histograms(shown: list[Series], bins: int = 30, log: bool = False) -> F
         for label, (kind, colour) in enumerate(KINDS):
             scores = table.loc[table["label"] == label, "score"]
             counts, *_ = panel.hist(
-                scores,
-                edges,
-                color=colour,
-                alpha=0.55,
-                edgecolor=colour,
-                linewidth=0.4,
+                scores, edges, color=colour, alpha=0.55, edgecolor=colour, linewidth=0.4,
                 label=f"{kind} ({len(scores)})",
-            )
+            )  # fmt: skip
             heights.append(counts.max())
         panel.set_ylim(0, 1.4 * max(heights))  # room for the legend
         panel.legend(
-            loc="upper center", ncols=2, title=f"image AUROC {percent(run['image_auroc'])} %", borderaxespad=0,
+            loc="upper center", ncols=2, title=f"image AUROC {format_percent(run['image_auroc'])} %", borderaxespad=0,
             columnspacing=1, handlelength=1.2,
         )  # fmt: skip
-        panel.set_title(wrap(name, 60 if across == 1 else 96 // across))
+        panel.set_title(wrap_text(name, 60 if across == 1 else 96 // across))
         panel.set_xlabel("image score")
         panel.set_xscale("log" if log else "linear")
         panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -64,7 +62,7 @@ def draw_histograms(shown: list[Series], bins: int = 30, log: bool = False) -> F
     return figure
 
 
-def _edges(scores: NDArray[np.float64], bins: int, log: bool, one: Series) -> NDArray[np.float64]:
+def _find_edges(scores: NDArray[np.float64], bins: int, log: bool, one: Series) -> NDArray[np.float64]:
     if not log:
         return np.histogram_bin_edges(scores, bins)
     if scores.min() <= 0:

@@ -1,11 +1,15 @@
 """How every figure looks, and how it is written: the same input gives the same bytes."""
 
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypedDict
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from kdad.atomic import atomic_write
+from kdad.storage.atomic import atomic_write
 
 COLUMN, PAGE = 3.4, 6.9  # widths in inches of one column and of the text in two-column papers
 DPI = 300
@@ -13,7 +17,7 @@ DPI = 300
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 NORMAL, ANOMALOUS = PALETTE[:2]
 DASHES = ("-", "--", "-.", ":")  # a round of the palette each
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine has it
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "legend.title_fontsize": 7,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
@@ -25,23 +29,38 @@ RC = {
 METADATA = {"png": {"Software": None}, "pdf": {"Creator": "kdad", "Producer": None, "CreationDate": None}}
 
 
-def styled():
-    """Decorator and context: matplotlib's settings are kdad's, whatever the machine's are."""
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **RC})
+class LineStyle(TypedDict):
+    """Arguments of matplotlib's `plot`."""
+
+    color: str
+    linestyle: str
 
 
-def line_style(number: int) -> dict[str, str]:
-    """Colour and dashes of the curve with this number, from 0."""
-    return {"color": colour(number), "linestyle": DASHES[number // len(PALETTE) % len(DASHES)]}
+@contextmanager
+def use_style() -> Iterator[None]:
+    """Use kdad's settings of matplotlib, whatever the machine's are, in a block or in a decorated function."""
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **RC}):
+        yield
 
 
-def colour(number: int) -> str:
+def choose_line_style(number: int) -> LineStyle:
+    """Return colour and dashes of the curve with this number, from 0."""
+    return {"color": choose_colour(number), "linestyle": DASHES[number // len(PALETTE) % len(DASHES)]}
+
+
+def choose_colour(number: int) -> str:
+    """Return the colour of the bar or curve with this number, from 0; the palette begins anew after its last."""
     return PALETTE[number % len(PALETTE)]
 
 
-@styled()
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `<name>.png` and `<name>.pdf` into `folder`, each whole or not at all; returns their paths."""
+def wrap_text(text: str, width: int) -> str:
+    """Break a text into lines of at most `width` characters."""
+    return textwrap.fill(text, width)
+
+
+@use_style()
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `<name>.png` and `<name>.pdf` into `folder`, each whole or not at all. Returns their paths."""
     paths = []
     for kind, metadata in METADATA.items():
         paths.append(folder / f"{name}.{kind}")

@@ -7,8 +7,9 @@ come from several test images, half of them normal, or from one. A position is a
 grid holds a pixel of the mask, or, without masks, where its image is.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -17,24 +18,26 @@ import torch.nn.functional as F
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
-from kdad.cli import create
 from kdad.data.base import AnomalyDataModule
 from kdad.data.samples import Sample
+from kdad.engine.build import build_detector
+from kdad.engine.checkpoint import Checkpoint
+from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
-from kdad.figures.series import file_of, wrap
-from kdad.figures.style import ANOMALOUS, NORMAL, PAGE, styled
-from kdad.jobs import instantiate_detector
-from kdad.models.base import KDDetector
-from kdad.training import load_checkpoint
+from kdad.figures.style import ANOMALOUS, NORMAL, PAGE, use_style, wrap_text
+from kdad.models.base import Batch, KDDetector
+from kdad.results.series import find_file
+from kdad.settings.create import create
 
 SEED = 0
 PERPLEXITY = 30  # scikit-learn's; less where there are few vectors
 
 
 class Vectors(NamedTuple):
-    """Of one level: the same N positions in both networks, as unit vectors."""
+    """One level's features at the same N positions in both networks, as unit vectors."""
 
     level: str
     teacher: NDArray[np.float32]  # (N, C)
@@ -42,35 +45,37 @@ class Vectors(NamedTuple):
     anomalous: NDArray[np.bool_]  # (N,)
 
 
-def rebuild(run: pd.Series) -> tuple[AnomalyDataModule, KDDetector]:
-    """The data, listed but not decoded, and the detector with the weights that the run has tested, on the CPU.
+def rebuild_run(run: pd.Series) -> tuple[AnomalyDataModule, KDDetector]:
+    """Build a run's data and detector anew.
 
-    Raises `UserError` where its configuration, its checkpoint, its data or its teacher's weights are missing.
+    Returns the data, listed but not decoded, and the detector with the weights that the run has tested, on the CPU.
+    Raises `UserError` where its configuration, its checkpoint, its data or its teacher's weights are missing, and for
+    a detector whose features cannot be compared.
     """
-    cfg = OmegaConf.load(file_of(run, "config_file", "config.yaml"))
-    path = run["folder"] / "checkpoints" / "tested.ckpt" if run["kind"] == "run" else Path(cfg.ckpt_path)
-    checkpoint = load_checkpoint(path)
-    data, detector = create(cfg.dataset), instantiate_detector(cfg)
+    cfg = cast(DictConfig, OmegaConf.load(find_file(run, "config_file")))  # `read_runs` has seen that it is one
+    path = RunFolder(run["folder"]).checkpoint("tested") if run["kind"] == "run" else Path(cfg.ckpt_path)
+    checkpoint = Checkpoint.load(path)
+    data, detector = create(cfg.dataset), build_detector(cfg)
     data.check()
-    detector.on_load_checkpoint(checkpoint)
-    try:
-        detector.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise UserError(f"{path}: its weights do not fit {run['config_file']}. {error}") from error
+    checkpoint.restore(detector)
     if not hasattr(detector, "pairs"):
         raise UserError(f"model={detector.name} has no pairs(batch): teacher and student features to compare")
     return data, detector.eval()
 
 
-def choose(samples: list[Sample], images: str) -> list[Sample]:
-    """A number of images, half normal and half anomalous, spread evenly; or the one whose path ends in `images`."""
+def choose_samples(samples: list[Sample], images: str) -> list[Sample]:
+    """Return the test images to show: where `images` is a number so many, else the one whose path ends in it.
+
+    Of a number half are normal, and they are spread evenly. Raises `UserError` for a number below 2, and where not
+    exactly one path ends so.
+    """
     if not images.isdigit():
-        found = [sample for sample in samples if sample.path.as_posix().endswith(images)]
-        if len(found) != 1:
+        fits = [sample for sample in samples if sample.path.as_posix().endswith(images)]
+        if len(fits) != 1:
             raise UserError(
-                f"--images {images}: {len(found)} test images have such a path; give a number or one path's end"
+                f"--images {images}: {len(fits)} test images have such a path; give a number or one path's end"
             )
-        return found
+        return fits
     if int(images) < 2:
         raise UserError(f"--images {images}: give at least 2, or the end of one image's path")
     chosen = []
@@ -82,33 +87,39 @@ def choose(samples: list[Sample], images: str) -> list[Sample]:
 
 
 @torch.no_grad()
-def vectors(data: AnomalyDataModule, detector: KDDetector, samples: list[Sample], points: int) -> list[Vectors]:
-    """Level by level, at most `points` normal and as many anomalous positions of these images, by a fixed seed."""
-    levels: list[list[tuple[torch.Tensor, ...]]] = []
+def collect_vectors(data: AnomalyDataModule, detector: KDDetector, samples: list[Sample], points: int) -> list[Vectors]:
+    """Return teacher and student features at some positions of these images, level by level.
+
+    At most `points` positions are normal and as many anomalous, drawn by a fixed seed.
+    """
+    compare = cast(Callable[[Batch], tuple[list[Tensor], list[Tensor]]], detector.pairs)
+    levels: list[list[tuple[Tensor, Tensor, Tensor]]] = []
     for sample in samples:
         image = data.read_image(sample)[None].float().div(255)
         mask = torch.full((1, 1, *image.shape[2:]), float(sample.label))
         if data.has_masks and sample.label:
             mask = data.read_mask(sample)[0][None, None].float()
-        for level, pair in enumerate(zip(*detector.pairs({"image": image}), strict=True)):
+        for level, pair in enumerate(zip(*compare({"image": image}), strict=True)):
             teacher, student = (F.normalize(f.float(), dim=1)[0].flatten(1).T for f in pair)
             levels += [[]] if level == len(levels) else []
             cells = F.adaptive_max_pool2d(mask, pair[0].shape[2:]).flatten() > 0
             levels[level].append((teacher, student, cells))
-    generator, found = np.random.default_rng(SEED), []
+    generator, chosen = np.random.default_rng(SEED), []
     for name, parts in zip(detector.teacher.paths, levels, strict=False):  # RD's pre embeds the last of its levels
-        teacher, student, anomalous = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
+        of_teacher, of_student, anomalous = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
         kept = []
         for kind in (False, True):
-            rows = np.flatnonzero(anomalous == kind)
-            kept.append(generator.permutation(rows)[:points])
+            kept.append(generator.permutation(np.flatnonzero(anomalous == kind))[:points])
         rows = np.concatenate(kept)
-        found.append(Vectors(name, teacher[rows], student[rows], anomalous[rows]))
-    return found
+        chosen.append(Vectors(name, of_teacher[rows], of_student[rows], anomalous[rows]))
+    return chosen
 
 
-def embed(one: Vectors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(N, 2) of the teacher's and (N, 2) of the student's vectors, from one t-SNE of both."""
+def embed_vectors(one: Vectors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the places of the teacher's and of the student's vectors, (N, 2) each, by one t-SNE of both.
+
+    Raises `UserError` without scikit-learn.
+    """
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
@@ -119,22 +130,21 @@ def embed(one: Vectors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return flat[: len(one.teacher)], flat[len(one.teacher) :]
 
 
-@styled()
+@use_style()
 def draw_tsne(levels: list[Vectors], title: str) -> Figure:
-    """One panel per level, a line from each teacher vector to the student's of the same position.
+    """Draw one panel per level, a line from each teacher vector to the student's of the same position.
 
     Below a panel stands the mean distance, in [0, 2], between these two unit vectors: t-SNE keeps neighbours,
     not distances.
     """
     figure = Figure((PAGE, PAGE / max(3, len(levels)) + 1.0), layout="constrained")
-    for number, (panel, one) in enumerate(
-        zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True), 1
-    ):
-        teacher, student = embed(one)
+    panels = figure.subplots(1, len(levels), squeeze=False)[0]
+    for number, (panel, one) in enumerate(zip(panels, levels, strict=True), 1):
+        teacher, student = embed_vectors(one)
         apart = np.linalg.norm(one.teacher - one.student, axis=1)
         said = []
         for kind, rows, colour in (("normal", ~one.anomalous, NORMAL), ("anomalous", one.anomalous, ANOMALOUS)):
-            lines = np.stack((teacher[rows], student[rows]), axis=1)
+            lines = list(np.stack((teacher[rows], student[rows]), axis=1))
             panel.add_collection(LineCollection(lines, colors=colour, linewidths=0.3, alpha=0.35, zorder=1))
             for network, flat, marker, size in (("teacher", teacher, "*", 16), ("student", student, "o", 7)):
                 panel.scatter(
@@ -143,9 +153,9 @@ def draw_tsne(levels: list[Vectors], title: str) -> Figure:
             if rows.any():
                 said.append(f"{kind} {apart[rows].mean():.2f}")
         panel.set_title(f"level {number} ({one.level})")
-        panel.set_xlabel(wrap(f"distance: {', '.join(said)}", 112 // len(levels)), fontsize=7)
+        panel.set_xlabel(wrap_text(f"distance: {', '.join(said)}", 112 // len(levels)), fontsize=7)
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(True)
     figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=4, handletextpad=0.2)
-    figure.suptitle(wrap(title, 110), fontsize=8)
+    figure.suptitle(wrap_text(title, 110), fontsize=8)
     return figure

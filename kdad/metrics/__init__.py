@@ -1,6 +1,6 @@
-"""Ranking metrics: pure functions in `ranking`, `pro` and `sketch`, torchmetrics shells in `detection` and `single`."""
+"""Ranking metrics: pure NumPy in `ranking`, `pro`, `sketch` and `pixels`; torchmetrics in `modules` and `detection`."""
 
-from kdad.metrics.detection import DetectionMetrics, ImageRows
-from kdad.metrics.single import AUROC, PRO
+from kdad.metrics.detection import DetectionMetrics, ImageRows, Outcome
+from kdad.metrics.modules import AUROC, PRO
 
-__all__ = ["AUROC", "PRO", "DetectionMetrics", "ImageRows"]
+__all__ = ["AUROC", "PRO", "DetectionMetrics", "ImageRows", "Outcome"]

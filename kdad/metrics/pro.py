@@ -17,10 +17,10 @@ _EIGHT_CONNECTED = np.zeros((3, 3, 3), dtype=bool)
 _EIGHT_CONNECTED[1] = True
 
 
-def regions(masks: ArrayLike) -> tuple[NDArray[np.float64], int]:
-    """The 8-connected components of each of the masks (B, H, W) bool: (weights, number of regions).
+def find_regions(masks: ArrayLike) -> tuple[NDArray[np.float64], int]:
+    """Find the 8-connected regions of each of the masks (B, H, W) bool. Returns weights, and the number of regions.
 
-    `weights` (P,) belongs to `maps[masks]`, the anomalous pixels in row-major order: 1 / (size of the pixel's region),
+    The weights (P,) belong to `maps[masks]`, the anomalous pixels in row-major order: 1 / (size of the pixel's region),
     so that the sum of the weights of a set of pixels is the sum over regions of the fraction covered.
     """
     masks = np.asarray(masks, dtype=bool)
@@ -29,19 +29,23 @@ def regions(masks: ArrayLike) -> tuple[NDArray[np.float64], int]:
     return 1.0 / np.bincount(of_pixel)[of_pixel], number
 
 
-def split(anomaly_maps: NDArray, masks: NDArray[np.bool_]) -> tuple[NDArray, NDArray, NDArray[np.float64]]:
-    """Of (B, H, W): scores of the normal and of the anomalous pixels, and the weights of the latter."""
-    return anomaly_maps[~masks], anomaly_maps[masks], regions(masks)[0]
+def split_pixels(anomaly_maps: NDArray, masks: NDArray[np.bool_]) -> tuple[NDArray, NDArray, NDArray[np.float64]]:
+    """Split maps (B, H, W) into normal and anomalous pixels.
+
+    Returns the scores of both kinds, and the weights of the anomalous ones, as `find_regions` has them.
+    """
+    return anomaly_maps[~masks], anomaly_maps[masks], find_regions(masks)[0]
 
 
 def pro(anomaly_maps: ArrayLike, masks: ArrayLike, limit: float = LIMIT) -> float:
-    """Area under PRO against false-positive rate, up to `limit` and divided by it, for (B, H, W) maps: in [0, 1].
+    """Return the area under PRO against false-positive rate, up to `limit` and divided by it: in [0, 1].
 
-    PRO is the mean over the regions of the *whole* test set of the fraction covered at a threshold; the rate is over
-    all normal pixels of all images; every distinct score is a threshold. Give all images at once: PRO of batches
-    cannot be averaged. Raises ValueError if there is no normal or no anomalous pixel, or a score is not finite.
+    Maps and masks are (B, H, W). PRO is the mean over the regions of the *whole* test set of the fraction covered at a
+    threshold; the rate is over all normal pixels of all images; every distinct score is a threshold. Give all images at
+    once: PRO of batches cannot be averaged. Raises ValueError if there is no normal or no anomalous pixel, or a score
+    is not finite.
     """
     anomaly_maps, masks = np.asarray(anomaly_maps), np.asarray(masks, dtype=bool)
     if anomaly_maps.ndim != 3 or anomaly_maps.shape != masks.shape:
         raise ValueError(f"maps and masks must both be (B, H, W): {anomaly_maps.shape} and {masks.shape} given")
-    return area(rank_curve(*split(anomaly_maps, masks)), limit)
+    return area(rank_curve(*split_pixels(anomaly_maps, masks)), limit)

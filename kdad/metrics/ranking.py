@@ -32,8 +32,8 @@ class Curve(NamedTuple):
         """(V,) weighted true-positive rate, 0 ... 1."""
         return self.covered / self.covered[-1]
 
-    def unweighted(self) -> "Curve":
-        """The same thresholds with every anomalous item weighing the same."""
+    def drop_weights(self) -> "Curve":
+        """Return the curve of the same thresholds with every anomalous item weighing the same."""
         return self._replace(covered=self.true_positives.astype(np.float64))
 
 
@@ -44,7 +44,7 @@ def rank_curve(
     normal_counts: ArrayLike | None = None,
     anomalous_counts: ArrayLike | None = None,
 ) -> Curve:
-    """The curve of all thresholds, for scores of any shape where higher means more anomalous.
+    """Rank scores of any shape, where higher means more anomalous. Returns the curve of all thresholds.
 
     `weights` has one positive number per anomalous score; without it all weigh the same. Counts say how many items each
     score stands for, whose weight is then that of all of them; without counts, one. The result does not depend on
@@ -72,13 +72,13 @@ def rank_curve(
     covered = np.cumsum(weights[order])[last_of_tie]
     return Curve(
         false_positives=np.concatenate(([0], _interleave(above, at_least), [normals])),
-        true_positives=np.concatenate(([0], _interleave(_before(hits), hits), hits[-1:])),
-        covered=np.concatenate(([0.0], _interleave(_before(covered), covered), covered[-1:])),
+        true_positives=np.concatenate(([0], _interleave(_shift(hits), hits), hits[-1:])),
+        covered=np.concatenate(([0.0], _interleave(_shift(covered), covered), covered[-1:])),
     )
 
 
 def area(curve: Curve, limit: float = 1.0) -> float:
-    """Area under the curve up to the false-positive rate `limit` in (0, 1], divided by `limit`: in [0, 1].
+    """Return the area under a curve up to the false-positive rate `limit` in (0, 1], divided by it: in [0, 1].
 
     The trapezoid rule, with the curve interpolated linearly at the limit. Raises ValueError for another limit.
     """
@@ -94,24 +94,32 @@ def area(curve: Curve, limit: float = 1.0) -> float:
 
 
 def auroc(curve: Curve) -> float:
-    """Probability that an anomalous item scores higher than a normal one, ties counting half; weights are ignored."""
-    return area(curve.unweighted())
+    """Return the probability that an anomalous item scores higher than a normal one, ties counting half.
+
+    Weights are ignored.
+    """
+    return area(curve.drop_weights())
 
 
 def average_precision(curve: Curve) -> float:
-    """Precision averaged over the anomalous items: sum of (R_t - R_{t-1}) P_t over the thresholds, not interpolated."""
-    fp, tp = _at_thresholds(curve)
+    """Return the mean precision over the anomalous items, in [0, 1]: the sum of (R_t - R_{t-1}) P_t.
+
+    It is not interpolated.
+    """
+    fp, tp = _count_at_thresholds(curve)
     return float(np.sum(np.diff(tp, prepend=0) * (tp / (tp + fp))) / tp[-1])
 
 
 def f1_max(curve: Curve) -> float:
-    """The highest F1 = 2 TP / (2 TP + FP + FN) of all thresholds."""
-    fp, tp = _at_thresholds(curve)
+    """Return the highest F1 = 2 TP / (2 TP + FP + FN) of all thresholds, in [0, 1]."""
+    fp, tp = _count_at_thresholds(curve)
     return float(np.max(2 * tp / (tp + fp + tp[-1])))
 
 
 def thin(curve: Curve, vertices: int = 2000) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(x, y) with at most `vertices` (even) of the curve's vertices, for storage and pictures; never for the metrics.
+    """Thin a curve for storage and pictures, never for the metrics.
+
+    Returns x and y of at most `vertices` (an even number) of its vertices.
 
     The curve is cut into `vertices / 2 - 1` stretches, equally long when measured in x + y, and of each the first and
     the last vertex stay. So the ends of the curve stay, long straight segments stay exact, and a vertex that is left
@@ -126,12 +134,12 @@ def thin(curve: Curve, vertices: int = 2000) -> tuple[NDArray[np.float64], NDArr
     return x[kept], y[kept]
 
 
-def _at_thresholds(curve: Curve) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """False and true positives (T,) when everything >= v is called anomalous, v descending."""
+def _count_at_thresholds(curve: Curve) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return false and true positives (T,) when everything >= v is called anomalous, v descending."""
     return curve.false_positives[2:-1:2], curve.true_positives[2:-1:2]
 
 
-def _before(values: NDArray) -> NDArray:
+def _shift(values: NDArray) -> NDArray:
     return np.concatenate(([0], values[:-1]))
 
 
@@ -140,7 +148,7 @@ def _interleave(first: NDArray, second: NDArray) -> NDArray:
 
 
 def _require_finite(normal: NDArray, anomalous: NDArray) -> None:
-    """Both are sorted; NaN sorts last, so the two ends tell whether there is anything to count."""
+    """Raise ValueError where scores, ascending, are none or not finite: NaN sorts last, so the two ends tell."""
     if not normal.size or not anomalous.size:
         raise ValueError(f"a curve needs scores of both kinds: {normal.size} normal, {anomalous.size} anomalous given")
     if not np.isfinite([normal[0], normal[-1], anomalous[0], anomalous[-1]]).all():

@@ -9,7 +9,7 @@ AUROC, PRO and F1-max cannot fall when an anomalous pixel is raised or a normal 
 least that of (normal high, anomalous low) and at most that of (normal low, anomalous high).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -29,9 +29,9 @@ class Sketch(NamedTuple):
     anomalous_high: Cells = np.empty((3, 0))
 
     def extend(self, normal: NDArray, anomalous: NDArray, weights: NDArray, cells: int) -> "Sketch":
-        """With further normal and anomalous pixels (n,), the latter weighted; copies of at most `cells` cells each.
+        """Return a sketch that holds further pixels, too: normal (n,), anomalous (m,) with their weights.
 
-        Raises ValueError if a score is NaN or infinite.
+        Each copy has at most `cells` cells. Raises ValueError if a score is NaN or infinite.
         """
         return Sketch(
             *_extend(self.normal_low, self.normal_high, [normal], cells),
@@ -41,16 +41,18 @@ class Sketch(NamedTuple):
     @property
     def curve(self) -> Curve:
         """A curve between the two that bound the exact one: all scores are lowered alike."""
-        return _curve(self.normal_low, self.anomalous_low)
+        return _rank_cells(self.normal_low, self.anomalous_low)
 
-    def bounds(self, rising: dict[str, Callable[[Curve], float]]) -> dict[str, tuple[float, float]]:
-        """(least, greatest) exact value of each of the metrics, which must rise as the module says AUROC does."""
-        least = _evaluate(rising, _curve(self.normal_high, self.anomalous_low))
-        greatest = _evaluate(rising, _curve(self.normal_low, self.anomalous_high))
+    def bound_metrics(self, rising: Mapping[str, Callable[[Curve], float]]) -> dict[str, tuple[float, float]]:
+        """Return the least and the greatest possible value of metrics, which must rise as the module says of AUROC."""
+        least = _evaluate(rising, _rank_cells(self.normal_high, self.anomalous_low))
+        greatest = _evaluate(rising, _rank_cells(self.normal_low, self.anomalous_high))
         return {name: (least[name], greatest[name]) for name in rising}
 
-    def average_precision_bounds(self) -> tuple[float, float]:
-        """(least, greatest) exact average precision, which may fall when one of several tied scores is raised.
+    def bound_average_precision(self) -> tuple[float, float]:
+        """Return the least and the greatest possible average precision.
+
+        It may fall when one of several tied scores is raised, and so is not among the rising metrics.
 
         The k-th highest anomalous score lies between the k-th highest of the low and of the high copy. That bounds the
         true and the false positives at this score, hence its precision, and the mean over k is the metric.
@@ -64,14 +66,13 @@ class Sketch(NamedTuple):
         def mean(hits: NDArray, false_alarms: NDArray) -> float:
             return float(np.sum((last - first + 1) * (hits / (hits + false_alarms))) / last[-1])
 
-        return (
-            mean(np.maximum(first, _at_least(self.anomalous_low, upper)), _at_least(self.normal_high, lower)),
-            mean(_at_least(self.anomalous_high, lower), _at_least(self.normal_low, upper)),
-        )
+        fewest_hits = np.maximum(first, _count_at_least(self.anomalous_low, upper))
+        least = mean(fewest_hits, _count_at_least(self.normal_high, lower))
+        return least, mean(_count_at_least(self.anomalous_high, lower), _count_at_least(self.normal_low, upper))
 
 
 def _extend(low: Cells, high: Cells, pixels: list[NDArray], cells: int) -> tuple[Cells, Cells]:
-    """`pixels`: scores (n,), and their weights if they have any."""
+    """Add pixels to both copies of one kind. `pixels`: scores (n,), and their weights if they have any."""
     scores, *weights = pixels
     for start in range(0, max(len(scores), 1), cells):
         part = scores[start : start + cells]
@@ -86,19 +87,19 @@ def _extend(low: Cells, high: Cells, pixels: list[NDArray], cells: int) -> tuple
 
 
 def _shorten(unsorted: Cells, cells: int, raised: bool) -> Cells:
-    """One cell per distinct score, ascending; then neighbours joined until there are at most `cells`."""
+    """Make one cell of each distinct score, ascending, then join neighbours until there are at most `cells`."""
     if not unsorted.size:
         return unsorted
     scores, *amounts = unsorted[:, np.argsort(unsorted[0], kind="stable")]
     first = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))
     if len(first) > cells:
-        first = first[_apart(amounts, first, cells)]
+        first = first[_choose_apart(amounts, first, cells)]
     joined = np.append(first[1:], len(scores)) - 1 if raised else first
     return np.vstack((scores[joined], *(np.add.reduceat(amount, first) for amount in amounts)))
 
 
-def _apart(amounts: list[NDArray], first: NDArray[np.intp], cells: int) -> NDArray[np.bool_]:
-    """Which of the cells that begin at `first` stay apart from the one below, so that at most `cells` remain.
+def _choose_apart(amounts: list[NDArray], first: NDArray[np.intp], cells: int) -> NDArray[np.bool_]:
+    """Choose which of the cells that begin at `first` stay apart from the one below: at most `cells`.
 
     Cells hold about equal shares of the pixels, of the logarithm of a pixel's rank from the top (the first false
     positives decide about precision) and of the weights.
@@ -115,15 +116,15 @@ def _apart(amounts: list[NDArray], first: NDArray[np.intp], cells: int) -> NDArr
         limit *= 2
 
 
-def _curve(normal: Cells, anomalous: Cells) -> Curve:
+def _rank_cells(normal: Cells, anomalous: Cells) -> Curve:
     return rank_curve(normal[0], anomalous[0], anomalous[2], normal[1].astype(np.int64), anomalous[1].astype(np.int64))
 
 
-def _evaluate(metrics: dict[str, Callable[[Curve], float]], curve: Curve) -> dict[str, float]:
+def _evaluate(metrics: Mapping[str, Callable[[Curve], float]], curve: Curve) -> dict[str, float]:
     return {name: metric(curve) for name, metric in metrics.items()}
 
 
-def _at_least(cells: Cells, scores: NDArray) -> NDArray:
-    """How many pixels score at least so much."""
+def _count_at_least(cells: Cells, scores: NDArray) -> NDArray:
+    """Return how many pixels score at least so much, for each of the scores."""
     below = np.append(0, np.cumsum(cells[1]))
     return below[-1] - below[np.searchsorted(cells[0], scores)]

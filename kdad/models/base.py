@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdad.errors import UserError
-from kdad.optimizers import fuse
+from kdad.speed import fuse
 from kdad.teacher import Level, Teacher
 
 # image (B,3,H,W) in [0,1], label (B,), index (B,); where there are any, mask (B,1,H,W) and features, list of (B,C,h,w)
@@ -26,7 +26,10 @@ class Detection(NamedTuple):
 
 
 class Normalise(nn.Module):
-    """(images - mean) / std per channel; with no statistics, the images as they are."""
+    """Images normalised per channel, (images - mean) / std; without statistics, the images as they are."""
+
+    mean: Tensor  # (1, 3, 1, 1)
+    std: Tensor
 
     def __init__(self, statistics: tuple[tuple[float, ...], tuple[float, ...]] | None):
         super().__init__()
@@ -39,15 +42,15 @@ class Normalise(nn.Module):
 
 
 class KDDetector(pl.LightningModule):
-    """A detector is `training_loss` and `forward`; this class is the rest.
+    """A detector: two methods of a batch, `training_loss` and `detect`; this class is the rest.
 
-    Test, predict and export all call `forward`, which takes images in [0, 1]; validation is the training loss
-    on held-out normal images. Teacher features are asked for through `teacher_features` alone. A subclass passes its rule for `levels: auto` as
+    Test, predict and export all come to `detect`; validation is the training loss on held-out normal images. Teacher
+    features are asked for through `teacher_features` alone. A subclass passes its rule for `levels: auto` as
     `auto_levels` and builds its student in `__init__`, after this one.
     """
 
     cacheable = True  # whether teacher features are a function of the image file alone
-    scoring: tuple[str, ...] = ()  # arguments that `forward` alone reads: they may change without training
+    scoring: tuple[str, ...] = ()  # arguments that `detect` alone reads: they may change without training
 
     def __init__(
         self,
@@ -68,66 +71,81 @@ class KDDetector(pl.LightningModule):
         if normalisation not in known:
             raise UserError(f"normalisation={normalisation}: give one of {', '.join(known)}")
         self.normalise = Normalise(known[normalisation])
-        self._known: dict[int, Batch] = {}
         self.provenance: dict[str, Any] = {}  # plain values kept in every checkpoint: how to build this again
 
     # The contract -----------------------------------------------------------------------------------------
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalars to log, of which "loss" is minimised."""
+        """Return the losses of a batch, each one number to log, of which "loss" is minimised."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor) -> Detection:
-        """Images (B, 3, H, W) in [0, 1] -> `Detection`."""
+    def detect(self, batch: Batch) -> Detection:
+        """Return the maps and scores of a batch, of which only "image" is sure to be there.
+
+        There is no other way to them: testing, predicting and export all come here.
+        """
         raise NotImplementedError
 
     def before_fit(self, batches: Iterable[Batch]) -> None:
-        """Statistics of the training images before the first step, kept in buffers; not called when resuming."""
+        """Take statistics of the training images before the first step, and keep them in buffers.
+
+        Not called when a fit goes on from a checkpoint, which has brought them.
+        """
 
     def after_fit(self, batches: Iterable[Batch]) -> None:
-        """Statistics with the weights that will be tested, kept in buffers, of validation images if there are any, else
-        of training images.
+        """Take statistics with the weights that will be tested, and keep them in buffers.
+
+        The batches are of validation images if there are any, else of training images.
         """
 
     def score_columns(self, image_score: Tensor) -> dict[str, Tensor]:
-        """Further columns (B,) of scores.csv that follow from the raw scores (B,), such as a decision; none by default."""
+        """Return further columns (B,) of scores.csv that follow from the raw scores (B,), such as a decision.
+
+        There are none by default.
+        """
         return {}
 
     # What is shared ---------------------------------------------------------------------------------------
 
+    def forward(self, images: Tensor) -> Detection:
+        """Return the maps and scores of images (B, 3, H, W) in [0, 1], of which nothing else is known."""
+        return self.detect({"image": images})
+
     @torch.no_grad()
     def teacher_features(self, batch: Batch) -> list[Tensor]:
-        """The teacher's levels for a batch, shallow to deep, list of (B, C, h, w), without gradient.
+        """Return the teacher's levels for a batch, shallow to deep, list of (B, C, h, w), without gradient.
 
-        They come with the batch where they were cached, else from the teacher.
+        They come with the batch where they were cached, else from the teacher: ask for those of changed images by a
+        batch of these images alone, `{"image": noisy}`.
         """
-        known = batch if "features" in batch else self._known.get(id(batch["image"]), {})
-        if "features" in known:
-            return list(known["features"])
+        if "features" in batch:
+            return list(batch["features"])
         return self.teacher(self.normalise(batch["image"]))
 
-    def batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
-        """A loader's batches on this module's device."""
+    def move_batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+        """Move a loader's batches to this module's device, one after the other."""
         for batch in loader:
             yield self.trainer.precision_plugin.convert_input(move_data_to_device(batch, self.device))
 
     def on_fit_start(self) -> None:
         if self.trainer.ckpt_path is None:  # otherwise the checkpoint has brought its statistics
-            self.before_fit(self.batches(self.trainer.datamodule.train_dataloader()))
+            data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, its class does not name it
+            self.before_fit(self.move_batches(data.train_dataloader()))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        return self.logged(self.training_loss(batch), len(batch["image"]))["loss"]
+        return self.log_losses(self.training_loss(batch), len(batch["image"]))["loss"]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self.logged(self.training_loss(batch), len(batch["image"]), prefix="val_")
+        self.log_losses(self.training_loss(batch), len(batch["image"]), prefix="val_")
 
-    def logged(self, losses: dict[str, Tensor], batch_size: int, prefix: str = "") -> dict[str, Tensor]:
-        """Log the means over an epoch; `UserError` at the first value that is not finite."""
+    def log_losses(self, losses: dict[str, Tensor], batch_size: int, prefix: str = "") -> dict[str, Tensor]:
+        """Log the means of losses over an epoch. Returns the losses. Raises `UserError` where one is not finite."""
         bad = {key: value.item() for key, value in losses.items() if not torch.isfinite(value)}
         if bad:
             raise UserError(
                 f"Training diverged: {', '.join(f'{prefix}{k} = {v}' for k, v in bad.items())} at step "
-                f"{self.global_step} of epoch {self.current_epoch}. Lower optimizer.lr, or use trainer.precision=32-true."
+                f"{self.global_step} of epoch {self.current_epoch}. "
+                "Lower optimizer.lr, or use trainer.precision=32-true."
             )
         for key, value in losses.items():
             self.log(
@@ -136,20 +154,19 @@ class KDDetector(pl.LightningModule):
             )  # fmt: skip
         return losses
 
-    def positions(self, score_levels: list[int] | None, count: int) -> list[int]:
-        """The levels, counted from 1 as the papers do, whose maps enter the score: those given, or all of `count`."""
+    def choose_levels(self, score_levels: list[int] | None, count: int) -> list[int]:
+        """Choose the levels whose maps enter the score, counted from 1 as the papers do: those given, or all.
+
+        `count` is how many there are. Raises `UserError` where a level is not among them.
+        """
         every = list(range(1, count + 1))
         if score_levels is not None and (not score_levels or not set(score_levels) <= set(every)):
             raise UserError(f"model.score_levels={score_levels}: count the levels from 1 to {count}, or null for all")
         return score_levels or every
 
-    def test_step(self, batch: Batch, batch_index: int) -> Detection:
-        # `forward` takes images alone; the door finds what else is known of these very images.
-        self._known = {id(batch["image"]): batch}
-        try:
-            return self(batch["image"])
-        finally:
-            self._known = {}
+    # Lightning hands on whatever this returns, to callbacks and to `predict`.
+    def test_step(self, batch: Batch, batch_index: int) -> Detection:  # type: ignore[override]
+        return self.detect(batch)
 
     predict_step = test_step
 
@@ -162,11 +179,11 @@ class KDDetector(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("teacher.")}
-        checkpoint["teacher"] = self.teacher.identity()
+        checkpoint["teacher"] = self.teacher.identify()
         checkpoint["kdad"] = self.provenance
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        stored, own = checkpoint["teacher"], self.teacher.identity()
+        stored, own = checkpoint["teacher"], self.teacher.identify()
         for key in own:
             if stored.get(key) != own[key]:
                 raise UserError(

@@ -43,70 +43,74 @@ from torch import Tensor, distributed
 from kdad.errors import UserError
 from kdad.functional import at_least_float32, cosine_distance, fuse_sum
 from kdad.models.base import Batch, Detection, KDDetector
-from kdad.networks.bottleneck import DeepFeatureEmbedding, DirectDownsampling, embedding_channels
+from kdad.networks.bottleneck import DeepFeatureEmbedding, DirectDownsampling, choose_width
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
-from kdad.networks.residual import style_of
+from kdad.networks.residual import read_style
 from kdad.teacher import FeaturePyramid, at_strides
 
 # Table 7: the networks that each loss compares, the one to learn from first, and the score's; letters as in F_t.
+TE, TD, ED = ("t", "e"), ("t", "d"), ("e", "d")
 STRUCTURES = {
-    "ds": ({"loss_e": "te", "loss_d": "td"}, "td"),
-    "t_e": ({"loss_e": "te"}, "te"),
-    "t_d": ({"loss_d": "td"}, "td"),
-    "e_d": ({"loss_e": "te", "loss_d": "ed"}, "ed"),
+    "ds": ({"loss_e": TE, "loss_d": TD}, TD),
+    "t_e": ({"loss_e": TE}, TE),
+    "t_d": ({"loss_d": TD}, TD),
+    "e_d": ({"loss_e": TE, "loss_d": ED}, ED),
 }
 DEVIATIONS = 3.0  # the score that far above the mean of normal images is called anomalous
 
 
 def is_anomalous(normalised: Tensor, threshold: float = 0.5) -> Tensor:
-    """Eq. (1), Sec. 1: True where the score reaches the threshold."""
+    """Eq. (1), Sec. 1: tell of each score whether it reaches the threshold."""
     return normalised >= threshold
 
 
 def unit_vectors(features: list[Tensor]) -> list[Tensor]:
-    """Eq. (3), Sec. 3.1: every position's vector divided by its l2 norm, at least float32; a zero vector stays zero."""
+    """Eq. (3), Sec. 3.1: divide every position's vector by its l2 norm, at least float32; a zero vector stays zero."""
     return [F.normalize(at_least_float32(f), dim=1) for f in features]
 
 
 def euclidean_maps(target: list[Tensor], student: list[Tensor]) -> list[Tensor]:
-    """Eq. (4), Sec. 3.1: half the squared distance of unit vectors, one (B, h, w) per level."""
+    """Eq. (4), Sec. 3.1: return half the squared distance of unit vectors, one (B, h, w) per level."""
     return [(t - s).square().sum(dim=1) / 2 for t, s in zip(target, student, strict=True)]
 
 
 def cosine_maps(target: list[Tensor], student: list[Tensor]) -> list[Tensor]:
-    """Eq. (5), Sec. 3.1: 1 - cosine similarity, one (B, h, w) per level."""
+    """Eq. (5), Sec. 3.1: return 1 - cosine similarity, one (B, h, w) per level."""
     return [cosine_distance(t, s) for t, s in zip(target, student, strict=True)]
 
 
 def distance_maps(target_features: list[Tensor], student_features: list[Tensor], weight: float) -> list[Tensor]:
-    """Eq. (6), Sec. 3.1: M^k, `weight` (lambda) times Eq. (4) plus Eq. (5), of features as the networks give them."""
+    """Eq. (6), Sec. 3.1: return M^k, `weight` (lambda) times Eq. (4) plus Eq. (5), one (B, h, w) per level.
+
+    The features are as the networks give them.
+    """
     target, student = unit_vectors(target_features), unit_vectors(student_features)
     pairs = zip(euclidean_maps(target, student), cosine_maps(target, student), strict=True)
     return [weight * euclidean + cosine for euclidean, cosine in pairs]
 
 
 def student_loss(maps: list[Tensor]) -> Tensor:
-    """Eq. (7), Sec. 3.1: the mean over levels of the means over positions, one value per image: (B,)."""
+    """Eq. (7), Sec. 3.1: return the mean over levels of the means over positions, one value per image: (B,)."""
     return torch.stack([m.mean(dim=(1, 2)) for m in maps]).mean(dim=0)
 
 
 def fused_map(maps: list[Tensor], size: int, sigma: float = 0.0) -> Tensor:
-    """Eq. (8), Sec. 3.3: the sum of the upsampled maps: list of (B, h, w) -> (B, size, size). `sigma` is Eq. (9)'s."""
+    """Eq. (8), Sec. 3.3: add up the upsampled maps: list of (B, h, w) -> (B, size, size). `sigma` is Eq. (9)'s."""
     return fuse_sum(maps, size, align_corners=False, sigma=sigma)
 
 
 def smoothed_map(maps: list[Tensor], size: int, sigma: float) -> Tensor:
-    """Eq. (9), Sec. 3.3: Gaussian filter of Eq. (8), both in one step: list of (B, h, w) -> (B, size, size)."""
+    """Eq. (9), Sec. 3.3: blur Eq. (8) by a Gaussian, both in one step: list of (B, h, w) -> (B, size, size)."""
     return fused_map(maps, size, sigma)
 
 
 def image_score(smoothed: Tensor) -> Tensor:
-    """Eq. (10), Sec. 3.3: the maximum of each map: (B, H, W) -> (B,)."""
+    """Eq. (10), Sec. 3.3: return the maximum of each map: (B, H, W) -> (B,)."""
     return smoothed.amax(dim=(1, 2))
 
 
 def normalised_score(score: Tensor, threshold: Tensor) -> Tensor:
-    """Scores of at least 0 in their order on [0, 1), the threshold at 0.5."""
+    """Map scores of at least 0 onto [0, 1), in their order and the threshold to 0.5: (B,) -> (B,)."""
     score = score.clamp(min=0)  # rounding can leave a perfect match just below
     return score / (score + threshold).clamp(min=torch.finfo(score.dtype).tiny)
 
@@ -121,6 +125,12 @@ class DSKD(KDDetector):
     """
 
     scoring = ("score_levels", "sigma")
+    encoder: FeaturePyramid | None
+    bottleneck: DeepFeatureEmbedding | DirectDownsampling | None
+    decoder: MirroredDecoder | None
+    score_mean: Tensor  # of the normal images' scores after fit
+    score_std: Tensor
+    fitted_setting: Tensor  # that these were taken with
 
     def __init__(
         self,
@@ -159,8 +169,8 @@ class DSKD(KDDetector):
         if "loss_e" in self.losses:
             self.encoder = FeaturePyramid(name, self.teacher.paths, self.image_size)
         if "loss_d" in self.losses:
-            style = style_of(name)
-            width, stride = embedding_channels(name, channels[-1], strides[-1]), 2 * strides[-1]
+            style = read_style(name)
+            width, stride = choose_width(name, channels[-1], strides[-1]), 2 * strides[-1]
             check_pyramid([*strides, stride], self.image_size)
             self.bottleneck = (
                 DeepFeatureEmbedding(channels, strides, width, style, dfe_blocks)
@@ -168,18 +178,20 @@ class DSKD(KDDetector):
                 else DirectDownsampling(channels[-1], width)
             )
             self.decoder = MirroredDecoder(width, stride, channels, strides, style)
-        self.score_levels = self.positions(score_levels, len(channels))
-        # Of the normal images' scores after fit, and the setting that they were taken with.
+        self.score_levels = self.choose_levels(score_levels, len(channels))
         self.register_buffer("score_mean", torch.zeros(()))
         self.register_buffer("score_std", torch.zeros(()))
         self.register_buffer("fitted_setting", torch.full((4 + len(channels),), -1.0))
 
     def pyramids(self, batch: Batch) -> dict[str, list[Tensor]]:
-        """Features of every network of the structure, level by level: t teacher, e encoder and d decoder student."""
+        """Return the features of every network of the structure: t teacher, e encoder and d decoder student.
+
+        Each is a list of (B, C, h, w), shallow to deep.
+        """
         found = {"t": self.teacher_features(batch)}
         if self.encoder is not None:
             found["e"] = self.encoder(self.normalise(batch["image"]))
-        if self.decoder is not None:
+        if self.bottleneck is not None and self.decoder is not None:
             embedded = unit_vectors(found.get("e", found["t"]))
             if self.detach_embedding:
                 embedded = [f.detach() for f in embedded]
@@ -188,30 +200,32 @@ class DSKD(KDDetector):
         return found
 
     def pairs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """Features of the two networks that the score compares, level by level."""
+        """Return the features of the two networks that the score compares, level by level."""
         found = self.pyramids(batch)
         target, student = self.scored
         return found[target], found[student]
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        found, losses = self.pyramids(batch), {}
+        found = self.pyramids(batch)
+        losses: dict[str, Tensor] = {}
         for key, (target, student) in self.losses.items():
             known = [f.detach() for f in found[target]]  # what is learnt from is never moved towards the learner
             losses[key] = student_loss(distance_maps(known, found[student], self.euclidean_weight)).mean()
         # One sum, since no parameter is reached by both unless the embedding is not detached.
-        return {"loss": sum(losses.values())} | losses
+        first, *others = losses.values()
+        return {"loss": sum(others, first)} | losses
 
-    def forward(self, images: Tensor) -> Detection:
-        maps = distance_maps(*self.pairs({"image": images}), self.euclidean_weight)
+    def detect(self, batch: Batch) -> Detection:
+        maps = distance_maps(*self.pairs(batch), self.euclidean_weight)
         smoothed = smoothed_map([maps[k - 1] for k in self.score_levels], self.image_size, self.sigma)
         return Detection(smoothed[:, None], image_score(smoothed))
 
     @torch.no_grad()
     def after_fit(self, batches: Iterable[Batch]) -> None:
-        """Mean and standard deviation of the scores of the given normal images, of all processes."""
+        """Take mean and standard deviation of the scores of the given normal images, of all processes."""
         training = self.training
         self.eval()  # batch norm as in the test
-        scores = [score for batch in batches for score in self.test_step(batch, 0).image_score.tolist()]
+        scores = [score for batch in batches for score in self.detect(batch).image_score.tolist()]
         self.train(training)
         parts: list[Any] = [scores]
         if distributed.is_available() and distributed.is_initialized():
@@ -220,18 +234,18 @@ class DSKD(KDDetector):
         everyone = torch.tensor([score for part in parts for score in part], dtype=torch.float64)
         self.score_mean.fill_(everyone.mean().item())
         self.score_std.fill_(everyone.std(correction=0).item())
-        self.fitted_setting.copy_(self.setting())
+        self.fitted_setting.copy_(self.describe_setting())
 
-    def setting(self) -> Tensor:
-        """What a score's scale depends on besides the weights, as numbers."""
+    def describe_setting(self) -> Tensor:
+        """Return, as numbers, what a score's scale depends on besides the weights."""
         levels = [k in self.score_levels for k in range(1, len(self.teacher.channels) + 1)]
         return self.fitted_setting.new_tensor(
             [list(STRUCTURES).index(self.structure), self.euclidean_weight, self.sigma, self.image_size, *levels]
         )
 
     def score_columns(self, image_score: Tensor) -> dict[str, Tensor]:
-        """Normalised score and Eq. (1)'s decision, (B,) each; none without statistics of scores of this setting."""
-        if not torch.equal(self.fitted_setting, self.setting()):
+        """Return normalised score and Eq. (1)'s decision, (B,) each; none without statistics of this setting."""
+        if not torch.equal(self.fitted_setting, self.describe_setting()):
             return {}
         normalised = normalised_score(image_score, self.score_mean + DEVIATIONS * self.score_std)
         return {"normalised_score": normalised, "anomalous": is_anomalous(normalised)}

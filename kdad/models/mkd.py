@@ -21,7 +21,7 @@ cloner. SmoothGrad averages signed gradients. An "equal" cloner (Fig. 4) has VGG
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -42,8 +42,11 @@ SMOOTHGRAD_NOISE = 0.05  # standard deviation for images in [0, 1]; no value in 
 CLIPPED_ABOVE = 0.99  # released code: the quantile that per-image scaling maps to 1
 
 
-def last_pools(name: str) -> list[Level]:
-    """Sec. 3.2's rule for `levels: auto`: a VGG's last four max-pools, elsewhere the levels at their strides."""
+def choose_last_pools(name: str) -> list[Level]:
+    """Choose the levels for `levels: auto`: a VGG's last four max-pools, elsewhere the levels at their strides.
+
+    Source: Sec. 3.2.
+    """
     network = build_network(name, meta=True)
     if not isinstance(network, VGG):
         return at_strides(*STRIDES)(name)
@@ -52,13 +55,13 @@ def last_pools(name: str) -> list[Level]:
 
 
 def value_losses(teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
-    """Eq. (1), Sec. 3.1: the mean squared difference over neurons, one value per level and image: (levels, B)."""
+    """Eq. (1), Sec. 3.1: return the mean squared difference over neurons, per level and image: (levels, B)."""
     pairs = zip(teacher_features, student_features, strict=True)
     return torch.stack([(at_least_float32(t) - at_least_float32(s)).square().mean(dim=(1, 2, 3)) for t, s in pairs])
 
 
 def direction_losses(teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
-    """Eq. (3), Sec. 3.1: 1 - cosine of whole levels, each one vector, one value per level and image: (levels, B).
+    """Eq. (3), Sec. 3.1: return 1 - cosine of whole levels, each one vector, per level and image: (levels, B).
 
     A length below `SHORTEST` counts as that, so that a zero vector is at 1 from everything and no gradient
     exceeds 1 / `SHORTEST`; without that it would grow without bound as activations die.
@@ -73,12 +76,12 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def total_loss(value: Tensor, direction: Tensor, weight: float | Tensor) -> Tensor:
-    """Eq. (4), Sec. 3.1: L_val + lambda L_dir, each summed over levels: (levels, B) twice -> (B,)."""
+    """Eq. (4), Sec. 3.1: return L_val + lambda L_dir, each summed over levels: (levels, B) twice -> (B,)."""
     return value.sum(dim=0) + weight * direction.sum(dim=0)
 
 
 def input_gradient(losses: Tensor, images: Tensor) -> Tensor:
-    """Eq. (5), Sec. 3.1: the gradient of each image's own loss by that image: (B,), (B, 3, H, W) -> (B, 3, H, W).
+    """Eq. (5), Sec. 3.1: return the gradient of each image's loss by that image: (B,), (B, 3, H, W) -> (B, 3, H, W).
 
     One backward pass for all, since no image's loss depends on another image.
     """
@@ -87,12 +90,12 @@ def input_gradient(losses: Tensor, images: Tensor) -> Tensor:
 
 
 def localization_map(attribution: Tensor, sigma: float) -> Tensor:
-    """Eq. (6), Sec. 3.1: Gaussian, then grey opening with the plus: (B, H, W) -> (B, H, W). `sigma` 0: no Gaussian."""
+    """Eq. (6), Sec. 3.1: blur by a Gaussian, then open with the plus: (B, H, W) -> (B, H, W). `sigma` 0: no blur."""
     return opening(gaussian_blur(attribution, sigma))
 
 
 def opening(maps: Tensor) -> Tensor:
-    """Grey erosion, then dilation, with the 3x3 plus, the border mirrored: (B, H, W) -> (B, H, W)."""
+    """Erode, then dilate grey maps with the 3x3 plus, the border mirrored: (B, H, W) -> (B, H, W)."""
     return _dilation(-_dilation(-maps))
 
 
@@ -102,7 +105,10 @@ def _dilation(maps: Tensor) -> Tensor:
 
 
 def scale_per_image(maps: Tensor) -> Tensor:
-    """Each map from its minimum to its 99th percentile onto [0, 1], clipped, as in the released code: (B, H, W)."""
+    """Scale each map from its minimum and its 99th percentile to 0 and 1, and clip it: (B, H, W) -> (B, H, W).
+
+    Source: the released code.
+    """
     flat = maps.flatten(1)
     low, high = flat.amin(dim=1), torch.stack([m.quantile(CLIPPED_ABOVE) for m in flat])
     span = (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
@@ -110,23 +116,23 @@ def scale_per_image(maps: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def never_negative(teacher: Teacher, image_size: int) -> list[bool]:
-    """Whether each level ends in a ReLU or the like, measured on one image."""
+def find_rectified(teacher: Teacher, image_size: int) -> list[bool]:
+    """Tell of each level whether its features are never negative, as behind a ReLU; measured on one image."""
     image = torch.linspace(-1, 1, 3 * image_size**2).view(1, 3, image_size, image_size)
     return [f.min().item() >= 0 for f in teacher(image)]
 
 
-LOSSES = {
+LOSSES: dict[str, Callable[[Tensor, Tensor, float | Tensor], Tensor]] = {
     "total": total_loss,
     "val": lambda value, direction, weight: value.sum(dim=0),
     "dir": lambda value, direction, weight: direction.sum(dim=0),
 }
 SALIENCIES = ("gradient", "smoothgrad", "guided")
-SCALINGS = {"none": lambda maps: maps, "per_image": scale_per_image}
+SCALINGS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda maps: maps, "per_image": scale_per_image}
 
 
 class MKD(KDDetector):
-    """A cloner of the teacher, trained on normal images, differs from it on anomalous ones.
+    """A cloner of the teacher, which is trained on normal images and differs from it on anomalous ones.
 
     `cloner` is compact or equal (Fig. 4), `norm` none or batch; `critical_points` counts the levels, from the
     deepest, that enter the losses (Fig. 3), null all, and `score_levels`, counted from 1, those in the score;
@@ -135,6 +141,7 @@ class MKD(KDDetector):
     """
 
     scoring = ("score_levels", "saliency", "gradient_through_teacher", "scaling", "sigma")
+    direction_weight: Tensor  # lambda
 
     def __init__(
         self,
@@ -160,40 +167,42 @@ class MKD(KDDetector):
         if not sigma >= 0:
             raise UserError(f"model.sigma={sigma}: give a number of pixels, at least 0")
         fixed = None if weight == "initial" else weight
-        if fixed is not None and (type(fixed) not in (int, float) or not 0 <= fixed < math.inf):
+        if fixed is not None and (
+            isinstance(fixed, str) or type(fixed) not in (int, float) or not 0 <= fixed < math.inf
+        ):
             raise UserError(f"model.weight={weight}: give initial or a number, at least 0")
         if shared.get("levels", "auto") == "auto" and "image_size" in shared:
             check_strides(STRIDES, shared["image_size"])  # before a VGG's fifth max-pool finds nothing to pool
-        super().__init__(auto_levels=last_pools, **shared)
+        super().__init__(auto_levels=choose_last_pools, **shared)
         check_strides(self.teacher.strides, self.image_size)
         count = len(self.teacher.channels)
         if critical_points is not None and critical_points not in range(1, count + 1):
             raise UserError(f"model.critical_points={critical_points}: give a number from 1 to {count}, or null")
         self.critical_points = list(range(count + 1 - (critical_points or count), count + 1))
-        self.score_levels = self.critical_points if score_levels is None else self.positions(score_levels, count)
+        self.score_levels = self.critical_points if score_levels is None else self.choose_levels(score_levels, count)
         if not set(self.score_levels) <= set(self.critical_points):
             raise UserError(f"model.score_levels={score_levels}: only {self.critical_points} are critical points")
         self.loss, self.saliency, self.scaling, self.sigma = LOSSES[loss], saliency, SCALINGS[scaling], sigma
         self.gradient_through_teacher = gradient_through_teacher
-        rectified = never_negative(self.teacher, self.image_size)
+        rectified = find_rectified(self.teacher, self.image_size)
         self.cloner = Cloner(self.teacher.channels, self.teacher.strides, rectified, norm, cloner)
         # Lambda: kept in checkpoints whatever its source.
         self.fixed_weight = fixed
         self.register_buffer("direction_weight", torch.tensor(1.0 if fixed is None else float(fixed)))
 
     def pairs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """Teacher and cloner features, level by level."""
+        """Return teacher and cloner features, level by level."""
         return self.teacher_features(batch), self.cloner(self.normalise(batch["image"]))
 
-    def combined(self, value: Tensor, direction: Tensor, levels: list[int]) -> Tensor:
-        """The chosen loss over `levels`: (levels, B) twice -> (B,)."""
+    def combine(self, value: Tensor, direction: Tensor, levels: list[int]) -> Tensor:
+        """Return the chosen loss over some levels, counted from 1: (levels, B) twice -> (B,)."""
         rows = [k - 1 for k in levels]
         weight = self.direction_weight if self.fixed_weight is None else self.fixed_weight
         return self.loss(value[rows], direction[rows], weight)
 
     @torch.no_grad()
     def before_fit(self, batches: Iterable[Batch]) -> None:
-        """Lambda from "the initial amount of error for each term on the untrained network" (Sec. 3.1)."""
+        """Set lambda from "the initial amount of error for each term on the untrained network" (Sec. 3.1)."""
         if self.fixed_weight is not None:
             return
         # As trained on, with the batch's own statistics, yet leaving the running ones of the cloner alone.
@@ -212,40 +221,43 @@ class MKD(KDDetector):
         value, direction = value_losses(*pairs), direction_losses(*pairs)
         rows = [k - 1 for k in self.critical_points]
         return {
-            "loss": self.combined(value, direction, self.critical_points).mean(),
+            "loss": self.combine(value, direction, self.critical_points).mean(),
             "loss_value": value[rows].sum(dim=0).mean(),
             "loss_direction": direction[rows].sum(dim=0).mean(),
         }
 
-    def differentiable(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Eq. (1) and (3), (levels, B) each, and the copy of the images that they can be differentiated by."""
-        x = images.clone().requires_grad_()
+    def compute_losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return Eq. (1) and (3), (levels, B) each, and the copy of the images that they can be differentiated by."""
+        x = batch["image"].clone().requires_grad_()
         if self.gradient_through_teacher:
             teacher = self.teacher(self.normalise(x))
         else:
             # Those that came with the batch may be inference tensors, which a graph cannot keep.
-            teacher = [f.clone() if f.is_inference() else f for f in self.teacher_features({"image": images})]
+            teacher = [f.clone() if f.is_inference() else f for f in self.teacher_features(batch)]
         student = self.cloner(self.normalise(x), guided_relu if self.saliency == "guided" else F.relu)
         return value_losses(teacher, student), direction_losses(teacher, student), x
 
     def smooth_gradient(self, images: Tensor) -> Tensor:
-        """SmoothGrad: the mean of Eq. (5) over noisy copies, (B, 3, H, W), with the same noise for every image."""
+        """Return the mean of Eq. (5) over noisy copies, (B, 3, H, W), with the same noise for every image.
+
+        Source: SmoothGrad, Table 1.
+        """
         generator, total = torch.Generator().manual_seed(0), torch.zeros_like(images)
         for _ in range(SMOOTHGRAD_SAMPLES):
             noise = SMOOTHGRAD_NOISE * torch.randn(images.shape[1:], generator=generator)
-            value, direction, x = self.differentiable(images + noise.to(images))
-            total += input_gradient(self.combined(value, direction, self.critical_points), x)
+            value, direction, x = self.compute_losses({"image": images + noise.to(images)})
+            total += input_gradient(self.combine(value, direction, self.critical_points), x)
         return total / SMOOTHGRAD_SAMPLES
 
-    def forward(self, images: Tensor) -> Detection:
+    def detect(self, batch: Batch) -> Detection:
         # Maps need a graph, which testing and predicting turn off, and more than the range of half precision.
-        off = torch.autocast(images.device.type, enabled=False)
+        off = torch.autocast(batch["image"].device.type, enabled=False)
         with torch.inference_mode(False), torch.enable_grad(), off:
-            value, direction, x = self.differentiable(images)
-            score = self.combined(value, direction, self.score_levels).detach()
+            value, direction, x = self.compute_losses(batch)
+            score = self.combine(value, direction, self.score_levels).detach()
             if self.saliency == "smoothgrad":
-                gradient = self.smooth_gradient(images)
+                gradient = self.smooth_gradient(batch["image"])
             else:
-                gradient = input_gradient(self.combined(value, direction, self.critical_points), x)
+                gradient = input_gradient(self.combine(value, direction, self.critical_points), x)
         attribution = self.scaling(at_least_float32(gradient).abs().sum(dim=1))
         return Detection(localization_map(attribution, self.sigma)[:, None], score)

@@ -14,6 +14,7 @@ Readings where the paper is short. Table 5: "Pre" feeds the frozen pre-trained f
 MFF's 1x1 convolution, which the released code builds and never calls, is applied, as in Fig. 4.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,37 +23,43 @@ from torch import Tensor
 from kdad.errors import UserError
 from kdad.functional import cosine_distance, flattened_cosine_distance, fuse_sum
 from kdad.models.base import Batch, Detection, KDDetector
-from kdad.networks.bottleneck import OneClassEmbedding, embedding_channels
+from kdad.networks.bottleneck import OneClassEmbedding, choose_width
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
-from kdad.networks.residual import style_of
+from kdad.networks.residual import read_style
 from kdad.teacher import at_strides
 
 BOTTLENECKS = ("pre", "oce", "mff_oce")
 
 
 def distance_maps(teacher_features: list[Tensor], student_features: list[Tensor]) -> list[Tensor]:
-    """Eq. (1), Sec. 3.1: M^k, one (B, h, w) map of 1 - cosine similarity per level."""
+    """Eq. (1), Sec. 3.1: return M^k, a map (B, h, w) of 1 - cosine similarity per level."""
     return [cosine_distance(t, s) for t, s in zip(teacher_features, student_features, strict=True)]
 
 
 def per_position_loss(teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
-    """Eq. (2), Sec. 3.1: the mean of M^k over positions, one value per level and image: (levels, B)."""
+    """Eq. (2), Sec. 3.1: return the mean of M^k over positions, one value per level and image: (levels, B)."""
     return torch.stack([m.mean(dim=(1, 2)) for m in distance_maps(teacher_features, student_features)])
 
 
 def flattened_loss(teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
-    """The released code's form of Eq. (2): one cosine over each level's whole tensor: (levels, B)."""
+    """Return 1 - cosine of whole levels, each one vector, one value per level and image: (levels, B).
+
+    Source: the released code's form of Eq. (2).
+    """
     pairs = zip(teacher_features, student_features, strict=True)
     return torch.stack([flattened_cosine_distance(t, s) for t, s in pairs])
 
 
 def anomaly_map(maps: list[Tensor], size: int, sigma: float) -> Tensor:
-    """Eq. (3), Sec. 3.3: the sum of the upsampled maps, smoothed: list of (B, h, w) -> (B, size, size)."""
+    """Eq. (3), Sec. 3.3: add up the upsampled maps and smooth the sum: list of (B, h, w) -> (B, size, size)."""
     return fuse_sum(maps, size, align_corners=True, sigma=sigma)
 
 
 LOSSES = {"per_position": per_position_loss, "flattened": flattened_loss}
-SCORES = {"max": lambda m: m.amax(dim=(1, 2)), "sum": lambda m: m.sum(dim=(1, 2))}
+SCORES: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda m: m.amax(dim=(1, 2)),
+    "sum": lambda m: m.sum(dim=(1, 2)),
+}
 
 
 class RD(KDDetector):
@@ -86,21 +93,21 @@ class RD(KDDetector):
         super().__init__(auto_levels=at_strides(4, 8, 16, 32) if pre else at_strides(4, 8, 16), **shared)
         self.loss, self.image_score, self.sigma = LOSSES[loss], SCORES[image_score], sigma
         name, channels, strides = self.teacher.name, list(self.teacher.channels), list(self.teacher.strides)
-        style = style_of(name)
+        style = read_style(name)
         if pre:
             if len(channels) < 2:
                 raise UserError("model.bottleneck=pre takes the last of levels as the embedding: give at least two")
             self.bottleneck = None
             width, stride = channels.pop(), strides.pop()
         else:
-            width, stride = embedding_channels(name, channels[-1], strides[-1]), 2 * strides[-1]
+            width, stride = choose_width(name, channels[-1], strides[-1]), 2 * strides[-1]
             self.bottleneck = OneClassEmbedding(channels, strides, width, style, fusion=bottleneck == "mff_oce")
         check_pyramid([*strides, stride], self.image_size)
         self.decoder = MirroredDecoder(width, stride, channels, strides, style)
-        self.score_levels = self.positions(score_levels, len(channels))
+        self.score_levels = self.choose_levels(score_levels, len(channels))
 
     def pairs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """Teacher features and the student's restoration of them, level by level."""
+        """Return teacher features and the student's restoration of them, level by level."""
         features = self.teacher_features(batch)
         if self.bottleneck is None:
             return features[:-1], self.decoder(features[-1])
@@ -110,7 +117,7 @@ class RD(KDDetector):
         levels = self.loss(*self.pairs(batch)).mean(dim=1)
         return {"loss": levels.sum()} | {f"loss_level_{k}": loss for k, loss in enumerate(levels, 1)}
 
-    def forward(self, images: Tensor) -> Detection:
-        maps = distance_maps(*self.pairs({"image": images}))
+    def detect(self, batch: Batch) -> Detection:
+        maps = distance_maps(*self.pairs(batch))
         fused = anomaly_map([maps[k - 1] for k in self.score_levels], self.image_size, self.sigma)
         return Detection(fused[:, None], self.image_score(fused))

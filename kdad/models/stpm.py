@@ -7,12 +7,12 @@ Wang, Han, Ding and Huang, "Student-Teacher Feature Pyramid Matching for Anomaly
 | Eq. (1), Sec. 3.2 | distance_maps | as printed; the released code leaves the half out |
 | Eq. (2), Sec. 3.2 | level_losses | as printed |
 | Eq. (3), Sec. 3.2 | total_loss | as printed, with the paper's weights of 1 |
-| Eq. (4), Sec. 3.3 | anomaly_map | as printed; variant `map_size: 64`, the released code's: multiplied there, then resized |
+| Eq. (4), Sec. 3.3 | anomaly_map | as printed; variant `map_size: 64`, the code's: multiplied there, then resized |
 
 Validation error is the total loss on the held-out normal images; the checkpoint with the lowest is tested (Sec. 4.2).
 """
 
-from math import prod
+from functools import reduce
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from kdad.teacher import FeaturePyramid, at_strides
 
 
 def distance_maps(teacher_features: list[Tensor], student_features: list[Tensor]) -> list[Tensor]:
-    """Eq. (1), Sec. 3.2: half the squared distance of l2-normalised vectors, one (B, h, w) in [0, 2] per level."""
+    """Eq. (1), Sec. 3.2: return half the squared distance of l2-normalised vectors, (B, h, w) in [0, 2] per level."""
     return [
         (F.normalize(at_least_float32(t), dim=1) - F.normalize(at_least_float32(s), dim=1)).square().sum(dim=1) / 2
         for t, s in zip(teacher_features, student_features, strict=True)
@@ -34,26 +34,26 @@ def distance_maps(teacher_features: list[Tensor], student_features: list[Tensor]
 
 
 def level_losses(teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
-    """Eq. (2), Sec. 3.2: the mean over positions, one value per level and image: (levels, B)."""
+    """Eq. (2), Sec. 3.2: return the mean over positions, one value per level and image: (levels, B)."""
     return torch.stack([m.mean(dim=(1, 2)) for m in distance_maps(teacher_features, student_features)])
 
 
 def total_loss(teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
-    """Eq. (3), Sec. 3.2: the sum over levels (every weight is 1), one value per image: (B,)."""
+    """Eq. (3), Sec. 3.2: return the sum over levels (every weight is 1), one value per image: (B,)."""
     return level_losses(teacher_features, student_features).sum(dim=0)
 
 
 def anomaly_map(maps: list[Tensor], size: int, map_size: int | None = None) -> Tensor:
-    """Eq. (4), Sec. 3.3: the product of the upsampled maps: list of (B, h, w) -> (B, size, size).
+    """Eq. (4), Sec. 3.3: multiply the upsampled maps: list of (B, h, w) -> (B, size, size).
 
     With `map_size` they are multiplied at that size, and the product is resized.
     """
-    product = prod(upsample(m, map_size or size, align_corners=False) for m in maps)
+    product = reduce(torch.mul, [upsample(m, map_size or size, align_corners=False) for m in maps])
     return product if map_size is None else upsample(product, size, align_corners=False)
 
 
 class STPM(KDDetector):
-    """A student of the teacher's own architecture, with random weights, matches its pyramid.
+    """A student of the teacher's own architecture, with random weights, which learns to match its pyramid.
 
     `score_levels` counts levels from 1 and chooses those that enter the map, null takes all; `map_size` is
     the side, in pixels, at which maps are multiplied, null the image's.
@@ -66,18 +66,18 @@ class STPM(KDDetector):
         if map_size is not None and map_size < 1:
             raise UserError(f"model.map_size={map_size}: give a positive number of pixels, or null")
         self.map_size = map_size
-        self.score_levels = self.positions(score_levels, len(self.teacher.channels))
+        self.score_levels = self.choose_levels(score_levels, len(self.teacher.channels))
         self.student = FeaturePyramid(self.teacher.name, self.teacher.paths, self.image_size)
 
     def pairs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """Teacher and student features, level by level."""
+        """Return teacher and student features, level by level."""
         return self.teacher_features(batch), self.student(self.normalise(batch["image"]))
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         levels = level_losses(*self.pairs(batch)).mean(dim=1)
         return {"loss": levels.sum()} | {f"loss_level_{k}": loss for k, loss in enumerate(levels, 1)}
 
-    def forward(self, images: Tensor) -> Detection:
-        maps = distance_maps(*self.pairs({"image": images}))
+    def detect(self, batch: Batch) -> Detection:
+        maps = distance_maps(*self.pairs(batch))
         fused = anomaly_map([maps[k - 1] for k in self.score_levels], self.image_size, self.map_size)
         return Detection(fused[:, None], fused.amax(dim=(1, 2)))

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdad.networks.residual import Contiguous, Style, conv, initialise, stage
-from kdad.teacher import feature_info
+from kdad.networks.residual import Style, build_conv, build_stage, initialise
+from kdad.speed import Contiguous
+from kdad.teacher import read_feature_info
 
 
 class AlignedConcatenation(nn.Module):
@@ -21,11 +22,11 @@ class AlignedConcatenation(nn.Module):
         width_at = dict(zip(strides, channels, strict=True))
         self.chains = nn.ModuleList()
         for c, stride in zip(channels, strides, strict=True):
-            layers = []
+            layers: list[nn.Module] = []
             while stride < strides[-1]:
                 stride *= 2
                 width = width_at.get(stride, channels[-1])
-                layers += [*conv(c, width, stride=2), nn.ReLU(inplace=True)]
+                layers += [*build_conv(c, width, stride=2), nn.ReLU(inplace=True)]
                 c = width
             self.chains.append(nn.Sequential(*layers))
         self.out_channels = len(channels) * channels[-1]
@@ -42,7 +43,7 @@ class MultiScaleFusion(nn.Sequential):
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int]):
         aligned = AlignedConcatenation(channels, strides)
-        super().__init__(aligned, *conv(aligned.out_channels, channels[-1], kernel=1), nn.ReLU(inplace=True))
+        super().__init__(aligned, *build_conv(aligned.out_channels, channels[-1], kernel=1), nn.ReLU(inplace=True))
 
 
 class OneClassEmbedding(nn.Module):
@@ -54,7 +55,7 @@ class OneClassEmbedding(nn.Module):
     def __init__(self, channels: Sequence[int], strides: Sequence[int], out_channels: int, style: Style, fusion: bool):
         super().__init__()
         self.fusion = MultiScaleFusion(channels, strides) if fusion else None
-        self.embedding = Contiguous(*stage(channels[-1], out_channels, style.depths[-1], style, "halve"))
+        self.embedding = Contiguous(*build_stage(channels[-1], out_channels, style.depths[-1], style, "halve"))
         initialise(self)
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -71,7 +72,8 @@ class DeepFeatureEmbedding(nn.Sequential):
         self, channels: Sequence[int], strides: Sequence[int], out_channels: int, style: Style, blocks: int = 1
     ):
         aligned = AlignedConcatenation(channels, strides)
-        super().__init__(aligned, Contiguous(*stage(aligned.out_channels, out_channels, blocks, style, "halve")))
+        stage = build_stage(aligned.out_channels, out_channels, blocks, style, "halve")
+        super().__init__(aligned, Contiguous(*stage))
         initialise(self)
 
 
@@ -79,13 +81,16 @@ class DirectDownsampling(nn.Sequential):
     """The deepest level alone, halved by one 3x3 stride-2 convolution with batch norm and ReLU (DSKD, Sec. 4.3.2)."""
 
     def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(*conv(in_channels, out_channels, stride=2), nn.ReLU(inplace=True))
+        super().__init__(*build_conv(in_channels, out_channels, stride=2), nn.ReLU(inplace=True))
         initialise(self)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         return super().forward(features[-1])
 
 
-def embedding_channels(name: str, channels: int, stride: int) -> int:
-    """The width of the stage behind the deepest level: the network's own next one, or twice the deepest level's."""
-    return {e["reduction"]: e["num_chs"] for e in feature_info(name)}.get(2 * stride, 2 * channels)
+def choose_width(name: str, channels: int, stride: int) -> int:
+    """Choose the width of an embedding behind a network's deepest level, which has `channels` and `stride`.
+
+    Returns the width of the network's own next stage or, where it has none, twice that of the deepest level.
+    """
+    return {e["reduction"]: e["num_chs"] for e in read_feature_info(name)}.get(2 * stride, 2 * channels)

@@ -18,7 +18,7 @@ class Cloner(nn.Module):
     """Bias-free 3x3 convolutions in stages, a max-pool after each (MKD, Fig. 2 and Sec. 3.2).
 
     Maps (B, 3, H, W) to a list of (B, C, h, w), shaped as the teacher's levels. For the pyramid of VGG-16
-    `compact` has exactly Fig. 2's widths and `equal` those of VGG-16 itself; see `stages` for other pyramids.
+    `compact` has exactly Fig. 2's widths and `equal` those of VGG-16 itself; see `plan_stages` for other pyramids.
     `rectified` says of each level whether the teacher's features are never negative: elsewhere a last ReLU
     could not reach them, and the level's last convolution is linear. `norm="batch"` follows each convolution,
     but for a stage's last, by batch norm, as the released code does; its shifts are then the only additive parameters.
@@ -36,7 +36,7 @@ class Cloner(nn.Module):
         self.stages = nn.ModuleList()
         self.ends_in_level: list[bool] = []
         relu_at_level, c = iter(rectified), 3
-        for widths, halved, level in stages(channels, strides, size):
+        for widths, halved, level in plan_stages(channels, strides, size):
             layers: list[nn.Module] = []
             for width in widths[:-1]:
                 layers += [nn.Conv2d(c, width, 3, padding=1, bias=False)]
@@ -54,22 +54,23 @@ class Cloner(nn.Module):
                 nn.init.xavier_uniform_(module.weight)  # released code; the paper does not say
 
     def forward(self, images: Tensor, relu: Callable[[Tensor], Tensor] = F.relu) -> list[Tensor]:
-        """`relu` stands in for every ReLU; see `guided_relu`."""
+        """Return the features of images, shallow to deep; `relu` stands in for every ReLU, see `guided_relu`."""
         features, x = [], images
         for stage, level in zip(self.stages, self.ends_in_level, strict=True):
-            for layer in stage:
+            for layer in stage.children():
                 x = relu(x) if isinstance(layer, nn.ReLU) else layer(x)
             if level:
                 features.append(x)
         return features
 
 
-def stages(channels: Sequence[int], strides: Sequence[int], size: str) -> Iterator[tuple[list[int], bool, bool]]:
-    """Of every stage: the widths of its convolutions, whether a max-pool follows, whether it ends at a level.
+def plan_stages(channels: Sequence[int], strides: Sequence[int], size: str) -> Iterator[tuple[list[int], bool, bool]]:
+    """Plan the stages of a cloner.
 
-    A stage halves the resolution, so that levels are as many stages apart as halvings (one without a max-pool
-    where two levels share a stride). As in VGG-16 the first two stages have two convolutions, later ones three.
-    An `equal` stage on the way to a level has half the width of the one after it, as VGG-16's first.
+    Yields of each the widths of its convolutions, whether a max-pool follows, and whether it ends at a level. A stage
+    halves the resolution, so that levels are as many stages apart as halvings (one without a max-pool where two levels
+    share a stride). As in VGG-16 the first two stages have two convolutions, later ones three. An `equal` stage on the
+    way to a level has half the width of the one after it, as VGG-16's first.
     """
     number, before = 0, 1
     for c, stride in zip(channels, strides, strict=True):
@@ -86,7 +87,7 @@ def stages(channels: Sequence[int], strides: Sequence[int], size: str) -> Iterat
 
 
 def check_strides(strides: Sequence[int], image_size: int) -> None:
-    """Refuse a pyramid that halving cannot walk (strides shallow to deep)."""
+    """Raise `UserError` for strides, shallow to deep, that a cloner cannot reach by halving the image."""
     if any(s & (s - 1) for s in strides) or list(strides) != sorted(strides):
         raise UserError(f"levels: strides {list(strides)} must be powers of two, ascending")
     if image_size % (deepest := strides[-1]):
@@ -110,5 +111,5 @@ class _GuidedReLU(torch.autograd.Function):
 
 
 def guided_relu(x: Tensor) -> Tensor:
-    """A ReLU that lets no negative gradient back through it: guided backpropagation (Springenberg et al. 2015)."""
+    """Apply a ReLU that lets no negative gradient back: guided backpropagation (Springenberg et al. 2015)."""
     return _GuidedReLU.apply(x)

@@ -1,15 +1,16 @@
 """The student decoder that mirrors a teacher's pyramid."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
 from kdad.errors import UserError
-from kdad.networks.residual import Style, initialise, stage
+from kdad.networks.residual import Style, build_stage, initialise
 
 
 class MirroredDecoder(nn.Module):
-    """Restores a pyramid from an embedding, deepest level first (RD, Sec. 3.1).
+    """A network that restores a pyramid from an embedding, deepest level first (RD, Sec. 3.1).
 
     (B, in_channels, H / in_stride, W / in_stride) -> list of (B, C, h, w), shallow to deep, shaped as the
     teacher's. Every resolution is doubled by a 2x2 stride-2 deconvolution. Blocks per stage, deep to shallow,
@@ -18,16 +19,14 @@ class MirroredDecoder(nn.Module):
     follows each stage, since the last ReLU of a stage could never reach them.
     """
 
-    def __init__(
-        self, in_channels: int, in_stride: int, channels: Sequence[int], strides: Sequence[int], style: Style
-    ):
+    def __init__(self, in_channels: int, in_stride: int, channels: Sequence[int], strides: Sequence[int], style: Style):
         super().__init__()
         self.stages, self.heads = nn.ModuleList(), nn.ModuleList()
         depths = [*style.depths, *[style.depths[-1]] * len(channels)]
         c, s = in_channels, in_stride
         for depth, c_out, s_out in zip(depths, reversed(channels), reversed(strides), strict=False):
             doublings = (s // s_out).bit_length() - 1
-            self.stages.append(stage(c, c_out, depth, style, "double", times=doublings))
+            self.stages.append(build_stage(c, c_out, depth, style, "double", times=doublings))
             self.heads.append(nn.Identity() if style.rectified else nn.Conv2d(c_out, c_out, kernel_size=1))
             c, s = c_out, s_out
         initialise(self)
@@ -41,10 +40,11 @@ class MirroredDecoder(nn.Module):
 
 
 def check_pyramid(strides: Sequence[int], image_size: int) -> None:
-    """Refuse a pyramid that halving and doubling cannot walk: (shallow to deep, the embedding's stride last)."""
-    steps = [deep // shallow for shallow, deep in zip(strides, strides[1:], strict=False)]
+    """Raise `UserError` for strides that halving and doubling cannot walk: shallow to deep, the embedding's last."""
+    steps = [deep // shallow for shallow, deep in pairwise(strides)]
     if any(s < 1 or s & (s - 1) for s in steps) or [s for s in strides if s & (s - 1)]:
-        raise UserError(f"levels: strides {list(strides)} (the last is the embedding's) must be powers of two, ascending")
+        found = list(strides)
+        raise UserError(f"levels: strides {found} (the last is the embedding's) must be powers of two, ascending")
     if image_size % strides[-1]:
         smaller = image_size // strides[-1] * strides[-1]
         raise UserError(

@@ -21,7 +21,7 @@ import pandas as pd
 
 from kdad.errors import UserError
 
-__all__ = ["PAPERS", "UNITS", "describe", "index", "load", "papers", "tables"]
+__all__ = ["PAPERS", "UNITS", "describe_table", "list_papers", "list_tables", "load_table", "read_index"]
 
 PAPERS = {
     "rd": "Deng and Li, Anomaly Detection via Reverse Distillation from One-Class Embedding, CVPR 2022",
@@ -33,45 +33,50 @@ UNITS = {"seconds": "s", "megabytes": "MB", "gigaflops": "GFLOP", "million_param
 SCALES = {"percent": 100, "fraction": 1}  # of the scores
 
 
-def index() -> pd.DataFrame:
-    """One row per table: title, unit of its scores, image size and backbone where stated, meaning of `setting`."""
-    return read(files(__name__) / "index.csv")
-
-
-def papers() -> list[str]:
-    """The papers, by short name."""
+def list_papers() -> list[str]:
+    """Return the short names of the papers."""
     return list(PAPERS)
 
 
-def tables(paper: str) -> list[str]:
-    """The tables of one paper."""
-    known = index()
+def list_tables(paper: str) -> list[str]:
+    """Return the names of a paper's tables, such as 5 or figure3. Raises `UserError` for an unknown paper."""
+    known = read_index()
     if paper not in PAPERS:
         raise UserError(f"no published tables of {paper!r}; there are: {', '.join(PAPERS)}")
     return known.loc[known["paper"] == paper, "table"].tolist()
 
 
-def describe(paper: str, table: int | str) -> dict[str, str]:
-    """The table's row of the index."""
-    if str(table) not in tables(paper):
-        raise UserError(f"{paper} has no table {table!r}; there are: {', '.join(tables(paper))}")
-    known = index()
-    return known[(known["paper"] == paper) & (known["table"] == str(table))].iloc[0].to_dict()
+def read_index() -> pd.DataFrame:
+    """Read what is known of all tables, one row each.
 
-
-def load(paper: str, table: int | str) -> pd.DataFrame:
-    """The cells of one table in printed order.
-
-    Adds `paper`, `table` and `unit` to what the file holds; `status` is `printed` or `unknown`, an unknown cell has no
-    `value`; `fraction` is a score in [0, 1], missing for costs and unknown cells.
+    Returns title, unit of the scores, image size and backbone where the paper states them, and what `setting` means.
     """
-    about = describe(paper, table)
+    return _read_csv(files(__name__) / "index.csv")
+
+
+def describe_table(paper: str, table: int | str) -> dict[str, str]:
+    """Return the row of `read_index` for one table. Raises `UserError` for an unknown paper or table."""
+    if str(table) not in list_tables(paper):
+        raise UserError(f"{paper} has no table {table!r}; there are: {', '.join(list_tables(paper))}")
+    known = read_index()
+    row = known[(known["paper"] == paper) & (known["table"] == str(table))].iloc[0]
+    return {str(column): text for column, text in row.items()}
+
+
+def load_table(paper: str, table: int | str) -> pd.DataFrame:
+    """Read the cells of one table.
+
+    Returns one row per cell, in printed order. To what the file holds are added `paper`, `table` and `unit`; `status`,
+    which is `printed` or `unknown` (such a cell has no `value`); and `fraction`, a score in [0, 1], missing for costs
+    and unknown cells. Raises `UserError` for an unknown paper or table.
+    """
+    about = describe_table(paper, table)
     name = about["table"]
-    cells = read(files(__name__) / paper / (f"table{name}.csv" if name.isdigit() else f"{name}.csv"))
+    cells = _read_csv(files(__name__) / paper / (f"table{name}.csv" if name.isdigit() else f"{name}.csv"))
     cells.insert(0, "paper", paper)
     cells.insert(1, "table", name)
     cells["own"] = cells["own"] == "yes"
-    cells.insert(cells.columns.get_loc("value"), "unit", cells["metric"].map(UNITS).fillna(about["unit"]))
+    cells.insert(list(cells.columns).index("value"), "unit", cells["metric"].map(UNITS).fillna(about["unit"]))
     known = cells["value"] != "unknown"
     cells["value"] = cells["value"].where(known)
     cells["status"] = known.map({True: "printed", False: "unknown"})
@@ -80,7 +85,7 @@ def load(paper: str, table: int | str) -> pd.DataFrame:
     return cells
 
 
-def read(path: Traversable) -> pd.DataFrame:
-    """A CSV file whose cells all stay text, empty ones too."""
+def _read_csv(path: Traversable) -> pd.DataFrame:
+    """Read a CSV file whose cells all stay text, empty ones too."""
     with path.open(encoding="utf-8") as file:
         return pd.read_csv(file, dtype=str, keep_default_na=False)

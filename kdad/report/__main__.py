@@ -11,19 +11,19 @@ from pandas import DataFrame
 
 from kdad import published
 from kdad.errors import UserError
-from kdad.report.collect import runs
-from kdad.report.match import count
-from kdad.report.paper import paper_report
-from kdad.report.study import study_report
-from kdad.report.writers import FORMATS, Report, write
+from kdad.report.paper import make_paper_report
+from kdad.report.study import make_study_report
+from kdad.report.writers import FORMATS, Report, write_report
+from kdad.results.read import read_runs
+from kdad.results.words import count_runs
 
 DEFAULT = Path("outputs")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script kdad-report. Exits with status 2 and a message on a `UserError`."""
+    """Run `kdad report`, which is `python -m kdad.report`. Exits with status 2 and a message on a `UserError`."""
     try:
-        report(parser().parse_args(arguments))
+        report_runs(make_report_parser().parse_args(arguments))
     except UserError as error:
         print(f"kdad: {error}", file=sys.stderr)
         sys.exit(2)
@@ -31,13 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def parser() -> argparse.ArgumentParser:
+def make_report_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     command = argparse.ArgumentParser(
-        prog="kdad-report", description="One table of all runs below the folders, or a paper's table beside its runs."
+        prog="kdad report", description="One table of all runs below the folders, or a paper's table beside its runs."
     )
     add = command.add_argument
     add("folders", nargs="*", type=Path, help=f"folders with runs anywhere below them (default: ./{DEFAULT})")
-    add("--paper", choices=published.papers(), help="print published beside measured; without --table all its tables")
+    papers = published.list_papers()
+    add("--paper", choices=papers, help="print published beside measured; without --table all its tables")
     add("--table", help="number of the table, or figure<n> or text")
     add("--quoted", action="store_true", help="with --paper: also the figures of others that the paper prints")
     add("--out", type=Path, help="folder to write <name>.md, <name>.csv and <name>.tex into")
@@ -47,50 +49,55 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
-def report(given: argparse.Namespace) -> None:
-    """Raises `UserError`."""
+def report_runs(given: argparse.Namespace) -> None:
+    """Print and write what the command line asks for. Raises `UserError` where it contradicts itself."""
     if given.paper is None and (given.table or given.quoted):
-        raise UserError(f"--table and --quoted need --paper: one of {', '.join(published.papers())}")
+        raise UserError(f"--table and --quoted need --paper: one of {', '.join(published.list_papers())}")
     if given.html:
         if given.paper or given.out:
             raise UserError("--html shows all runs beside every paper's tables: leave out --paper, --table and --out")
-        page(given)
+        write_page(given)
         return
-    for made in reports(given):
-        print(FORMATS[given.format][1](made))
+    for report in make_reports(given):
+        print(FORMATS[given.format][1](report))
         if given.out:
-            for path in write(made, given.out):
+            for path in write_report(report, given.out):
                 print(path, file=sys.stderr)
 
 
-def page(given: argparse.Namespace) -> None:
+def write_page(given: argparse.Namespace) -> None:
+    """Write the HTML page and print how large it is. Raises `UserError`."""
     # Here, since drawing loads torch, which the tables do without.
-    from kdad.report.html import write_html
+    from kdad.page.html import write_html
 
-    found = collect(given)
-    size = write_html(given.html, found, given.pictures)
-    print(f"{given.html}: {count(found)}, {size / 1e6:.1f} MB")
+    runs = collect_runs(given)
+    size = write_html(given.html, runs, given.pictures)
+    print(f"{given.html}: {count_runs(runs)}, {size / 1e6:.1f} MB")
 
 
-def reports(given: argparse.Namespace) -> Iterator[Report]:
-    found = collect(given)
+def make_reports(given: argparse.Namespace) -> Iterator[Report]:
+    """Yield the report of the runs, or those of a paper's tables. Raises `UserError`."""
+    runs = collect_runs(given)
     if given.paper is None:
-        yield study_report(found)
+        yield make_study_report(runs)
         return
-    for table in [given.table] if given.table else published.tables(given.paper):
-        yield paper_report(given.paper, table, found, given.quoted)
+    for table in [given.table] if given.table else published.list_tables(given.paper):
+        yield make_paper_report(given.paper, table, runs, given.quoted)
 
 
-def collect(given: argparse.Namespace) -> DataFrame:
-    """Raises `UserError` where there is no run, unless a paper's table is wanted, which stands without."""
+def collect_runs(given: argparse.Namespace) -> DataFrame:
+    """Read the runs of the folders that are given, or of the default one.
+
+    Raises `UserError` where there is no run, unless a paper's table is wanted, which stands without.
+    """
     folders = given.folders or [DEFAULT] * DEFAULT.is_dir()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is skipped stands in the report
-        found = runs(folders)
-    if found.empty and given.paper is None:
+        runs = read_runs(folders)
+    if runs.empty and given.paper is None:
         where = ", ".join(map(str, folders)) or f"./{DEFAULT}, which does not exist"
         raise UserError(f"no results.json of a run below {where}; give the folders that hold your runs")
-    return found
+    return runs
 
 
 if __name__ == "__main__":

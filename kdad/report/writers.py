@@ -1,20 +1,23 @@
 """A report as Markdown, LaTeX or CSV. What is in it is decided elsewhere; here it is only laid out."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 
-from kdad.atomic import atomic_write
+from kdad.storage.atomic import atomic_write
 
 
 @dataclass
 class Table:
-    """`head` holds (group, column) pairs, neighbours of one group under one heading; `rules` the rows to draw a line
-    above; the first `labels` columns are text, the others figures."""
+    """Rows of text under a head.
+
+    `head` holds (group, column) pairs, neighbours of one group under one heading; `rules` the rows to draw a line
+    above; the first `labels` columns are text, the others figures.
+    """
 
     title: str
     head: list[tuple[str, str]]
@@ -25,7 +28,10 @@ class Table:
 
 @dataclass
 class Report:
-    """`name` is the stem of its files; `cells` the same figures unrounded, one row per cell, for the CSV file."""
+    """Tables with notes under them.
+
+    `name` is the stem of the report's files; `cells` the same figures unrounded, one row per cell, for the CSV file.
+    """
 
     name: str
     title: str
@@ -34,38 +40,43 @@ class Report:
     cells: pd.DataFrame
 
 
-def markdown(report: Report) -> str:
-    """Pipe tables, padded so that they read well in a terminal too, with the notes as a list.
+def format_markdown(report: Report) -> str:
+    """Write a report as Markdown: pipe tables that read well in a terminal too, and the notes as a list.
 
     A group of columns is named in the first of them.
     """
-    parts = [f"## {_plain(report.title)}"]
+    parts = [f"## {_escape_markdown(report.title)}"]
     for table in report.tables:
         if table.title:
-            parts.append(f"### {_plain(table.title)}")
-        before = ["", *(group for group, _ in table.head)]
-        head = [name if group in ("", last) else f"{group}: {name}" for last, (group, name) in zip(before, table.head)]
-        lines = [[_plain(cell) for cell in row] for row in (head, *table.rows)]
+            parts.append(f"### {_escape_markdown(table.title)}")
+        before = ["", *(group for group, _ in table.head[:-1])]
+        head = [
+            name if group in ("", last) else f"{group}: {name}"
+            for last, (group, name) in zip(before, table.head, strict=True)
+        ]
+        lines = [[_escape_markdown(cell) for cell in row] for row in (head, *table.rows)]
         widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
         left = [column < table.labels for column in range(len(widths))]
         rule = ["-" * width if flush else "-" * (width - 1) + ":" for width, flush in zip(widths, left, strict=True)]
-        padded = [
-            [cell.ljust(width) if flush else cell.rjust(width) for cell, width, flush in zip(line, widths, left)]
-            for line in lines
-        ]
+        padded = [_pad_cells(line, widths, left) for line in lines]
         padded.insert(1, rule)
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in padded))
-    parts.append("\n".join(f"- {_plain(note)}" for note in report.notes))
+    parts.append("\n".join(f"- {_escape_markdown(note)}" for note in report.notes))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _plain(text: str) -> str:
-    """Text that neither ends a cell nor passes for markup."""
+def _pad_cells(cells: list[str], widths: list[int], left: list[bool]) -> list[str]:
+    columns = zip(cells, widths, left, strict=True)
+    return [cell.ljust(width) if flush else cell.rjust(width) for cell, width, flush in columns]
+
+
+def _escape_markdown(text: str) -> str:
+    """Write text so that it neither ends a cell nor passes for markup."""
     return re.sub(r"([|<*])", r"\\\1", " ".join(text.split()))
 
 
-def csv(report: Report) -> str:
-    """The unrounded cells; a figure that is not there is an empty field, with its cause in `status`."""
+def format_csv(report: Report) -> str:
+    """Write the unrounded cells as CSV; a figure that is not there is an empty field, with its cause in `status`."""
     return report.cells.to_csv(index=False, lineterminator="\n")
 
 
@@ -76,53 +87,56 @@ SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }  # fmt: skip
 
 
-def latex(report: Report) -> str:
-    r"""One table environment per table, ready for \input; the notes stand under the last."""
+def format_latex(report: Report) -> str:
+    r"""Write a report as LaTeX, ready for \input: an environment per table, the notes under the last."""
     parts = [r"% Needs \usepackage{booktabs,graphicx} and \usepackage[T1]{fontenc}."]
     for number, table in enumerate(report.tables):
         columns = "l" * table.labels + "r" * (len(table.head) - table.labels)
         lines = [r"\begin{table}[htbp]", r"\centering", r"\small", r"\setlength{\tabcolsep}{4pt}"]
         title = f"{report.title}. {table.title}" if table.title else report.title
-        lines += [rf"\caption{{{escape(title)}}}", rf"\label{{tab:{report.name.replace('_', '-')}-{number}}}"]
+        lines += [rf"\caption{{{escape_latex(title)}}}", rf"\label{{tab:{report.name.replace('_', '-')}-{number}}}"]
         # Only a table that is wider than the page is made smaller.
         lines.append(r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{")
-        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *_heading(table.head)]
+        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *_write_head(table.head)]
         for index, row in enumerate(table.rows):
             if index in table.rules:
                 lines.append(r"\midrule")
-            lines.append(_row(map(escape, row)))
+            lines.append(_join_cells(map(escape_latex, row)))
         lines += [r"\bottomrule", r"\end{tabular}", "}"]
         if number == len(report.tables) - 1 and report.notes:
             lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
-            lines += [rf"{escape(note)}\par" for note in report.notes] + [r"\end{minipage}"]
+            lines += [rf"{escape_latex(note)}\par" for note in report.notes] + [r"\end{minipage}"]
         parts.append("\n".join([*lines, r"\end{table}"]))
     return "\n\n".join(parts) + "\n"
 
 
-def _row(cells) -> str:
-    cells = list(cells)
+def _join_cells(cells: Iterable[str]) -> str:
+    first, *others = cells
     # A bracket that opens a row would be taken for the optional argument of the \\ before it.
-    if cells[0].startswith("["):
-        cells[0] = f"{{{cells[0]}}}"
-    return " & ".join(cells) + r" \\"
+    if first.startswith("["):
+        first = f"{{{first}}}"
+    return " & ".join([first, *others]) + r" \\"
 
 
-def _heading(head: list[tuple[str, str]]) -> list[str]:
+def _write_head(head: list[tuple[str, str]]) -> list[str]:
     lines, rules, first = [], [], 1
     for group, columns in groupby(head, key=lambda column: column[0]):
         span = len(list(columns))
         if group:
-            lines.append(rf"\multicolumn{{{span}}}{{c}}{{{escape(group)}}}")
+            lines.append(rf"\multicolumn{{{span}}}{{c}}{{{escape_latex(group)}}}")
             rules.append(rf"\cmidrule(lr){{{first}-{first + span - 1}}}")
         else:
             lines += [""] * span
         first += span
-    names = _row(escape(name) for _, name in head)
-    return [_row(lines), "".join(rules), names, r"\midrule"] if rules else [names, r"\midrule"]
+    names = _join_cells(escape_latex(name) for _, name in head)
+    return [_join_cells(lines), "".join(rules), names, r"\midrule"] if rules else [names, r"\midrule"]
 
 
-def escape(text: str) -> str:
-    """Any text, for LaTeX: minus signs and maps such as M^{1,2} in mathematics, letters beyond Latin by their code."""
+def escape_latex(text: str) -> str:
+    """Write any text for LaTeX.
+
+    Minus signs and maps such as M^{1,2} stand in mathematics, letters beyond Latin by their code.
+    """
     text = " ".join(text.split())
     if re.fullmatch(r"[A-Z][\^_](\w|\{[\w,-]+\})", text):
         return f"${text}$"
@@ -131,12 +145,12 @@ def escape(text: str) -> str:
 
 
 FORMATS: dict[str, tuple[str, Callable[[Report], str]]] = {
-    "md": (".md", markdown), "csv": (".csv", csv), "latex": (".tex", latex)
+    "md": (".md", format_markdown), "csv": (".csv", format_csv), "latex": (".tex", format_latex)
 }  # fmt: skip
 
 
-def write(report: Report, folder: Path) -> list[Path]:
-    """Write the report in every format; each file is whole or absent."""
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write a report into a folder in every format. Returns the paths; each file is whole or absent."""
     paths = []
     for suffix, layout in FORMATS.values():
         paths.append(folder / f"{report.name}{suffix}")

@@ -1,23 +1,20 @@
 """What every detector keeps to: runs over conf/model/*.yaml, so that a new one is tested as soon as its YAML exists."""
 
-import hydra
 import pytest
 import torch
 
-from kdad.configuration import CONF, choices
+from kdad.engine.build import build_detector
 from kdad.models.base import Detection, KDDetector
-from kdad.jobs import instantiate_detector
+from kdad.settings.compose import choices
+from kdad.settings.compose import compose as kdad_compose
 
 MODELS = choices("model")
 
 
 @pytest.fixture(params=MODELS)
 def detector(request) -> KDDetector:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose(
-            "run", [f"model={request.param}", "backbone=resnet18", "backbone.pretrained=false", "image_size=64"]
-        )
-    return instantiate_detector(cfg)
+    cfg = kdad_compose(*[f"model={request.param}", "backbone=resnet18", "backbone.pretrained=false", "image_size=64"])
+    return build_detector(cfg)
 
 
 def batch(n=4):
@@ -31,13 +28,15 @@ def test_forward_gives_a_map_at_image_size_and_a_score(detector):
     assert torch.isfinite(detection.anomaly_map).all() and torch.isfinite(detection.image_score).all()
 
 
-def test_test_and_predict_are_forward(detector):
+def test_test_and_predict_are_detect_and_so_is_forward(detector):
     detector.eval()
     data = batch()
-    expected = detector(data["image"])
-    for step in (detector.test_step, detector.predict_step):
+    expected = detector.detect(data)
+    for step in (detector.test_step, detector.predict_step, lambda data, _: detector(data["image"])):
         found = step(data, 0)
-        assert torch.equal(found.anomaly_map, expected.anomaly_map) and torch.equal(found.image_score, expected.image_score)
+        assert torch.equal(found.anomaly_map, expected.anomaly_map) and torch.equal(
+            found.image_score, expected.image_score
+        )
 
 
 def test_one_step_lowers_the_loss_and_touches_the_student_only(detector):
@@ -65,4 +64,34 @@ def test_features_come_through_one_door(detector, monkeypatch):
     monkeypatch.setattr(detector, "teacher_features", lambda batch: features)
     monkeypatch.setattr(detector.teacher, "forward", None)
     detector.training_loss(batch())
-    detector(batch()["image"])
+    detector.detect(batch())
+
+
+def test_features_that_come_with_a_batch_are_the_ones_that_are_used(detector, monkeypatch):
+    """Cached features are those of the images as they are; of changed images the teacher is asked anew."""
+    data = batch()
+    expected = detector.eval().detect(data)
+    with_features = {**data, "features": detector.teacher_features(data)}
+    passes = []
+    forward = detector.teacher.forward
+    monkeypatch.setattr(detector.teacher, "forward", lambda images: passes.append(len(images)) or forward(images))
+    found = detector.detect(with_features)
+    assert torch.equal(found.anomaly_map, expected.anomaly_map) and torch.equal(found.image_score, expected.image_score)
+    detector.training_loss(with_features)
+    assert passes == []
+
+    noisy = data["image"] + 0.1 * torch.rand_like(data["image"])
+    changed = detector.teacher_features({"image": noisy})
+    assert passes == [4] and not torch.equal(changed[0], with_features["features"][0])
+    assert torch.equal(detector.teacher_features(with_features)[0], with_features["features"][0])
+
+
+def test_nothing_is_remembered_between_calls(detector):
+    """The same tensor of images, with and without features that are not its own."""
+    data = batch()
+    plain = detector.eval().detect(data).image_score
+    other = detector.teacher_features(batch())
+    assert not torch.equal(detector.detect({**data, "features": other}).image_score, plain)
+    assert torch.equal(detector.detect(data).image_score, plain) and torch.equal(
+        detector(data["image"]).image_score, plain
+    )

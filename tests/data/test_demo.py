@@ -24,13 +24,13 @@ def category(request) -> str:
 
 @pytest.fixture(scope="module")
 def images(category) -> dict[str, np.ndarray]:
-    return dict(module.demo_images(category))
+    return dict(module.make_demo_images(category))
 
 
 @pytest.fixture(scope="module")
 def planted(category) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(before, after, mask) of a few defects of each kind."""
-    rng, photo = np.random.default_rng(0), module.photograph(category)
+    rng, photo = np.random.default_rng(0), module.load_photograph(category)
     crops = [module.crop(photo, module.TEST_COLUMNS, rng) for _ in range(6)]
     return [(crop, *module.plant(kind, crop, category, rng)) for kind in module.DEFECTS for crop in crops]
 
@@ -46,7 +46,7 @@ def test_training_and_test_crops_share_no_pixel_of_the_photograph(monkeypatch):
     marked = np.zeros((512, 512), np.uint8)
     marked[:, :308] = 255
     monkeypatch.setattr(skimage.data, "brick", lambda: marked)
-    photo, rng = module.photograph.__wrapped__("brick"), np.random.default_rng(0)
+    photo, rng = module.load_photograph.__wrapped__("brick"), np.random.default_rng(0)
     assert min(module.crop(photo, module.TRAIN_COLUMNS, rng).min() for _ in range(200)) == 255
     assert max(module.crop(photo, module.TEST_COLUMNS, rng).max() for _ in range(200)) == 0
 
@@ -58,11 +58,11 @@ def test_mask_is_exactly_what_changed(planted):
 
 def test_masks_cover_half_a_percent_to_five(images):
     coverage = [mask.mean() / 255 for name, mask in images.items() if name.startswith("ground_truth")]
-    assert len(coverage) == 60 and 0.005 <= min(coverage) and max(coverage) <= 0.05
+    assert len(coverage) == 60 and min(coverage) >= 0.005 and max(coverage) <= 0.05
 
 
 def test_change_is_bounded_and_brings_no_new_value(category, planted):
-    low, high = module.value_range(module.photograph(category))
+    low, high = module.measure_value_range(module.load_photograph(category))
     for before, after, _ in planted:
         assert np.abs(after.astype(int) - before).max() <= module.CONTRAST
         assert (after >= np.minimum(before, np.floor(low))).all() and (after <= np.maximum(before, np.ceil(high))).all()
@@ -103,7 +103,7 @@ def test_written_whole_by_two_processes_at_once(written, options):
 def test_files_hold_the_pixels_and_are_not_written_twice(written, images, category, options, monkeypatch):
     for name in ("train/good/000.png", "test/hole/003.png", "ground_truth/hole/003_mask.png"):
         assert np.array_equal(np.asarray(Image.open(written / category / name)), images[name])
-    monkeypatch.setattr(module, "demo_images", None)
+    monkeypatch.setattr(module, "make_demo_images", None)
     Demo(**options(written)).check()
 
 
@@ -112,7 +112,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
         yield "train/good/000.png", np.zeros((4, 4), np.uint8)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "demo_images", broken)
+    monkeypatch.setattr(module, "make_demo_images", broken)
     with pytest.raises(KeyboardInterrupt):
         module.write_demo(tmp_path / "demo")
     assert not list(tmp_path.iterdir())

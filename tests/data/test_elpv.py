@@ -15,7 +15,9 @@ def test_zero_is_normal_one_anomalous_and_what_is_between_left_out(tmp_path, opt
     assert data.categories() == ["mono", "poly"] and data.facts["n_train"] == 16
     assert Counter((s.kind, s.label) for s in data.test_samples) == {("functional", 0): 4, ("defective", 1): 4}
     samples = data.train_samples + data.test_samples
-    assert {int(sample.path.stem.removeprefix("cell")): sample.label for sample in samples} == {first + i: int(i >= 20) for i in range(24)}
+    assert {int(sample.path.stem.removeprefix("cell")): sample.label for sample in samples} == {
+        first + i: int(i >= 20) for i in range(24)
+    }
 
 
 def test_split_and_share(tmp_path, options):

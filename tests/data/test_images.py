@@ -3,7 +3,14 @@ import pytest
 import torch
 from PIL import Image
 
-from kdad.data.images import MaskFacts, anomalous_pixels, look, mask_values, read_image, resized_mask
+from kdad.data.images import (
+    MaskFacts,
+    anomalous_pixels,
+    look,
+    mask_values,
+    read_image,
+    resize_mask,
+)
 from kdad.errors import UserError
 
 GREY = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
@@ -95,7 +102,7 @@ def test_floating_point_image_is_refused_by_name(tmp_path):
 
 def read_mask(path, size, image, kind="binary"):
     anomalous, nonbinary = anomalous_pixels(mask_values(path), kind, path, image)
-    return resized_mask(anomalous, size, nonbinary)
+    return resize_mask(anomalous, size, nonbinary)
 
 
 def mask_of(tmp_path, pixels, size=8, kind="binary"):

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from kdad.cli import create
-from kdad.configuration import CONF
 from kdad.data import STC, MVTec, VisA
 from kdad.errors import UserError
+from kdad.settings.compose import CONF
+from kdad.settings.create import create
 from tests.layouts import LAYOUTS, N_ANOMALOUS, N_NORMAL, N_TRAIN, N_VALIDATION, SIDE, mask, pictures, save
 
 

@@ -9,8 +9,8 @@ import torch
 
 from kdad.data import MVTec, Sample
 from kdad.data.images import read_image
-from kdad.data.loading import InOrder, Pool, Split, TrainOrder, ordered_loader, train_loader
-from kdad.data.samples import split_order
+from kdad.data.loading import InOrder, Pool, Split, TrainOrder, make_ordered_loader, make_train_loader
+from kdad.data.samples import order_samples
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def split_of(n: int) -> Split:
 
 def test_split_order_ignores_the_order_listed_and_the_place_of_the_root(tmp_path):
     names = [f"train/good/{i:03}.png" for i in range(50)]
-    here = split_order([Sample(tmp_path / name, 0, "good") for name in names], tmp_path, 0)
-    there = split_order([Sample(tmp_path / "a" / name, 0, "good") for name in reversed(names)], tmp_path / "a", 0)
-    other = split_order([Sample(tmp_path / name, 0, "good") for name in names], tmp_path, 1)
+    here = order_samples([Sample(tmp_path / name, 0, "good") for name in names], tmp_path, 0)
+    there = order_samples([Sample(tmp_path / "a" / name, 0, "good") for name in reversed(names)], tmp_path / "a", 0)
+    other = order_samples([Sample(tmp_path / name, 0, "good") for name in names], tmp_path, 1)
     assert [sample.path.name for sample in here] == [sample.path.name for sample in there]
     assert sorted(other) == sorted(here) and other != here != sorted(here)
 
@@ -92,9 +92,9 @@ def test_processes_share_out_the_images():
     ("n", "batch_size", "sizes"), [(9, 4, [4, 4]), (10, 4, [4, 4, 2]), (8, 4, [4, 4]), (1, 4, [1]), (3, 1, [1, 1, 1])]
 )
 def test_a_single_last_training_image_is_left_out(n, batch_size, sizes):
-    loader = train_loader(split_of(n), batch_size, seed=0)
+    loader = make_train_loader(split_of(n), batch_size, seed=0)
     assert [len(batch["index"]) for batch in loader] == sizes and len(loader) == len(sizes)
-    assert sum(len(batch["index"]) for batch in ordered_loader(split_of(n), batch_size)) == n
+    assert sum(len(batch["index"]) for batch in make_ordered_loader(split_of(n), batch_size)) == n
 
 
 class EpochOrders(pl.LightningModule):
@@ -120,7 +120,12 @@ class EpochOrders(pl.LightningModule):
 @pytest.mark.parametrize(("val_fraction", "n_val"), [(0.0, 0), (0.3, 6)])
 def test_lightning_reshuffles_every_epoch(tiny, val_fraction, n_val):
     module, data = EpochOrders(), tiny(val_fraction=val_fraction)
-    quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     pl.Trainer(max_epochs=2, accelerator="cpu", num_sanity_val_steps=0, **quiet).fit(module, datamodule=data)
     n = data.facts["n_train"]
     assert sorted(module.orders[0]) == sorted(module.orders[1]) == list(range(n))
@@ -154,7 +159,7 @@ def test_batch_contents(tiny):
 def test_setup_decodes_once(tiny, monkeypatch):
     data = tiny()
     first = data._splits
-    monkeypatch.setattr("kdad.data.base.read_image", None)
+    monkeypatch.setattr("kdad.data.images.read_image", None)
     data.setup("fit")
     data.setup("test")
     assert data._splits is first

@@ -81,7 +81,7 @@ def test_look_and_version(root, options):
     data = MNIST(**options(root, category=3))
     data.check()
     first, second = data.test_samples[:2]
-    assert data.look(first) == ((28, 28), "L")
+    assert data.look_at(first) == ((28, 28), "L")
     assert data.version(first) == data.version(first) != data.version(second)
 
 
@@ -187,4 +187,4 @@ def test_real_mnist(kdad_data, options):
     data.check()
     assert data.facts["n_train"] == counts[8] and data.facts["n_duplicates"] == 0
     assert Counter(sample.label for sample in data.test_samples) == {0: 974, 1: 9026}
-    assert np.bincount(data._part("train")[1]).tolist() == counts
+    assert np.bincount(data._read_part("train")[1]).tolist() == counts

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdad.configuration import CONF
+from kdad.engine.run_folder import RunFolder
 from kdad.run import main, run
+from kdad.settings.compose import CONF
 
 PLUGINS = Path(__file__).parents[1] / "plugins" / "conf"
 
@@ -46,10 +47,10 @@ def start(tiny_mvtec, tmp_path):
                 [
                     "model=rd", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18",
                     "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.max_epochs=1",
-                    "trainer.accelerator=cpu", f"hydra.searchpath=[file://{PLUGINS}]", *overrides,
+                    "trainer.accelerator=cpu", "overwrite=true", f"hydra.searchpath=[file://{PLUGINS}]", *overrides,
                 ],
             )  # fmt: skip
-        return run(cfg, tmp_path / folder), tmp_path / folder
+        return run(cfg, RunFolder(tmp_path / folder)), tmp_path / folder
 
     return call
 

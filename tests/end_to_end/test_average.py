@@ -5,9 +5,9 @@ import statistics
 
 import pytest
 
+from kdad.engine.checkpoint import find_earlier
+from kdad.engine.test import average
 from kdad.errors import UserError
-from kdad.jobs import averaged
-from kdad.training import earlier_epochs
 from tests.end_to_end.test_trust import again, equal, weights
 
 METRICS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro")
@@ -17,10 +17,10 @@ SHORT = ["model=statistics", "pictures=1", "optimizer.lr=0.01"]
 def test_averaged():
     none = {"x": None, "x_reason": "none"}
     each = [{"pro": 0.25, "pro_error": 0.1, **none}, {"pro": 0.75, "pro_error": 0.2, **none}]
-    assert averaged(each) == {
+    assert average(each) == {
         "pro": 0.5, "pro_std": pytest.approx(0.125**0.5), "pro_error": pytest.approx(0.15), "average_epochs": 2, **none,
     }  # fmt: skip
-    assert averaged(each[:1]) == {**each[0], "average_epochs": 1}
+    assert average(each[:1]) == {**each[0], "average_epochs": 1}
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_resumed_run_has_them_too(start, whole):
 def test_no_more_epochs_than_there_were(start, tmp_path):
     results, folder = start(*SHORT, "trainer.max_epochs=1", "average_epochs=10")
     assert (results["average_epochs"], results["tested_epoch"]) == (1, 1) and "pro_std" not in results
-    assert earlier_epochs(folder / "checkpoints" / "tested.ckpt", 1, 10) == []
+    assert find_earlier(folder / "checkpoints" / "tested.ckpt", 1, 10) == []
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from kdad import cache
-from kdad.cache import Array, ArrayStore
-from kdad.configuration import CONF
+from kdad.engine.build import build
+from kdad.engine.features import attach_features
 from kdad.errors import UserError
-from kdad.features import attach_features
-from kdad.jobs import build
+from kdad.settings.compose import CONF
+from kdad.storage import cache
+from kdad.storage.cache import Array, ArrayStore
 from kdad.teacher import Teacher
+from tests.end_to_end.test_trust import weights
 
 ARRAYS = [Array(("test", i), (10, 3), "float32", f"array {i}") for i in range(2)]
 VALUES = [np.arange(30, dtype=np.float32).reshape(10, 3) + 100 * i for i in range(2)]
@@ -82,7 +83,7 @@ def test_budgets_let_go_of_the_least_recently_used(tmp_path):
     store = ArrayStore("disk", disk_gb=budget, folder=tmp_path)
     store.fetch(ARRAYS, produce)
     for array in ARRAYS:
-        os.utime(store._path(array), (1, 1))
+        os.utime(store._locate(array), (1, 1))
     store.fetch(others, produce)
     assert {p.stem for p in store.folder.glob("*.npy")} == {a.key for a in others}
 
@@ -110,7 +111,7 @@ def test_a_builder_that_dies_half_way_leaves_nothing_that_is_believed(tmp_path):
     code = (
         "import os, sys, numpy as np; from kdad.cache import Array, ArrayStore\n"
         "def dies(w):\n    yield [np.zeros((4, 3), 'float32')] * len(w)\n    os.kill(os.getpid(), 9)\n"
-        f"ArrayStore('disk', folder=sys.argv[1]).fetch([Array(('test', i), (10, 3), 'float32', '') for i in range(2)], dies)"
+        "ArrayStore('disk', folder=sys.argv[1]).fetch([Array(('test', i), (10, 3), 'float32', '') for i in range(2)], dies)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -9
     assert len(list(store.folder.glob(".building.*"))) == 2 and not list(store.folder.glob("*.npy"))
@@ -166,8 +167,8 @@ def test_budgets_are_numbers(key, value):
 def test_a_damaged_file_is_computed_anew(tmp_path, caplog):
     store = ArrayStore("disk", folder=tmp_path)
     store.fetch(ARRAYS, produce)
-    for array, content in zip(ARRAYS, (store._path(ARRAYS[0]).read_bytes()[:-10], b""), strict=True):
-        store._path(array).write_bytes(content)
+    for array, content in zip(ARRAYS, (store._locate(ARRAYS[0]).read_bytes()[:-10], b""), strict=True):
+        store._locate(array).write_bytes(content)
     later = ArrayStore("disk", folder=tmp_path)
     assert same(later.fetch(ARRAYS, produce)) and later.report["misses"] == 2
     assert caplog.text.count("computing it anew") == 2
@@ -228,10 +229,23 @@ def test_a_sweep_of_detectors_pays_for_the_teacher_once(start, forwards):
     """14 images: 8 normal ones, whichever part of them validates, and 6 test images."""
     first, _ = start("model=rd", "trainer.max_epochs=3", folder="a")
     assert sum(forwards) == 14
-    later = [start("model=stpm", "val_fraction=0.25", "optimizer.lr=0.01", folder="b")[0], start("model=rd", "seed=0", folder="c")[0]]
+    later = [
+        start("model=stpm", "val_fraction=0.25", "optimizer.lr=0.01", folder="b")[0],
+        start("model=rd", "seed=0", folder="c")[0],
+    ]
     assert sum(forwards) == 14
     assert first["cache_misses"] == 8 and first["cache_storage"] == "memory"  # 2 sets of images, 2 x 3 levels
     assert all(r["cache_misses"] == 0 and r["cache_hits"] == 8 for r in later)
+
+
+def test_a_detector_that_changes_its_images_is_given_cached_features_of_the_clean_ones(start, forwards):
+    """14 clean images once, and each epoch's 8 noisy ones as they come; the same weights without a cache."""
+    _, cached = start("model=noisy", "trainer.max_epochs=3", folder="cached")
+    assert sum(forwards) == 14 + 3 * 8
+    _, computed = start("model=noisy", "trainer.max_epochs=3", "cache.storage=off", folder="computed")
+    assert sum(forwards) == 14 + 3 * 8 + 3 * (8 + 8) + 6
+    for key, trained in weights(cached).items():
+        torch.testing.assert_close(weights(computed)[key], trained, rtol=1e-4, atol=1e-6)
 
 
 def test_without_a_cache_every_epoch_asks_the_teacher(start, forwards):

@@ -3,14 +3,13 @@
 import json
 import shutil
 
-import hydra
 import pytest
 
-from kdad.cli import config_hash
-from kdad.configuration import CONF
 from kdad.errors import UserError
 from kdad.evaluate import main as evaluate
-from kdad.run import every_category
+from kdad.run import list_categories
+from kdad.settings.compose import compose as kdad_compose
+from kdad.settings.keys import config_hash
 
 TINY = [
     "model=stpm", "dataset=mvtec", "backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4",
@@ -19,8 +18,7 @@ TINY = [
 
 
 def compose(*overrides):
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("run", [*TINY, *overrides])
+    return kdad_compose(*[*TINY, *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def results(path):
 
 
 def test_categories_that_are_not_there_are_named(two, caplog):
-    assert every_category(compose(f"dataset.root={two}", "category=all")) == ["empty", "tile"]
+    assert list_categories(compose(f"dataset.root={two}", "category=all")) == ["empty", "tile"]
     (said,) = (record.getMessage() for record in caplog.records)
     assert said.startswith(f"data set mvtec: 14 of its 15 categories are not in {two}: bottle, cable, ")
 
@@ -72,14 +70,14 @@ def test_each_category_has_its_own_results(command, two, tmp_path, capsys):
 
 
 def test_what_all_stands_for(two, tmp_path):
-    assert every_category(compose(f"dataset.root={two}", "category=all")) == ["empty", "tile"]
-    assert every_category(compose(f"dataset.root={two}", "category=all", "max_categories=1")) == ["empty"]
-    assert every_category(compose(f"dataset.root={two}", "category=tile")) == []
-    assert every_category(compose(f"dataset.root={two}")) == []
+    assert list_categories(compose(f"dataset.root={two}", "category=all")) == ["empty", "tile"]
+    assert list_categories(compose(f"dataset.root={two}", "category=all", "max_categories=1")) == ["empty"]
+    assert list_categories(compose(f"dataset.root={two}", "category=tile")) == []
+    assert list_categories(compose(f"dataset.root={two}")) == []
     (tmp_path / "MT_Free" / "Imgs").mkdir(parents=True)
-    assert every_category(compose("dataset=mtd", f"dataset.root={tmp_path}", "category=all")) == []
+    assert list_categories(compose("dataset=mtd", f"dataset.root={tmp_path}", "category=all")) == []
     with pytest.raises(UserError, match="a checkpoint is of one category"):
-        every_category(compose(f"dataset.root={two}", "category=all", "ckpt_path=some.ckpt"))
+        list_categories(compose(f"dataset.root={two}", "category=all", "ckpt_path=some.ckpt"))
 
 
 def test_a_missing_data_set_is_recorded(command, tmp_path):

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from kdad.cli import with_stored_overrides
-from kdad.configuration import CONF
-from kdad.training import load_checkpoint
+from kdad.engine.checkpoint import Checkpoint
+from kdad.engine.launch import add_stored
+from kdad.settings.compose import CONF
 
 
 def command(tiny_mvtec, *arguments, module="kdad.run", model="rd"):
@@ -43,7 +43,7 @@ def test_a_sweep_goes_on_and_can_be_completed(tiny_mvtec, tmp_path):
     result = call(command(tiny_mvtec, *arguments, "skip_done=true", "logger=none"), cwd=tmp_path)
     assert result.returncode == 2 and result.stdout.count("Done already") == 2
     later = [(tmp_path / "sweep" / str(i) / "results.json").stat().st_mtime_ns for i in range(3)]
-    assert [a == b for a, b in zip(times, later)] == [True, False, True]
+    assert [a == b for a, b in zip(times, later, strict=False)] == [True, False, True]
 
 
 def test_sweeps_started_in_the_same_second_share_no_folder():
@@ -78,11 +78,11 @@ def test_stored_overrides_yield_to_the_command_line(start, tmp_path, monkeypatch
     monkeypatch.setattr("kdad.run.task_overrides", lambda: ["model=rd", "seed=3", "+debug=cpu", "ckpt_path=old"])
     _, folder = start("model=rd")
     path = folder / "checkpoints" / "last.ckpt"
-    found = with_stored_overrides(["-m", f"ckpt_path={path}", "seed=5"], "")
+    found = add_stored(["-m", f"ckpt_path={path}", "seed=5"], "")
     assert found == [
         "-m", "model=rd", "+debug=cpu", f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", f"ckpt_path={path}", "seed=5",
     ]  # fmt: skip
-    assert with_stored_overrides(["seed=5", "-m"], "") == ["seed=5", "-m"]
+    assert add_stored(["seed=5", "-m"], "") == ["seed=5", "-m"]
 
 
 def test_a_group_takes_the_keys_of_the_one_before_with_it(start, monkeypatch):
@@ -96,7 +96,7 @@ def test_a_group_takes_the_keys_of_the_one_before_with_it(start, monkeypatch):
     path = f"ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"
 
     def found(*given):
-        return [o for o in with_stored_overrides([path, *given], "") if not o.startswith(("hydra.", "ckpt_path="))]
+        return [o for o in add_stored([path, *given], "") if not o.startswith(("hydra.", "ckpt_path="))]
 
     assert found("seed=1") == [*stored, "seed=1"]
     same = ["trainer=ddp", "model=rd"]
@@ -118,7 +118,9 @@ def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path
     generator = np.random.default_rng(0)
     seen, configurations = set(), 0
     for delay in sorted(generator.uniform(0, 6, 8)):
-        resume = [f"ckpt_path={folder / 'checkpoints/last.ckpt'}"] if (folder / "checkpoints/last.ckpt").exists() else []
+        resume = (
+            [f"ckpt_path={folder / 'checkpoints/last.ckpt'}"] if (folder / "checkpoints/last.ckpt").exists() else []
+        )
         process = subprocess.Popen(
             command(tiny_mvtec, *arguments, *resume), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path
         )
@@ -135,7 +137,7 @@ def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path
             assert {**whole, "ckpt_path": None} == expected
             configurations += 1
         for path in (folder / "checkpoints").glob("*.ckpt"):
-            seen.add((path.name, load_checkpoint(path)["epoch"]))
+            seen.add((path.name, Checkpoint.load(path).content["epoch"]))
         (folder / "config.yaml").unlink(missing_ok=True)
     assert len(seen) > 1, "the kills never met a checkpoint"
     assert configurations > 1, "nor a configuration"

@@ -19,7 +19,14 @@ def test_two_processes(tiny_mvtec, tmp_path):
     good = root / "tile/test/good"
     Image.open(good / "000.png").rotate(90).save(good / "003.png")  # 7 images do not divide by two
     folder = tmp_path / "run"
-    arguments = ["trainer=ddp", "trainer.devices=2", "trainer.max_epochs=2", "batch_size=2", "pictures=6", "average_epochs=2"]
+    arguments = [
+        "trainer=ddp",
+        "trainer.devices=2",
+        "trainer.max_epochs=2",
+        "batch_size=2",
+        "pictures=6",
+        "average_epochs=2",
+    ]
 
     def call(*more, module="kdad.run"):
         result = subprocess.run(

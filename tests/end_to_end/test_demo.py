@@ -3,8 +3,9 @@
 import hydra
 import pytest
 
-from kdad.configuration import CONF
+from kdad.engine.run_folder import RunFolder
 from kdad.run import run
+from kdad.settings.compose import CONF
 
 
 @pytest.mark.slow
@@ -16,9 +17,16 @@ def test_rd_learns_the_demo_and_an_untrained_student_does_not(category, tmp_path
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = hydra.compose(
                 "run",
-                ["model=rd", "dataset=demo", f"category={category}", "backbone=efficientnet_lite0", "pictures=0", *overrides],
+                [
+                    "model=rd",
+                    "dataset=demo",
+                    f"category={category}",
+                    "backbone=efficientnet_lite0",
+                    "pictures=0",
+                    *overrides,
+                ],
             )
-        return run(cfg, tmp_path / name)["image_auroc"]
+        return run(cfg, RunFolder(tmp_path / name))["image_auroc"]
 
     assert image_auroc("untrained", "trainer.max_epochs=0") < 0.8
     assert image_auroc("trained") >= 0.95

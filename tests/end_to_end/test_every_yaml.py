@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdad.configuration import CONF, choices
+from kdad.settings.compose import CONF, choices
 from tests.layouts import LAYOUTS, stc_with_videos
 from tests.one_class import WRITERS
 

@@ -13,11 +13,12 @@ from omegaconf import OmegaConf
 
 from kdad import evaluate as module
 from kdad import published
-from kdad.cli import config_hash
-from kdad.configuration import CONF, check_configuration, choices, scoring_keys
+from kdad.engine.build import build, build_detector
+from kdad.engine.retest import list_variants
 from kdad.errors import UserError
-from kdad.evaluate import variants
-from kdad.jobs import build, instantiate_detector
+from kdad.settings.checks import check_configuration, scoring_keys
+from kdad.settings.compose import CONF, choices, choose_optional
+from kdad.settings.keys import config_hash
 from tests.layouts import mvtec3d, pictures, save
 from tests.one_class import WRITERS
 
@@ -28,7 +29,7 @@ MVTEC = "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw 
 
 def compose(*overrides, **keywords):
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("run", list(overrides), **keywords)
+        return hydra.compose("run", choose_optional(list(overrides)), **keywords)
 
 
 @cache
@@ -95,7 +96,7 @@ def test_it_composes(name):
     for cfg in settings(name):
         check_configuration(cfg, "run")
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        variants(cfg, CONF)
+        list_variants(cfg, CONF)
         assert cfg.model.name == name.split("/")[0] or name == "all_categories"
 
 
@@ -105,9 +106,9 @@ def test_it_fills_the_printed_table(name):
     cfg = sweep(name)
     paper, table = name.split("/")
     assert (cfg.table.paper, cfg.table.name) == (paper, table.removeprefix("table"))
-    cells = published.load(paper, cfg.table.name).query("own")
+    cells = published.load_table(paper, cfg.table.name).query("own")
     assert set(cfg.table.settings) == set(cells["setting"])
-    tests = [t for job in settings(name) for t in (job, *variants(job, CONF).values())]
+    tests = [t for job in settings(name) for t in (job, *list_variants(job, CONF).values())]
     for setting, values in cfg.table.settings.items():
         hits = [t for t in tests if all(OmegaConf.select(t, key) == value for key, value in values.items())]
         assert len(hits) == len({t.dataset.name for t in tests}), setting
@@ -228,7 +229,7 @@ def test_what_is_declared_to_change_the_score_changes_nothing_that_is_trained(mo
     for key, value in OTHER[model].items():
         changed = cfg.copy()
         OmegaConf.update(changed, key, value)
-        others, other = after_a_step(instantiate_detector(changed))
+        others, other = after_a_step(build_detector(changed))
         assert weights.keys() == others.keys() and all(torch.equal(weights[k], others[k]) for k in weights), key
         assert not all(torch.equal(a, b) for a, b in zip(detection, other, strict=True)), key
 
@@ -293,14 +294,14 @@ def test_variants_that_cannot_be_tested_are_refused_before_training(start, tmp_p
 def test_a_failing_variant_loses_nothing(start, tmp_path, monkeypatch, capsys):
     from kdad.models.rd import RD
 
-    forward = RD.forward
+    detect = RD.detect
 
-    def fails_on_the_first(self, images):
+    def fails_on_the_first(self, batch):
         if self.score_levels == [1]:
             raise ValueError("as planned")
-        return forward(self, images)
+        return detect(self, batch)
 
-    monkeypatch.setattr(RD, "forward", fails_on_the_first)
+    monkeypatch.setattr(RD, "detect", fails_on_the_first)
     call = ["model=rd", "+variants={bad:{model.score_levels:[1]},good:{model.score_levels:[2]}}"]
     with pytest.raises(UserError, match="1 of 2 variants failed:\n- variant bad: as planned"):
         start(*call)

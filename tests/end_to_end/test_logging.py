@@ -6,9 +6,9 @@ import pytest
 import wandb
 from pytorch_lightning.loggers import Logger
 
-from kdad.cli import launch, sweep_name
+from kdad.engine.launch import launch, sweep_name
+from kdad.engine.loggers import SUMMARY
 from kdad.errors import UserError
-from kdad.loggers import SUMMARY
 
 CAPTURED = []
 

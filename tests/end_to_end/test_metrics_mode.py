@@ -5,14 +5,14 @@ import json
 import pytest
 
 from kdad.errors import UserError
-from kdad.metrics.detection import _OF_PIXELS
+from kdad.metrics.pixels import OF_PIXELS
 
 
 def test_streaming_says_so_and_states_its_errors(start):
     results, folder = start("metrics.mode=streaming", "metrics.memory_gb=0.001", "pictures=0")
     written = json.loads((folder / "results.json").read_text())
     assert written["metrics_mode"] == results["metrics_mode"] == "streaming"
-    for name in _OF_PIXELS:
+    for name in OF_PIXELS:
         assert 0 <= written[name] <= 1 and 0 <= written[f"{name}_error"] < 0.01
     assert written["pixel_auroc_error"] > 0
 

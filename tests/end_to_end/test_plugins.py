@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdad.training import load_checkpoint
+from kdad.engine.checkpoint import Checkpoint
 from tests.end_to_end.test_trust import equal, weights
 
 ROOT = Path(__file__).parents[2]
-TOYS = ["plain", "skips", "statistics"]
+TOYS = ["plain", "noisy", "skips", "statistics"]
 
 
 @pytest.mark.parametrize("toy", TOYS)
@@ -31,7 +31,7 @@ def test_both_optimisers_step(start):
     before, after = weights(untrained), weights(trained)
     assert before.keys() == {f"{n}.{p}" for n in ("near", "skip") for p in ("weight", "bias")}
     assert not any(torch.equal(before[k], after[k]) for k in before)
-    assert len(load_checkpoint(trained / "checkpoints" / "last.ckpt")["optimizer_states"]) == 2
+    assert len(Checkpoint.load(trained / "checkpoints" / "last.ckpt").content["optimizer_states"]) == 2
 
 
 def test_statistics_are_in_the_checkpoints(start):

@@ -20,7 +20,11 @@ def test_what_a_run_leaves(start):
     results, folder = start("pictures=4")
     written = json.loads((folder / "results.json").read_text())
     assert written == results
-    assert written["status"] == "ok" and (written["model"], written["dataset"], written["category"]) == ("rd", "mvtec", "tile")
+    assert written["status"] == "ok" and (written["model"], written["dataset"], written["category"]) == (
+        "rd",
+        "mvtec",
+        "tile",
+    )
     assert all(0 <= written[key] <= 1 for key in ("image_auroc", "pixel_auroc", "pro"))
     expected = {"backbone": "resnet18.tv_in1k", "image_size": 64, "epochs": 1, "seed": 0, "split_seed": 0, "n_train": 8,
                 "n_test": 6, "weights": "random", "levels": "layer1 layer2 layer3"}  # fmt: skip
@@ -31,7 +35,9 @@ def test_what_a_run_leaves(start):
 
     with open(folder / "scores.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["path"].split("/")[-2:] for row in rows] == [[k, f"00{i}.png"] for k in ("good", "square") for i in range(3)]
+    assert [row["path"].split("/")[-2:] for row in rows] == [
+        [k, f"00{i}.png"] for k in ("good", "square") for i in range(3)
+    ]
     assert [row["label"] for row in rows] == ["0"] * 3 + ["1"] * 3
 
     scores = {kind: [float(r["score"]) for r in rows if r["label"] == kind] for kind in "01"}
@@ -61,7 +67,7 @@ def test_same_seed_same_numbers(start):
 
 def test_pictures_show_the_maps_on_one_scale_per_run():
     """Two maps of the values 0 and 1, 0 and 2: only the second reaches the top of the scale."""
-    from kdad.evaluation import COLOURS, Evaluation
+    from kdad.engine.test import COLOURS, Evaluation
 
     evaluation = Evaluation()
     evaluation.lowest, evaluation.highest = 0.0, 2.0

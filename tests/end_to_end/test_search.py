@@ -8,10 +8,11 @@ import hydra
 import pytest
 import yaml
 
-from kdad.configuration import CONF, check_configuration
-from kdad.dashboard import layout
+from kdad.dashboard import make_workspace
+from kdad.engine.search import check_objective, objective_value
 from kdad.errors import UserError
-from kdad.objective import check_objective, objective_value
+from kdad.settings.checks import check_configuration
+from kdad.settings.compose import CONF
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,7 +94,7 @@ def test_optuna(tiny_mvtec, tmp_path):
 def test_optunas_file_composes():
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs kdad[optuna]")
-        cfg = hydra.compose("run", ["+sweep=optuna", "model=rd"], return_hydra_config=True)
+        cfg = hydra.compose("run", ["sweep=optuna", "model=rd"], return_hydra_config=True)
     assert (cfg.objective, cfg.val_fraction, cfg.hydra.sweeper.direction) == ("val_loss", 0.2, "minimize")
     assert "optuna" in cfg.hydra.sweeper._target_
 
@@ -101,7 +102,7 @@ def test_optunas_file_composes():
 def test_wandbs_sweep_makes_commands_that_are_taken():
     """By W&B's own code for its agent, with a value of every parameter."""
     sweeps = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
-    sweep = yaml.safe_load((ROOT / "sweeps/wandb.yaml").read_text())
+    sweep = yaml.safe_load((ROOT / "experiments/sweeps/wandb.yaml").read_text())
     values = {
         key: given.get("value", given.get("max", given.get("values", [None])[-1]))
         for key, given in sweep["parameters"].items()
@@ -119,7 +120,7 @@ def test_wandbs_sweep_makes_commands_that_are_taken():
 def test_the_dashboard_shows_what_runs_log(start):
     """Its layout as it is sent to W&B; keys are those that the logger is told."""
     pytest.importorskip("wandb_workspaces", reason="needs kdad[dashboard]")
-    model = layout("somebody", "kdad")._to_model()
+    model = make_workspace("somebody", "kdad")._to_model()
     text = model.model_dump_json(by_alias=True)
     assert type(model).model_validate_json(text).model_dump() == model.model_dump()
     for key in ("image_auroc", "pixel_auroc", "pro", "loss", "val_loss", "scores_normal", "scores_anomalous", "maps"):
@@ -132,4 +133,4 @@ def test_the_dashboard_shows_what_runs_log(start):
 def test_without_its_package_the_dashboard_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(UserError, match=r"pip install 'kdad\[dashboard\]'"):
-        layout("somebody", "kdad")
+        make_workspace("somebody", "kdad")

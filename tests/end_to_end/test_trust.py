@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from kdad.cli import task_overrides
+from kdad.engine.checkpoint import AtomicCheckpoints, Checkpoint
+from kdad.engine.launch import task_overrides
+from kdad.engine.retest import retest
 from kdad.errors import UserError
-from kdad.evaluate import evaluate
-from kdad.training import AtomicCheckpoints, load_checkpoint
 
 STPM = ["model=stpm", "optimizer.lr=0.05", "checkpoint_seconds=0", "val_fraction=0.25"]
 
 
 def weights(folder, name="tested"):
-    return load_checkpoint(folder / "checkpoints" / f"{name}.ckpt")["state_dict"]
+    return Checkpoint.load(folder / "checkpoints" / f"{name}.ckpt").content["state_dict"]
 
 
 def equal(a, b):
@@ -59,7 +59,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(start, model):
     start(*model, "trainer.max_epochs=2", "checkpoint_seconds=0", folder="parts")
     path = a.parent / "parts" / "checkpoints" / "last.ckpt"
     first_log = (a.parent / "parts" / "log" / "metrics.csv").read_bytes()
-    checkpoint = load_checkpoint(path)
+    checkpoint = Checkpoint.load(path).content
     checkpoint["callbacks"]["Training"]["seconds"] += 1000
     torch.save(checkpoint, path)
     parts, b = start(*model, "trainer.max_epochs=4", "checkpoint_seconds=0", f"ckpt_path={path}", folder="parts")
@@ -91,16 +91,18 @@ def test_a_resumed_run_keeps_the_best_epoch_so_far(start, monkeypatch):
         assert results["tested_epoch"] == 2 and results["epochs"] == 4
         assert equal(weights(a), weights(found)) and equal(weights(a), weights(found, "best"))
         assert (a / "scores.csv").read_bytes() == (found / "scores.csv").read_bytes()
-        assert load_checkpoint(found / "checkpoints" / "tested.ckpt")["kdad"]["tested_epoch"] == 2
+        assert Checkpoint.load(found / "checkpoints" / "tested.ckpt").content["kdad"]["tested_epoch"] == 2
 
     assert whole["tested_epoch"] == 2
     check("elsewhere", parts)
     check("parts", parts)
     shutil.rmtree(parts)
     check("moved", parts.parent / "moved")
-    (parts.parent / "copy").mkdir()
-    shutil.copytree(a / "checkpoints", parts.parent / "copy" / "checkpoints", ignore=shutil.ignore_patterns("tested.ckpt"))
+    shutil.copytree(a, parts.parent / "copy", ignore=shutil.ignore_patterns("tested.ckpt"))
     check("copy", parts.parent / "copy")
+    shutil.copytree(a / "checkpoints", parts.parent / "lone" / "checkpoints")
+    with pytest.raises(UserError, match="last.ckpt was not written by kdad"):  # as far as can be told
+        check("lone", parts.parent / "lone")
 
     (parts.parent / "moved" / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(UserError, match="best.ckpt: no such file"):
@@ -179,11 +181,11 @@ def test_monitors_are_training_quantities(start):
 
 
 def again(start, folder, *overrides):
-    """evaluate() with the configuration that `start` would run."""
+    """retest() with the configuration that `start` would run."""
     import kdad.run
     import tests.end_to_end.conftest as conftest
 
-    kept, conftest.run = conftest.run, evaluate
+    kept, conftest.run = conftest.run, retest
     try:
         return start(f"ckpt_path={folder / 'checkpoints/tested.ckpt'}", *overrides, folder="evaluated")
     finally:
@@ -197,7 +199,14 @@ def test_evaluate_repeats_the_test_of_a_run(start):
     assert (a / "scores.csv").read_bytes() == (b / "scores.csv").read_bytes()
     same = {"image_auroc", "pixel_auroc", "pro", "tested_epoch", "weights_fingerprint", "n_test", "category"}
     assert {k: run[k] for k in same} == {k: results[k] for k in same} and results["status"] == "ok"
-    assert sorted(p.name for p in b.iterdir()) == ["config.yaml", "curves.npz", "maps", "results.json", "scores.csv"]
+    assert sorted(p.name for p in b.iterdir()) == [
+        ".kdad",
+        "config.yaml",
+        "curves.npz",
+        "maps",
+        "results.json",
+        "scores.csv",
+    ]
 
 
 def test_evaluate_with_other_levels_map_size_and_root(start, tiny_mvtec, tmp_path):
@@ -235,17 +244,24 @@ def test_constant_scores_are_an_error_not_one_half(start, monkeypatch):
     from kdad.models.base import Detection
     from kdad.models.rd import RD
 
-    def constant(self, images):
-        return Detection(torch.zeros(len(images), 1, 64, 64), torch.ones(len(images)))
+    def constant(self, batch):
+        n = len(batch["image"])
+        return Detection(torch.zeros(n, 1, 64, 64), torch.ones(n))
 
-    monkeypatch.setattr(RD, "forward", constant)
+    monkeypatch.setattr(RD, "detect", constant)
     with pytest.raises(UserError, match="Collapsed: the score of every test image is 1.0"):
         start("model=rd")
 
-    monkeypatch.setattr(RD, "forward", lambda self, x: Detection(torch.zeros(len(x), 1, 64, 64), x.mean(dim=(1, 2, 3))))
+    monkeypatch.setattr(
+        RD, "detect", lambda self, b: Detection(torch.zeros(len(b["image"]), 1, 64, 64), b["image"].mean(dim=(1, 2, 3)))
+    )
     with pytest.raises(UserError, match="Collapsed: every anomaly map is 0.0"):
         start("model=rd")
 
-    monkeypatch.setattr(RD, "forward", lambda self, x: Detection(torch.full((len(x), 1, 64, 64), torch.nan), x.mean(dim=(1, 2, 3))))
+    monkeypatch.setattr(
+        RD,
+        "detect",
+        lambda self, b: Detection(torch.full((len(b["image"]), 1, 64, 64), torch.nan), b["image"].mean(dim=(1, 2, 3))),
+    )
     with pytest.raises(UserError, match="The score of .*png is NaN"):
         start("model=rd")

@@ -12,7 +12,9 @@ MODELS = sorted(p for p in (ROOT / "kdad" / "models").glob("*.py") if p.stem not
 
 def table(path: Path) -> dict[int, tuple[str, str]]:
     """Equation number -> (function, remark), from the module docstring's table."""
-    rows = re.findall(r"^\| Eq\. \((\d+)\)[^|]*\| ([^|]*)\| ([^|]*)\|", ast.get_docstring(ast.parse(path.read_text())), re.M)
+    rows = re.findall(
+        r"^\| Eq\. \((\d+)\)[^|]*\| ([^|]*)\| ([^|]*)\|", ast.get_docstring(ast.parse(path.read_text())), re.M
+    )
     return {int(number): (function.strip(), remark.strip()) for number, function, remark in rows}
 
 
@@ -34,7 +36,11 @@ def test_tables_and_markers_agree(path):
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda p: p.stem)
 def test_functions_of_the_table_exist_and_name_their_equation(path):
-    functions = {n.name: ast.get_docstring(n) or "" for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)}
+    functions = {
+        n.name: ast.get_docstring(n) or ""
+        for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, ast.FunctionDef)
+    }
     for number, (function, _) in table(path).items():
         if function not in ("", "-"):
             assert functions[function].startswith(f"Eq. ({number})"), (function, number)

@@ -50,7 +50,9 @@ def test_loss_is_the_mean_over_positions_and_the_sum_over_levels():
     expected = 0.0
     for m in distance_maps(teacher, student):
         batch, height, width = m.shape
-        expected += sum(m[b, h, w].item() for b in range(batch) for h in range(height) for w in range(width)) / m.numel()
+        expected += (
+            sum(m[b, h, w].item() for b in range(batch) for h in range(height) for w in range(width)) / m.numel()
+        )
     found = per_position_loss(teacher, student)
     assert found.shape == (2, 2)  # levels, images: unreduced
     assert found.mean(dim=1).sum().item() == pytest.approx(expected, rel=1e-12)

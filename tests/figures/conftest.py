@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from kdad.data.samples import Sample
-from kdad.evaluation import Evaluation
+from kdad.engine.test import Evaluation
 from kdad.models.base import Detection
 
 SIZE = 16

@@ -3,7 +3,7 @@
 import pytest
 
 from kdad.figures.__main__ import main
-from kdad.figures.series import found
+from kdad.results.series import find_runs
 
 
 def failing(*arguments):
@@ -37,9 +37,9 @@ def test_one_gallery_for_each_category(write_run, tmp_path):
 def test_a_run_stands_for_itself_alone(write_run):
     run = write_run("run")
     later = write_run("run/evaluations/later", sigma=1)
-    assert found([run])["folder"].tolist() == [run.resolve()]
-    assert found([later])["folder"].tolist() == [later.resolve()]
-    assert len(found([run.parent])) == 2
+    assert find_runs([run])["folder"].tolist() == [run.resolve()]
+    assert find_runs([later])["folder"].tolist() == [later.resolve()]
+    assert len(find_runs([run.parent])) == 2
 
 
 def test_what_cannot_be_drawn_is_named(write_run, tmp_path, capsys):

@@ -8,15 +8,22 @@ import pytest
 
 from kdad import published
 from kdad.errors import UserError
-from kdad.figures.bars import draw_bars, printed
-from kdad.figures.curves import draw_curves, on_one_axis
-from kdad.figures.gallery import choose, common, draw_gallery, misranked, parts_of, pictures_of
+from kdad.figures.bars import draw_bars, load_marks
+from kdad.figures.curves import align_curves, draw_curves
+from kdad.figures.gallery import (
+    choose_images,
+    draw_gallery,
+    find_shared_images,
+    list_pictures,
+    measure_misranking,
+    split_picture,
+)
 from kdad.figures.histograms import draw_histograms
-from kdad.figures.series import complete, found, scores_of, series
+from kdad.results.series import find_runs, group_runs, keep_complete, read_scores
 
 
 def shown(*folders, names=("model", "dataset", "category")):
-    return series(complete(found(folders)), names)
+    return group_runs(keep_complete(find_runs(folders)), names)
 
 
 def results(folder):
@@ -53,7 +60,7 @@ def test_series_are_told_apart_by_what_differs(write_run):
 def test_histograms_count_every_image_in_common_bins(write_run):
     folders = [write_run(f"{seed}", seed=seed) for seed in (0, 1)]
     figure = draw_histograms(shown(*folders), bins=7)
-    scores = [scores_of(run) for run in shown(*folders)[0].runs.to_dict("records")]
+    scores = [read_scores(run) for run in shown(*folders)[0].runs.to_dict("records")]
     edges = np.linspace(min(s["score"].min() for s in scores), max(s["score"].max() for s in scores), 8)
     for panel, folder, table in zip(figure.axes, folders, scores, strict=True):
         for label, bars in enumerate(panel.containers):
@@ -105,7 +112,7 @@ def test_the_mean_curve_has_the_mean_area_in_the_seeds_range(write_run):
 def test_curves_are_joined_without_losing_their_steps():
     step = np.array([0.0, 0, 0.5, 0.5, 1]), np.array([0, 0.2, 0.2, 0.6, 1])
     slope = np.array([0.0, 1]), np.array([0.0, 1])
-    x, (a, b) = on_one_axis([step, slope])
+    x, (a, b) = align_curves([step, slope])
     assert x.tolist() == [0, 0, 0.5, 0.5, 1, 1]
     assert a.tolist() == [0, 0.2, 0.2, 0.6, 1, 1] and b.tolist() == [0, 0, 0.5, 0.5, 1, 1]
 
@@ -119,12 +126,12 @@ def test_a_run_without_masks_has_image_curves_only(write_run):
 
 def test_misranked_is_the_images_share_of_the_auroc(write_run):
     folder = write_run("0", noise=2.0)
-    scores = scores_of(shown(folder)[0].runs.iloc[0])
+    scores = read_scores(shown(folder)[0].runs.iloc[0])
     for label in (0, 1):
-        mean = misranked(scores)[scores["label"] == label].mean()
+        mean = measure_misranking(scores)[scores["label"] == label].mean()
         assert 1 - mean == pytest.approx(results(folder)["image_auroc"], abs=1e-6)
     tied = pd.DataFrame({"label": [0, 0, 1, 1], "score": [1.0, 2.0, 1.0, 3.0]})
-    assert misranked(tied).round(3).tolist() == [0.25, 0.5, 0.75, 0]
+    assert measure_misranking(tied).round(3).tolist() == [0.25, 0.5, 0.75, 0]
 
 
 def test_a_gallery_shows_the_pictures_parts(write_run):
@@ -135,8 +142,8 @@ def test_a_gallery_shows_the_pictures_parts(write_run):
     paths = [sorted((folder / "maps").glob("*.png")) for folder in folders]
     for row, index in enumerate((0, 6, 13)):  # spread over 14 images; .5 rounds to even
         cells = [panel.images[0].get_array() for panel in figure.axes[4 * row : 4 * row + 4]]
-        image, first, mask = parts_of(paths[0][index])
-        for drawn, expected in zip(cells, (image, first, parts_of(paths[1][index])[1]), strict=False):
+        image, first, mask = split_picture(paths[0][index])
+        for drawn, expected in zip(cells, (image, first, split_picture(paths[1][index])[1]), strict=False):
             assert np.array_equal(drawn, expected)
         assert np.array_equal(cells[3][..., 0], 255 * mask) and mask.sum() == (0 if index < 6 else 24)
         assert figure.axes[4 * row].get_ylabel() == ("good 000", "metal_dent 000", "metal_dent 007")[row]
@@ -145,23 +152,23 @@ def test_a_gallery_shows_the_pictures_parts(write_run):
 def test_an_overlay_has_outlines_instead_of_masks(write_run):
     figure = draw_gallery(shown(write_run("0")), images="metal_dent", rows=2, overlay=True)
     assert len(figure.axes) == 2 * 2 and all(panel.collections for panel in figure.axes[1::2])
-    image, colours, _ = parts_of(sorted((shown(write_run("0"))[0].runs["maps_folder"].iloc[0]).glob("*"))[6])
+    image, colours, _ = split_picture(sorted((shown(write_run("0"))[0].runs["maps_folder"].iloc[0]).glob("*"))[6])
     expected = (image.astype(float) + colours) / 2
     assert np.abs(figure.axes[1].images[0].get_array() - expected).max() <= 1
 
 
 def test_which_images_a_gallery_shows(write_run):
     runs = shown(write_run("0", noise=2.0), write_run("1", seed=1, noise=2.0))[0].runs
-    tables = [pictures_of(run) for _, run in runs.iterrows()]
-    both = common(["a", "b"], tables)
-    hardest = choose(both, "hardest", 4)
+    tables = [list_pictures(run) for _, run in runs.iterrows()]
+    both = find_shared_images(["a", "b"], tables)
+    hardest = choose_images(both, "hardest", 4)
     ranked = (tables[0]["misranked"] + tables[1]["misranked"]).sort_values(ascending=False)
     assert hardest.index.tolist() == ranked.index[:4].tolist()
     assert hardest["misranked"].iloc[0] > 0.1
-    assert choose(both, "good", 9).index.tolist() == [0, 1, 2, 3, 4, 5]
-    assert choose(both, "2", 9).index.tolist() == [0, 13]
+    assert choose_images(both, "good", 9).index.tolist() == [0, 1, 2, 3, 4, 5]
+    assert choose_images(both, "2", 9).index.tolist() == [0, 13]
     with pytest.raises(UserError, match="--images bad: give hardest.*good, metal_dent"):
-        choose(both, "bad", 4)
+        choose_images(both, "bad", 4)
 
 
 def test_missing_pictures_are_said(write_run, capsys):
@@ -178,7 +185,7 @@ def test_missing_pictures_are_said(write_run, capsys):
 def test_bars_are_means_over_seeds_and_gaps_are_named(write_run):
     folders = [write_run("0", "rd"), write_run("1", "rd", seed=1), write_run("2", "stpm", seed=2)]
     folders += [write_run("3", "stpm", "tile", seed=3), write_run("4", "rd", "tile", error="out of memory")]
-    figure = draw_bars(series(found(folders), ("model", "dataset")), ["image_auroc", "pro"])
+    figure = draw_bars(group_runs(find_runs(folders), ("model", "dataset")), ["image_auroc", "pro"])
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["grid", "tile"]
     for panel, metric in zip(figure.axes, ("image_auroc", "pro"), strict=True):
         values = [results(folder).get(metric) for folder in folders]
@@ -197,17 +204,17 @@ def test_bars_are_means_over_seeds_and_gaps_are_named(write_run):
 
 def test_published_values_stand_over_their_detectors_bars(write_run):
     folders = [write_run("0", "rd"), write_run("1", "rd", "tile"), write_run("2", "stpm")]
-    marks = printed("rd", "1", "mvtec", "128")
-    (panel,) = draw_bars(series(found(folders), ("model", "dataset")), ["image_auroc"], marks).axes
+    marks = load_marks("rd", "1", "mvtec", "128")
+    (panel,) = draw_bars(group_runs(find_runs(folders), ("model", "dataset")), ["image_auroc"], marks).axes
     (line,) = [line for line in panel.lines if line.get_marker() == "D"]
     note = panel.get_figure().get_supxlabel().replace("\n", " ")
     assert note == "Published with wide_resnet50_2 at 128 px; measured with resnet18 at 16 px; × STPM: not run (tile)"
     assert panel.get_figure().legends[0].get_texts()[-1].get_text() == "published: RD, Table 1, 128"
-    cells = published.load("rd", 1).query("own and setting == '128' and category in ('grid', 'tile')")
+    cells = published.load_table("rd", 1).query("own and setting == '128' and category in ('grid', 'tile')")
     assert line.get_ydata().tolist() == pytest.approx([float(value) for value in cells["value"]])
     bars = panel.containers[0].patches
     assert line.get_xdata().tolist() == pytest.approx([bar.get_x() + bar.get_width() / 2 for bar in bars])
     with pytest.raises(UserError, match="rd table 1 has the settings 128, 256"):
-        printed("rd", "1", "mvtec")
+        load_marks("rd", "1", "mvtec")
     with pytest.raises(UserError, match="dskd table 7 has no scores of DSKD by category of mvtec"):
-        printed("dskd", "7", "mvtec")
+        load_marks("dskd", "7", "mvtec")

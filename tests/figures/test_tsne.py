@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from kdad.configuration import CONF
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 from kdad.figures.__main__ import main
-from kdad.figures.series import found, scores_of, series
-from kdad.figures.tsne import choose, draw_tsne, embed, rebuild, vectors
+from kdad.figures.tsne import choose_samples, collect_vectors, draw_tsne, embed_vectors, rebuild_run
+from kdad.results.series import find_runs, group_runs, read_scores
 from kdad.run import run
+from kdad.settings.compose import CONF
 
 SAMPLES = [Sample(f"{kind}/{i}", label, kind) for label, kind in ((0, "good"), (1, "dent")) for i in range(5)]
 
@@ -51,7 +51,7 @@ def unit(*vector):
 
 
 def test_vectors_are_of_the_same_positions_in_both_networks():
-    shallow, deep = vectors(Data(), DETECTOR, [SAMPLES[0], SAMPLES[7]], points=1000)
+    shallow, deep = collect_vectors(Data(), DETECTOR, [SAMPLES[0], SAMPLES[7]], points=1000)
     assert (shallow.level, deep.level) == ("shallow", "deep")
     assert (len(shallow.anomalous), len(deep.anomalous)) == (32, 8)
     for one, cell in ((shallow, (2, 3)), (deep, (1, 2))):
@@ -64,24 +64,27 @@ def test_vectors_are_of_the_same_positions_in_both_networks():
 def test_without_masks_a_position_is_what_its_image_is():
     data = Data()
     data.has_masks = False
-    shallow, _ = vectors(data, DETECTOR, [SAMPLES[0], SAMPLES[7]], points=5)
+    shallow, _ = collect_vectors(data, DETECTOR, [SAMPLES[0], SAMPLES[7]], points=5)
     assert shallow.anomalous.tolist() == [False] * 5 + [True] * 5
-    again, _ = vectors(data, DETECTOR, [SAMPLES[0], SAMPLES[7]], points=5)
+    again, _ = collect_vectors(data, DETECTOR, [SAMPLES[0], SAMPLES[7]], points=5)
     assert np.array_equal(shallow.teacher, again.teacher)
 
 
 def test_images_are_half_normal_and_spread():
-    assert [sample.path for sample in choose(SAMPLES, "4")] == ["good/0", "good/4", "dent/0", "dent/4"]
-    assert len(choose(SAMPLES, "99")) == 10
+    assert [sample.path for sample in choose_samples(SAMPLES, "4")] == ["good/0", "good/4", "dent/0", "dent/4"]
+    assert len(choose_samples(SAMPLES, "99")) == 10
     with pytest.raises(UserError, match="--images 1"):
-        choose(SAMPLES, "1")
+        choose_samples(SAMPLES, "1")
 
 
 def test_every_vector_is_drawn_where_it_was_embedded():
-    levels = vectors(Data(), DETECTOR, SAMPLES[3:7], points=20)
+    levels = collect_vectors(Data(), DETECTOR, SAMPLES[3:7], points=20)
     figure = draw_tsne(levels, "title")
     for panel, one in zip(figure.axes, levels, strict=True):
-        (teacher, student), flats = embed(one), [c.get_offsets() for c in panel.collections if len(c.get_offsets()) > 1]
+        (teacher, student), flats = (
+            embed_vectors(one),
+            [c.get_offsets() for c in panel.collections if len(c.get_offsets()) > 1],
+        )
         assert sum(map(len, flats)) == 2 * len(one.anomalous)
         np.testing.assert_array_equal(flats[0], teacher[~one.anomalous])
         np.testing.assert_array_equal(flats[1], student[~one.anomalous])
@@ -125,14 +128,14 @@ def trained(tmp_path_factory):
 
 
 def test_the_detector_is_the_one_that_was_tested(trained):
-    (one,) = series(found([trained]))
+    (one,) = group_runs(find_runs([trained]))
     row = one.runs.iloc[0]
-    data, detector = rebuild(row)
+    data, detector = rebuild_run(row)
     images = torch.stack([data.read_image(sample) for sample in data.test_samples]).float() / 255
     with torch.no_grad():
         scores = detector(images).image_score
-    np.testing.assert_allclose(scores, scores_of(row)["score"], rtol=1e-4)
-    levels = vectors(data, detector, choose(data.test_samples, "dent/0.png"), points=100)
+    np.testing.assert_allclose(scores, read_scores(row)["score"], rtol=1e-4)
+    levels = collect_vectors(data, detector, choose_samples(data.test_samples, "dent/0.png"), points=100)
     assert [(one.anomalous.sum(), (~one.anomalous).sum()) for one in levels] == [(9, 55), (4, 12), (1, 3)]
 
 

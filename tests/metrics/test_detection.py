@@ -5,9 +5,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from torch import Tensor
 from torchmetrics.classification import BinaryAUROC
 
-from kdad.metrics import AUROC, PRO, DetectionMetrics, detection
+from kdad.metrics import AUROC, PRO, DetectionMetrics
 from kdad.metrics.pro import pro
-from kdad.metrics.ranking import rank_curve
 
 NAMES = [f"{what}_{metric}" for what in ("image", "pixel") for metric in ("auroc", "ap", "f1_max")] + ["pro"]
 
@@ -46,7 +45,7 @@ def metrics_of(run: dict, batches=None) -> DetectionMetrics:
 @pytest.mark.parametrize("ties", [False, True])
 def test_equals_references(ties):
     run = run_of(ties=ties)
-    values = metrics_of(run).compute()
+    values = metrics_of(run).compute().metrics
     assert sorted(values) == sorted(NAMES)
     assert all(type(value) is float and 0 <= value <= 1 for value in values.values())
     for what, scores, labels in (
@@ -64,7 +63,7 @@ def test_equals_references(ties):
 @pytest.mark.parametrize("ties", [False, True])
 def test_single_metrics_agree_with_the_set(ties):
     run = run_of(ties=ties)
-    values, auroc, overlap = metrics_of(run).compute(), AUROC(), PRO()
+    values, auroc, overlap = metrics_of(run).compute().metrics, AUROC(), PRO()
     auroc.update(run["anomaly_map"], run["mask"])
     overlap.update(run["anomaly_map"], run["mask"])
     assert (auroc.compute().item(), overlap.compute().item()) == (values["pixel_auroc"], values["pro"])
@@ -98,9 +97,11 @@ def test_batches_change_not_one_bit(ties):
     shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(5)).split(5)
     for batches in ([[k] for k in range(12)], [slice(0, 7), slice(7, 12)], shuffled):
         batched = metrics_of(run, batches)
-        assert batched.compute() == whole.compute()
-        assert all(np.array_equal(a, b) for a, b in zip(batched.image_rows(), whole.image_rows(), strict=True))
-        assert all(np.array_equal(batched.curves()[key], curve) for key, curve in whole.curves().items())
+        assert batched.compute().metrics == whole.compute().metrics
+        assert all(np.array_equal(a, b) for a, b in zip(batched.compute().rows, whole.compute().rows, strict=True))
+        assert all(
+            np.array_equal(batched.compute().curves[key], curve) for key, curve in whole.compute().curves.items()
+        )
 
 
 @pytest.mark.parametrize("transform", [lambda s: s * 1e-6, lambda s: s + 40, torch.exp], ids="tiny offset exp".split())
@@ -108,28 +109,28 @@ def test_only_the_order_of_scores_counts(transform):
     run = part(run_of(), slice(None))
     run |= {key: run[key].double() for key in ("image_score", "anomaly_map")}
     changed = run | {key: transform(run[key]) for key in ("image_score", "anomaly_map")}
-    assert metrics_of(changed).compute() == metrics_of(run).compute()
+    assert metrics_of(changed).compute().metrics == metrics_of(run).compute().metrics
 
 
 @pytest.mark.parametrize(
-    "given, kept", [("float64", "float64"), ("float32", "float32"), ("bfloat16", "float32"), ("float16", "float32")]
+    ("given", "kept"), [("float64", "float64"), ("float32", "float32"), ("bfloat16", "float32"), ("float16", "float32")]
 )
 def test_kept_precision(given, kept):
     run = run_of()
     run["anomaly_map"] = run["anomaly_map"].to(getattr(torch, given))
     metrics = metrics_of(run)
-    assert metrics.array("normal").dtype == metrics.array("anomalous").dtype == kept
-    assert metrics.array("score").dtype == metrics.array("weight").dtype == "float64"
+    assert metrics.read_state("normal").dtype == metrics.read_state("anomalous").dtype == kept
+    assert metrics.read_state("score").dtype == metrics.read_state("weight").dtype == "float64"
     upcast = metrics_of(run | {"anomaly_map": run["anomaly_map"].double()})
-    assert metrics.compute() == upcast.compute()
+    assert metrics.compute().metrics == upcast.compute().metrics
 
 
 def test_states_are_copies():
     run = run_of()
-    metrics, expected = metrics_of(run), metrics_of(run).compute()
+    metrics, expected = metrics_of(run), metrics_of(run).compute().metrics
     for key in ("image_score", "anomaly_map"):
         run[key].zero_()
-    assert metrics.compute() == expected
+    assert metrics.compute().metrics == expected
 
 
 def test_states_stay_on_the_cpu():
@@ -141,9 +142,9 @@ def test_states_stay_on_the_cpu():
 def test_forward_gives_the_batch_and_accumulates():
     run, metrics = run_of(), DetectionMetrics()
     for positions in (slice(0, 6), slice(6, 12)):
-        assert metrics(**part(run, positions)) == metrics_of(part(run, positions)).compute()
-    assert metrics.compute() == metrics_of(run).compute()
-    assert len(metrics.image_rows().index) == 12
+        assert metrics(**part(run, positions)).metrics == metrics_of(part(run, positions)).compute().metrics
+    assert metrics.compute().metrics == metrics_of(run).compute().metrics
+    assert len(metrics.compute().rows.index) == 12
 
 
 def test_update_and_reset_renew_rows_and_curves():
@@ -151,32 +152,33 @@ def test_update_and_reset_renew_rows_and_curves():
     for start, seen in ((0, 6), (6, 12)):
         metrics.update(**part(run, slice(start, seen)))
         expected = metrics_of(part(run, slice(0, seen)))
-        assert all(np.array_equal(metrics.curves()[key], curve) for key, curve in expected.curves().items())
-        assert metrics.image_rows().index.tolist() == list(range(seen))
+        assert all(
+            np.array_equal(metrics.compute().curves[key], curve) for key, curve in expected.compute().curves.items()
+        )
+        assert metrics.compute().rows.index.tolist() == list(range(seen))
     metrics.reset()
     metrics.update(**part(run, slice(0, 2)))
-    assert metrics.image_rows().index.tolist() == [0, 1]
+    assert metrics.compute().rows.index.tolist() == [0, 1]
 
 
-def test_one_sort_for_values_rows_and_curves(monkeypatch):
-    sorts = []
-
-    def counted(*scores):
-        sorts.append(len(scores[0]))
-        return rank_curve(*scores)
-
-    monkeypatch.setattr(detection, "rank_curve", counted)
-    metrics = metrics_of(run_of())
-    for method in (metrics.curves, metrics.compute, metrics.image_rows, metrics.curves):
-        method()
-    assert len(sorts) == 2  # the images' and the pixels'
+def test_asking_again_costs_nothing_and_changes_nothing():
+    """Until the next update the outcome is the very same value, and the states are as they were."""
+    run, metrics = run_of(), DetectionMetrics()
+    metrics.update(**part(run, slice(0, 6)))
+    before = {name: [values.clone() for values in getattr(metrics, name)] for name in metrics._defaults}
+    outcome = metrics.compute()
+    assert metrics.compute() is outcome
+    for name, values in before.items():
+        assert all(torch.equal(a, b) for a, b in zip(values, getattr(metrics, name), strict=True))
+    metrics.update(**part(run, slice(6, 12)))
+    assert len(metrics.compute().rows.index) == 12 and len(outcome.rows.index) == 6
 
 
 def test_an_image_that_comes_twice_counts_once():
     run = run_of()
     metrics = metrics_of(run, [slice(8, 12), slice(0, 8), slice(7, 10)])
-    assert metrics.compute() == metrics_of(run).compute()
-    rows = metrics.image_rows()
+    assert metrics.compute().metrics == metrics_of(run).compute().metrics
+    rows = metrics.compute().rows
     assert rows.index.tolist() == list(range(12))
     assert rows.score.tolist() == run["image_score"].double().tolist()
     assert rows.label.tolist() == run["label"].tolist()
@@ -185,10 +187,10 @@ def test_an_image_that_comes_twice_counts_once():
 def test_anomalous_image_with_an_empty_mask():
     run = run_of()
     with_it, without = metrics_of(run), metrics_of(part(run, [k for k in range(12) if k != 3]))
-    assert with_it.image_rows().label[3] == 1
-    assert with_it.array("normal").size == without.array("normal").size + 16 * 16
-    assert with_it.array("anomalous").size == without.array("anomalous").size
-    assert len(with_it.curves()["image_tpr"]) > len(without.curves()["image_tpr"])
+    assert with_it.compute().rows.label[3] == 1
+    assert with_it.read_state("normal").size == without.read_state("normal").size + 16 * 16
+    assert with_it.read_state("anomalous").size == without.read_state("anomalous").size
+    assert len(with_it.compute().curves["image_tpr"]) > len(without.compute().curves["image_tpr"])
 
 
 def assert_null(values: dict, names: list[str], reason: str) -> None:
@@ -207,29 +209,29 @@ IMAGE_NAMES = [name for name in NAMES if name.startswith("image")]
 def test_no_masks(maps):
     run = run_of() | {"mask": None} | ({} if maps == "with" else {"anomaly_map": None})
     metrics = metrics_of(run, [slice(0, 5), slice(5, 12)])
-    assert_null(metrics.compute(), PIXEL_NAMES, "the data set has no masks")
-    assert sorted(metrics.curves()) == ["image_fpr", "image_tpr"]
+    assert_null(metrics.compute().metrics, PIXEL_NAMES, "the data set has no masks")
+    assert sorted(metrics.compute().curves) == ["image_fpr", "image_tpr"]
 
 
 def test_no_anomalous_pixel():
     run = run_of()
     run["mask"] = torch.zeros_like(run["mask"])
-    assert_null(metrics_of(run).compute(), PIXEL_NAMES, "no anomalous pixel in any mask")
+    assert_null(metrics_of(run).compute().metrics, PIXEL_NAMES, "no anomalous pixel in any mask")
 
 
 def test_no_normal_pixel():
     run = run_of()
     run["mask"] = torch.ones_like(run["mask"])
-    assert_null(metrics_of(run).compute(), PIXEL_NAMES, "no normal pixel in any mask")
+    assert_null(metrics_of(run).compute().metrics, PIXEL_NAMES, "no normal pixel in any mask")
 
 
-@pytest.mark.parametrize("label, missing", [(0, "anomalous"), (1, "normal")])
+@pytest.mark.parametrize(("label", "missing"), [(0, "anomalous"), (1, "normal")])
 def test_one_class_of_images_only(label, missing):
     run = run_of()
     run["label"] = torch.full_like(run["label"], label)
     metrics = metrics_of(run)
-    assert_null(metrics.compute(), IMAGE_NAMES, f"no {missing} image in the test set")
-    assert sorted(metrics.curves()) == ["pixel_fpr", "pixel_tpr", "pro", "pro_fpr"]
+    assert_null(metrics.compute().metrics, IMAGE_NAMES, f"no {missing} image in the test set")
+    assert sorted(metrics.compute().curves) == ["pixel_fpr", "pixel_tpr", "pro", "pro_fpr"]
 
 
 def test_single_metrics_are_nan_while_undefined():
@@ -254,11 +256,11 @@ def test_refuses_scores_that_are_not_finite(key):
     run[key][0] = torch.nan
     count = 1 if key == "image_score" else 256
     with pytest.raises(ValueError, match=f"finite: {count} of"):
-        metrics_of(run).compute()
+        metrics_of(run).compute().metrics
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         (lambda run: {"label": run["label"] * 2}, "0 or 1"),
         (lambda run: {"label": run["label"][:, None]}, "shaped like"),
@@ -275,12 +277,12 @@ def test_refuses_wrong_input_and_keeps_its_states(change, message):
     with pytest.raises(ValueError, match=message):
         metrics.update(**run | change(run))
     metrics.update(**run)
-    assert metrics.compute() == metrics_of(run).compute()
+    assert metrics.compute().metrics == metrics_of(run).compute().metrics
 
 
 def test_curves_describe_the_values():
     metrics = metrics_of(run_of())
-    values, curves = metrics.compute(), metrics.curves()
+    values, curves = metrics.compute().metrics, metrics.compute().curves
     for x, y, name in (("image_fpr", "image_tpr", "image_auroc"), ("pixel_fpr", "pixel_tpr", "pixel_auroc")):
         trapezoid = np.sum(np.diff(curves[x]) * (curves[y][1:] + curves[y][:-1]) / 2)
         assert trapezoid == pytest.approx(values[name], abs=1e-12)

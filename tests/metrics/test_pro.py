@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.measure import label
 
-from kdad.metrics.pro import pro, regions
+from kdad.metrics.pro import find_regions, pro
 
 
 def slow_pro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
@@ -15,8 +15,8 @@ def slow_pro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
         rates.append(np.sum(predicted & ~masks) / np.sum(~masks))
         overlaps.append(np.mean([predicted[k][region].mean() for k, region in found]))
     x = [rate for rate in rates if rate <= limit]
-    y = overlaps[: len(x)] + [np.interp(limit, rates, overlaps)]
-    x = x + [limit]
+    y = [*overlaps[: len(x)], np.interp(limit, rates, overlaps)]
+    x = [*x, limit]
     return sum((x[i + 1] - x[i]) * (y[i + 1] + y[i]) / 2 for i in range(len(x) - 1)) / limit
 
 
@@ -77,14 +77,14 @@ def test_regions_are_eight_connected_within_an_image():
     masks[0, 0, 0] = masks[0, 1, 1] = True  # touch at a corner
     masks[1, 1, 1] = masks[1, 1, 2] = True  # same place as above, another image
     masks[2, 0, 0] = masks[2, 0, 2] = masks[2, 2, :] = True
-    weights, number = regions(masks)
+    weights, number = find_regions(masks)
     assert number == 5
     assert weights.tolist() == pytest.approx([1 / 2] * 4 + [1, 1] + [1 / 3] * 3, abs=0)
     assert weights.sum() == pytest.approx(number)
 
 
 def test_no_region():
-    weights, number = regions(np.zeros((2, 4, 4), dtype=bool))
+    weights, number = find_regions(np.zeros((2, 4, 4), dtype=bool))
     assert (weights.shape, number) == ((0,), 0)
     with pytest.raises(ValueError, match="0 anomalous"):
         pro(np.zeros((2, 4, 4)), np.zeros((2, 4, 4), dtype=bool))

@@ -121,7 +121,7 @@ def test_counts_scores_that_are_not_finite(side, bad):
         rank_curve(*scores)
 
 
-@pytest.mark.parametrize("normal, anomalous", [([], [1.0]), ([1.0], [])])
+@pytest.mark.parametrize(("normal", "anomalous"), [([], [1.0]), ([1.0], [])])
 def test_refuses_an_empty_side(normal, anomalous):
     with pytest.raises(ValueError, match="scores of both kinds"):
         rank_curve(normal, anomalous)
@@ -139,7 +139,7 @@ def test_thinned_curve_stays_within_its_promise():
     x, y = thin(curve)
     assert len(curve.x) > 10_000 and 1000 < len(x) <= 2000
     assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
-    assert set(zip(x, y)) <= set(zip(curve.x, curve.y))
+    assert set(zip(x, y, strict=False)) <= set(zip(curve.x, curve.y, strict=False))
     # Every vertex that was left out has kept neighbours on both sides, close together.
     along, kept = curve.x + curve.y, x + y
     left, right = np.searchsorted(kept, along, side="right") - 1, np.searchsorted(kept, along)

@@ -1,13 +1,15 @@
 """The sketch against exact ranking: its bounds hold whatever comes, in whatever order, and tighten with memory."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from kdad.metrics.detection import _OF_PIXELS
+from kdad.metrics.pixels import OF_PIXELS
 from kdad.metrics.ranking import average_precision, rank_curve
 from kdad.metrics.sketch import Sketch
 
-RISING = {name: metric for name, metric in _OF_PIXELS.items() if name != "pixel_ap"}
+RISING = {name: metric for name, metric in OF_PIXELS.items() if name != "pixel_ap"}
 ROUNDING = 1e-12  # sums of float64 in another order
 
 
@@ -84,7 +86,7 @@ def sketched(normal, anomalous, weights, cells: int, parts: int = 20) -> Sketch:
 
 
 def bounds_of(sketch: Sketch) -> dict[str, tuple[float, float]]:
-    return sketch.bounds(RISING) | {"pixel_ap": sketch.average_precision_bounds()}
+    return sketch.bound_metrics(RISING) | {"pixel_ap": sketch.bound_average_precision()}
 
 
 @pytest.mark.parametrize("tiny_regions", [False, True])
@@ -97,8 +99,8 @@ def test_the_exact_values_lie_within_the_bounds(stream, cells, tiny_regions):
     exact, sketch = rank_curve(normal, anomalous, weights), sketched(normal, anomalous, weights, cells)
     for name, (least, greatest) in bounds_of(sketch).items():
         assert 0 <= least <= greatest <= 1 + ROUNDING
-        assert least - ROUNDING <= _OF_PIXELS[name](exact) <= greatest + ROUNDING, name
-        assert least - ROUNDING <= _OF_PIXELS[name](sketch.curve) <= greatest + ROUNDING, name
+        assert least - ROUNDING <= OF_PIXELS[name](exact) <= greatest + ROUNDING, name
+        assert least - ROUNDING <= OF_PIXELS[name](sketch.curve) <= greatest + ROUNDING, name
 
 
 @pytest.mark.parametrize("stream", STREAMS)
@@ -120,7 +122,7 @@ def test_exact_while_distinct_scores_fit():
     weights = weights_of(rng, len(anomalous))
     exact, sketch = rank_curve(normal, anomalous, weights), sketched(normal, anomalous, weights, cells=100)
     for name, (least, greatest) in bounds_of(sketch).items():
-        assert least == greatest == pytest.approx(_OF_PIXELS[name](exact), abs=ROUNDING)
+        assert least == greatest == pytest.approx(OF_PIXELS[name](exact), abs=ROUNDING)
 
 
 @pytest.mark.parametrize("stream", [smooth, zooming_in, zooming_out])
@@ -132,7 +134,7 @@ def test_the_error_shrinks_with_memory(stream):
     for cells in (60, 600, 6_000):
         bounds = bounds_of(sketched(normal, anomalous, weights, cells))
         errors.append([greatest - least for least, greatest in bounds.values()])
-    for before, after in zip(errors, errors[1:], strict=False):
+    for before, after in itertools.pairwise(errors):
         assert (np.array(after) <= np.array(before) / 4).all(), errors
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from kdad.errors import UserError
 from kdad.metrics import DetectionMetrics
-from kdad.metrics.detection import _OF_PIXELS, GB
+from kdad.metrics.detection import GB
+from kdad.metrics.pixels import OF_PIXELS
 
 SMALLEST = 0.001  # GB: exact ranking of some 90,000 pixels
 IMAGES = 24
@@ -45,10 +46,10 @@ def measured(run: dict, mode: str, memory_gb: float = SMALLEST, batch_size: int 
 @pytest.mark.parametrize("mode", ["streaming", "auto"])
 def test_near_the_exact_values(mode, dtype):
     run = run_of(dtype=dtype)
-    exact, metrics = measured(run, "exact").compute(), measured(run, mode)
-    values = metrics.compute()
-    assert metrics.served() == "streaming"
-    assert set(values) == set(exact) | {f"{name}_error" for name in _OF_PIXELS}
+    exact, metrics = measured(run, "exact").compute().metrics, measured(run, mode)
+    values = metrics.compute().metrics
+    assert metrics.compute().mode == "streaming"
+    assert set(values) == set(exact) | {f"{name}_error" for name in OF_PIXELS}
     for name, value in exact.items():
         error = values.get(f"{name}_error", 0)  # of images, none
         assert type(values[name]) is float and abs(values[name] - value) <= error + 1e-12, name
@@ -61,8 +62,10 @@ def test_batches_change_not_one_bit(mode):
     whole = measured(run, mode, batch_size=IMAGES)
     for batch_size in (1, 7):
         batched = measured(run, mode, batch_size=batch_size)
-        assert batched.compute() == whole.compute()
-        assert all(np.array_equal(batched.curves()[key], curve) for key, curve in whole.curves().items())
+        assert batched.compute().metrics == whole.compute().metrics
+        assert all(
+            np.array_equal(batched.compute().curves[key], curve) for key, curve in whole.compute().curves.items()
+        )
 
 
 @pytest.mark.parametrize("change", [torch.exp, lambda s: s**3], ids=["exp", "cube"])
@@ -70,20 +73,20 @@ def test_only_the_order_of_scores_counts(change):
     run = run_of()
     assert len(change(run["anomaly_map"]).unique()) == len(run["anomaly_map"].unique())
     changed = run | {"anomaly_map": change(run["anomaly_map"])}
-    assert measured(changed, "streaming").compute() == measured(run, "streaming").compute()
+    assert measured(changed, "streaming").compute().metrics == measured(run, "streaming").compute().metrics
 
 
 def test_auto_is_exact_while_it_fits(caplog):
     run = run_of(images=3)
     exact, auto = measured(run, "exact"), measured(run, "auto")
-    assert auto.served() == "exact" and auto.compute() == exact.compute()
-    assert all(np.array_equal(auto.curves()[key], curve) for key, curve in exact.curves().items())
-    assert measured(run, "streaming").served() == "streaming"  # which keeps the memory for its cells
+    assert auto.compute().mode == "exact" and auto.compute().metrics == exact.compute().metrics
+    assert all(np.array_equal(auto.compute().curves[key], curve) for key, curve in exact.compute().curves.items())
+    assert measured(run, "streaming").compute().mode == "streaming"  # which keeps the memory for its cells
     assert not caplog.records
 
 
 def test_auto_warns_once(caplog):
-    assert measured(run_of(), "auto").served() == "streaming"
+    assert measured(run_of(), "auto").compute().mode == "streaming"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "metrics.memory_gb=0.001" in caplog.text
 
@@ -112,7 +115,7 @@ def test_stays_within_the_budget(mode, anomalous):
     try:
         for k in range(10 * images):
             update(metrics, k)
-        metrics.compute()
+        metrics.compute().metrics
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -122,7 +125,7 @@ def test_stays_within_the_budget(mode, anomalous):
     for k in range(2 * images):
         update(exact, k)
     tracemalloc.start()
-    exact.compute()
+    exact.compute().metrics
     assert tracemalloc.get_traced_memory()[1] > budget * GB
     tracemalloc.stop()
 
@@ -130,7 +133,7 @@ def test_stays_within_the_budget(mode, anomalous):
 def test_the_error_shrinks_with_memory():
     run = run_of()
     errors = [
-        [measured(run, "streaming", memory_gb).compute()[f"{name}_error"] for name in _OF_PIXELS]
+        [measured(run, "streaming", memory_gb).compute().metrics[f"{name}_error"] for name in OF_PIXELS]
         for memory_gb in (SMALLEST, 4 * SMALLEST)
     ]
     assert (np.array(errors[1]) < np.array(errors[0]) / 2).all()
@@ -140,33 +143,33 @@ def test_an_image_that_comes_twice_counts_once():
     run = run_of()
     order = torch.cat((torch.arange(IMAGES), torch.tensor([0, 1, 5, IMAGES - 1])))
     twice = {key: values[order] for key, values in run.items()}
-    exact, metrics = measured(run, "exact").compute(), measured(twice, "streaming")
-    values = metrics.compute()
-    assert metrics.image_rows().index.tolist() == list(range(IMAGES))
-    counted = sum(metrics.array(name)[:, 1].sum() for name in ("normal_low", "anomalous_low"))
-    waiting = sum(len(part) for part in metrics._waiting(metrics._once()[1])[:2])
+    exact, metrics = measured(run, "exact").compute().metrics, measured(twice, "streaming")
+    values = metrics.compute().metrics
+    assert metrics.compute().rows.index.tolist() == list(range(IMAGES))
+    counted = sum(metrics.read_state(name)[:, 1].sum() for name in ("normal_low", "anomalous_low"))
+    waiting = sum(len(part) for part in metrics._take_waiting(metrics._find_once()[1])[:2])
     assert counted + waiting == run["anomaly_map"].numel()
-    assert all(abs(values[name] - exact[name]) <= values[f"{name}_error"] for name in _OF_PIXELS)
+    assert all(abs(values[name] - exact[name]) <= values[f"{name}_error"] for name in OF_PIXELS)
 
 
 def test_rows_and_image_metrics_stay_exact():
     run = run_of()
     exact, metrics = measured(run, "exact"), measured(run, "streaming")
-    assert all(np.array_equal(a, b) for a, b in zip(metrics.image_rows(), exact.image_rows(), strict=True))
-    values = metrics.compute()
-    assert all(values[key] == value for key, value in exact.compute().items() if key.startswith("image"))
+    assert all(np.array_equal(a, b) for a, b in zip(metrics.compute().rows, exact.compute().rows, strict=True))
+    values = metrics.compute().metrics
+    assert all(values[key] == value for key, value in exact.compute().metrics.items() if key.startswith("image"))
 
 
 def test_forward_stays_within_the_budget_and_reset_forgets():
     run, metrics = run_of(), DetectionMetrics("streaming", SMALLEST)
     for start in range(0, IMAGES, 6):
         metrics(**{key: values[start : start + 6] for key, values in run.items()})
-        assert metrics._needed() <= metrics._limit()
-    exact, values = measured(run, "exact").compute(), metrics.compute()
-    assert all(abs(values[name] - exact[name]) <= values[f"{name}_error"] for name in _OF_PIXELS)
+        assert metrics._count_needed() <= metrics._find_limit()
+    exact, values = measured(run, "exact").compute().metrics, metrics.compute().metrics
+    assert all(abs(values[name] - exact[name]) <= values[f"{name}_error"] for name in OF_PIXELS)
     metrics.reset()
     metrics.update(**{key: values[:1] for key, values in run_of().items()})
-    assert metrics.served() == "exact" and metrics.image_rows().index.tolist() == [0]
+    assert metrics.compute().mode == "exact" and metrics.compute().rows.index.tolist() == [0]
 
 
 @pytest.mark.parametrize("kind", ["normal", "anomalous"])
@@ -174,16 +177,16 @@ def test_a_side_without_pixels(kind):
     run = run_of()
     run["mask"] = torch.full_like(run["mask"], kind == "normal")
     metrics = measured(run, "streaming")
-    values = metrics.compute()
-    assert metrics.served() == "streaming"
-    for name in _OF_PIXELS:
+    values = metrics.compute().metrics
+    assert metrics.compute().mode == "streaming"
+    for name in OF_PIXELS:
         assert values[name] is None and values[f"{name}_reason"] == f"no {kind} pixel in any mask"
         assert f"{name}_error" not in values
 
 
 def test_without_masks_nothing_is_approximate():
     metrics = measured(run_of() | {"mask": None}, "streaming")
-    assert metrics.compute()["pro_reason"] == "the data set has no masks" and metrics.served() == "exact"
+    assert metrics.compute().metrics["pro_reason"] == "the data set has no masks" and metrics.compute().mode == "exact"
 
 
 def test_masks_for_some_batches_only_are_refused_after_sketching_too():
@@ -193,7 +196,8 @@ def test_masks_for_some_batches_only_are_refused_after_sketching_too():
 
 
 @pytest.mark.parametrize(
-    "options, named", [(("fast",), "metrics.mode=fast"), (("auto", 0), "metrics.memory_gb=0"), (("auto", "4"), "GB")]
+    ("options", "named"),
+    [(("fast",), "metrics.mode=fast"), (("auto", 0), "metrics.memory_gb=0"), (("auto", "4"), "GB")],
 )
 def test_refuses_options(options, named):
     with pytest.raises(UserError, match=named):

@@ -42,10 +42,10 @@ def results(share: list[int]) -> dict:
         metrics.update(**batch)
         auroc.update(batch["anomaly_map"], batch["mask"])
         overlap.update(batch["anomaly_map"], batch["mask"])
-    rows = metrics.image_rows()
-    own = len(metrics.array("index"))  # after syncing, each process is back to its own images
-    values = metrics.compute() | {"AUROC": auroc.compute().item(), "PRO": overlap.compute().item()}
-    return {"values": values, "rows": tuple(rows), "curves": metrics.curves(), "own": own}
+    rows = metrics.compute().rows
+    own = len(metrics.read_state("index"))  # after syncing, each process is back to its own images
+    values = metrics.compute().metrics | {"AUROC": auroc.compute().item(), "PRO": overlap.compute().item()}
+    return {"values": values, "rows": tuple(rows), "curves": metrics.compute().curves, "own": own}
 
 
 def streamed(share: list[int]) -> dict:
@@ -56,12 +56,12 @@ def streamed(share: list[int]) -> dict:
         metrics.update(**image(k))
     own = len(metrics.normal_low)
     try:
-        values = metrics.compute()
+        values = metrics.compute().metrics
     except ValueError as error:
         return {"refused": str(error)}
-    cells = [metrics.array(name).shape[0] for name in Sketch._fields]
-    rows = tuple(metrics.image_rows())
-    return {"values": values, "served": metrics.served(), "cells": cells, "own": own, "rows": rows}
+    cells = [metrics.read_state(name).shape[0] for name in Sketch._fields]
+    rows = tuple(metrics.compute().rows)
+    return {"values": values, "served": metrics.compute().mode, "cells": cells, "own": own, "rows": rows}
 
 
 def process(rank: int, folder: str) -> None:

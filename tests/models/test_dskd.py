@@ -69,7 +69,7 @@ def test_a_planted_square_is_where_the_map_peaks(build, monkeypatch, structure):
     other = [f.clone() for f in teacher]
     for f, stride in zip(other, (4, 8, 16), strict=True):
         f[1, :, 40 // stride : 56 // stride, 8 // stride : 24 // stride] *= -1
-    found = {key: teacher for key in "ted"} | {student: other}
+    found = dict.fromkeys("ted", teacher) | {student: other}
     monkeypatch.setattr(detector, "pyramids", lambda batch: found)
     detection = detector(images())
     row, column = divmod(detection.anomaly_map[1, 0].argmax().item(), 64)

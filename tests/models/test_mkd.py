@@ -15,8 +15,8 @@ from kdad.errors import UserError
 from kdad.models import mkd
 from kdad.models.mkd import (
     MKD,
+    choose_last_pools,
     direction_losses,
-    last_pools,
     localization_map,
     scale_per_image,
     total_loss,
@@ -50,7 +50,7 @@ def losses_of(detector, batch):
 
 
 def test_critical_points_of_vgg16_are_the_outputs_of_its_last_four_max_pools(adam):
-    assert last_pools("vgg16.tv_in1k") == VGG16
+    assert choose_last_pools("vgg16.tv_in1k") == VGG16
     detector = MKD(backbone=partial(Teacher, name="vgg16.tv_in1k", pretrained=False), optimizer=adam, image_size=64)
     assert detector.teacher.paths == VGG16
     assert detector.teacher.shapes == [(128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)]
@@ -61,9 +61,9 @@ def test_critical_points_of_vgg16_are_the_outputs_of_its_last_four_max_pools(ada
 
 def test_critical_points_of_other_pyramids(build):
     assert build().teacher.strides == [4, 8, 16, 32]
-    assert last_pools("vgg16_bn.tv_in1k") == ["features.13", "features.23", "features.33", "features.43"]
+    assert choose_last_pools("vgg16_bn.tv_in1k") == ["features.13", "features.23", "features.33", "features.43"]
     with pytest.raises(UserError, match="no feature pyramid with strides 4, 8, 16, 32"):
-        last_pools("vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+        choose_last_pools("vit_tiny_patch16_224.augreg_in21k_ft_in1k")
 
 
 def test_a_level_is_linear_where_the_teachers_is(build):

@@ -71,7 +71,11 @@ def test_loss_is_the_equations_on_the_networks_features(build):
     assert losses["loss"].item() == pytest.approx(sum(losses[f"loss_level_{k}"].item() for k in (1, 2, 3)), rel=1e-6)
     flattened = build(loss="flattened").eval()
     expected = rd.flattened_loss(*flattened.pairs(batch)).mean(1).sum().item()
-    assert flattened.training_loss(batch)["loss"].item() == expected != rd.per_position_loss(*flattened.pairs(batch)).mean(1).sum().item()
+    assert (
+        flattened.training_loss(batch)["loss"].item()
+        == expected
+        != rd.per_position_loss(*flattened.pairs(batch)).mean(1).sum().item()
+    )
 
 
 @pytest.mark.parametrize("levels", [[1], [2], [3], [2, 3]])
@@ -79,7 +83,8 @@ def test_table_7_chooses_maps_of_one_trained_model(build, levels):
     detector = build(sigma=0.0, score_levels=levels).eval()
     maps = rd.distance_maps(*detector.pairs({"image": (batch := images())}))
     expected = sum(
-        torch.nn.functional.interpolate(maps[k - 1][:, None], size=64, mode="bilinear", align_corners=True) for k in levels
+        torch.nn.functional.interpolate(maps[k - 1][:, None], size=64, mode="bilinear", align_corners=True)
+        for k in levels
     )
     torch.testing.assert_close(detector(batch).anomaly_map, expected)
 
@@ -111,7 +116,9 @@ def test_the_score_of_an_image_does_not_depend_on_its_batch(build):
     detector, batch = build().eval(), images(6)
     together = detector(batch)
     for i in range(6):
-        torch.testing.assert_close(detector(batch[i : i + 1]).anomaly_map[0], together.anomaly_map[i], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            detector(batch[i : i + 1]).anomaly_map[0], together.anomaly_map[i], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_normalisation(build, random_resnet18):

@@ -5,9 +5,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from kdad.cli import create
-from kdad.configuration import CONF, choices
 from kdad.models.base import IMAGENET
+from kdad.settings.compose import CONF, choices
+from kdad.settings.compose import compose as kdad_compose
+from kdad.settings.create import create
 
 # model -> key -> value. The source is the paper's section on implementation; see conf/model/<model>.yaml.
 RECIPES = {
@@ -100,8 +101,7 @@ def test_every_model_has_its_recipe_here():
 
 @pytest.mark.parametrize(("model", "key"), [(m, k) for m, recipe in RECIPES.items() for k in recipe])
 def test_recipe_value(model, key):
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("run", [f"model={model}", "dataset=mvtec", "category=screw"])
+    cfg = kdad_compose(*[f"model={model}", "dataset=mvtec", "category=screw"])
     value = OmegaConf.select(cfg, key)
     assert (OmegaConf.to_container(value) if OmegaConf.is_config(value) else value) == RECIPES[model][key]
 
@@ -116,8 +116,7 @@ OPTIMISERS = {
 
 @pytest.mark.parametrize("model", RECIPES)
 def test_the_values_arrive_in_the_optimiser(model):
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("run", [f"model={model}"])
+    cfg = kdad_compose(*[f"model={model}"])
     optimizer = create(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     kind, values = OPTIMISERS[model]
     assert type(optimizer) is kind
@@ -149,8 +148,7 @@ def test_every_recipe_of_a_paper_is_here():
 @pytest.mark.parametrize("name", ON_DATA_SETS)
 def test_what_a_paper_does_differently_on_one_data_set(name):
     model, _, dataset = name.partition("_")
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("run", [f"model={model}", f"dataset={dataset}"])
+    cfg = kdad_compose(*[f"model={model}", f"dataset={dataset}"])
     for key, expected in (RECIPES[model] | ON_DATA_SETS[name]).items():
         value = OmegaConf.select(cfg, key)
         assert (OmegaConf.to_container(value) if OmegaConf.is_config(value) else value) == expected, key

@@ -57,7 +57,11 @@ def test_loss_is_the_equations_on_the_networks_features(build):
 
 def test_levels_of_table_3(random_resnet18, adam):
     """Block k of the paper is layer{k-1}, timm's level k-1."""
-    for blocks, paths in {(2,): ["layer1"], (2, 3): ["layer1", "layer2"], (2, 3, 4, 5): [f"layer{i}" for i in range(1, 5)]}.items():
+    for blocks, paths in {
+        (2,): ["layer1"],
+        (2, 3): ["layer1", "layer2"],
+        (2, 3, 4, 5): [f"layer{i}" for i in range(1, 5)],
+    }.items():
         detector = STPM(backbone=random_resnet18, optimizer=adam, image_size=64, levels=[b - 1 for b in blocks])
         assert detector.teacher.paths == detector.student.paths == paths
         assert detector.eval()(images()).anomaly_map.shape == (4, 1, 64, 64)
@@ -69,7 +73,9 @@ def test_a_subset_of_levels_in_the_score(build):
     torch.testing.assert_close(detector(batch).anomaly_map[:, 0], stpm.anomaly_map([maps[0], maps[2]], 64))
 
 
-@pytest.mark.parametrize(("wrong", "message"), [({"map_size": 0}, "model.map_size=0"), ({"score_levels": []}, "count the levels")])
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"map_size": 0}, "model.map_size=0"), ({"score_levels": []}, "count the levels")]
+)
 def test_wrong_values_are_named(build, wrong, message):
     with pytest.raises(UserError, match=message):
         build(**wrong)

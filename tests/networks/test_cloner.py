@@ -1,12 +1,14 @@
 """The cloner's structure, against MKD's Fig. 2 and the teachers' pyramids."""
 
+import itertools
+
 import pytest
 import timm
 import torch
 from torch import nn
 
 from kdad.errors import UserError
-from kdad.networks.cloner import Cloner, check_strides, guided_relu, stages
+from kdad.networks.cloner import Cloner, check_strides, guided_relu, plan_stages
 
 VGG16 = ([128, 256, 512, 512], [4, 8, 16, 32])
 LITE0 = ([24, 40, 112, 320], [4, 8, 16, 32])
@@ -30,7 +32,7 @@ def test_figure_2():
     assert all(m.kernel_size == (3, 3) and m.padding == (1, 1) for m in cloner.modules() if isinstance(m, nn.Conv2d))
     # 9 c_in c_out for each, summed by hand over the widths above.
     widths = [3, 16, 16, 16, 128, 16, 16, 256, 16, 16, 512, 16, 16, 512]
-    products = [a * b for a, b in zip(widths, widths[1:], strict=False)]
+    products = [a * b for a, b in itertools.pairwise(widths)]
     assert sum(p.numel() for p in cloner.parameters()) == 9 * sum(products)
 
 
@@ -55,7 +57,7 @@ def test_other_pyramids_in_the_same_spirit():
     assert convolutions(Cloner(*LITE0, rectified=[False] * 4)) == [
         [16, 16], [16, 24], [16, 16, 40], [16, 16, 112], [16, 16, 320]
     ]  # fmt: skip
-    assert [widths for widths, _, _ in stages([64], [8], "equal")] == [[16, 16], [32, 32], [64, 64, 64]]
+    assert [widths for widths, _, _ in plan_stages([64], [8], "equal")] == [[16, 16], [32, 32], [64, 64, 64]]
 
 
 def additive(network):

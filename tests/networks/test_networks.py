@@ -10,10 +10,11 @@ from kdad.networks.bottleneck import (
     DeepFeatureEmbedding,
     MultiScaleFusion,
     OneClassEmbedding,
-    embedding_channels,
+    choose_width,
 )
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
-from kdad.networks.residual import ResidualBlock, lay_out, style_of
+from kdad.networks.residual import ResidualBlock, read_style
+from kdad.speed import lay_out
 
 RESNETS = {  # width of a bottleneck's middle, blocks per stage, channels of levels 1-3, embedding (He et al. 2016; Zagoruyko 2016)
     "resnet18": (None, (2, 2, 2, 2), [64, 128, 256], 512),
@@ -25,21 +26,21 @@ RESNETS = {  # width of a bottleneck's middle, blocks per stage, channels of lev
 @pytest.mark.parametrize("name", RESNETS)
 def test_style_of_resnets(name):
     bottleneck, depths, channels, embedding = RESNETS[name]
-    style = style_of(name)
+    style = read_style(name)
     assert (style.bottleneck, style.depths, style.rectified) == (bottleneck, depths, True)
-    assert embedding_channels(name, channels[-1], 16) == embedding
+    assert choose_width(name, channels[-1], 16) == embedding
 
 
 def test_style_of_other_pyramids():
-    assert style_of("convnext_tiny").bottleneck is None and not style_of("tf_efficientnet_lite0").rectified
-    assert embedding_channels("tf_efficientnet_lite0", 112, 16) == 320  # its own next stage
-    assert embedding_channels("tf_efficientnet_lite0", 320, 32) == 640  # there is none: twice as wide
+    assert read_style("convnext_tiny").bottleneck is None and not read_style("tf_efficientnet_lite0").rectified
+    assert choose_width("tf_efficientnet_lite0", 112, 16) == 320  # its own next stage
+    assert choose_width("tf_efficientnet_lite0", 320, 32) == 640  # there is none: twice as wide
 
 
 @pytest.mark.parametrize("name", RESNETS)
 def test_embedding_and_decoder_restore_the_pyramid(name):
     _, depths, channels, embedding = RESNETS[name]
-    style, strides, size = style_of(name), [4, 8, 16], 32
+    style, strides, size = read_style(name), [4, 8, 16], 32
     features = [torch.rand(2, c, size // s, size // s) for c, s in zip(channels, strides, strict=True)]
     phi = OneClassEmbedding(channels, strides, embedding, style, fusion=True)(features)
     assert phi.shape == (2, embedding, 1, 1)
@@ -60,7 +61,7 @@ def test_the_oce_block_is_the_fourth_stage_of_the_same_network():
     import timm
 
     for name, (_, _, channels, embedding) in RESNETS.items():
-        ours = OneClassEmbedding(channels, [4, 8, 16], embedding, style_of(name), fusion=False).embedding
+        ours = OneClassEmbedding(channels, [4, 8, 16], embedding, read_style(name), fusion=False).embedding
         theirs = timm.create_model(name).layer4
         shapes = [sorted(tuple(p.shape) for p in m.parameters()) for m in (ours, theirs)]
         assert shapes[0] == shapes[1]
@@ -85,14 +86,14 @@ def test_fusion_layers_are_those_of_the_paper():
 def test_a_gap_between_levels_is_walked_in_halves():
     aligned = AlignedConcatenation([8, 32], [4, 16])
     assert aligned([torch.rand(1, 8, 8, 8), torch.rand(1, 32, 2, 2)]).shape == (1, 64, 2, 2)
-    decoder = MirroredDecoder(64, 32, [8, 32], [4, 16], style_of("resnet18"))
+    decoder = MirroredDecoder(64, 32, [8, 32], [4, 16], read_style("resnet18"))
     assert [tuple(f.shape[1:]) for f in decoder(torch.rand(1, 64, 1, 1))] == [(8, 8, 8), (32, 2, 2)]
 
 
 def test_initialisation_is_the_released_codes():
     """Kaiming fan-out for convolutions: std = sqrt(2 / (out * k * k)); deconvolutions as the library leaves them."""
     torch.manual_seed(0)
-    decoder = MirroredDecoder(512, 32, [64, 128, 256], [4, 8, 16], style_of("resnet18"))
+    decoder = MirroredDecoder(512, 32, [64, 128, 256], [4, 8, 16], read_style("resnet18"))
     conv = decoder.stages[0][1].body[0]
     assert conv.weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
     up = decoder.stages[0][0].body[0]
@@ -109,9 +110,9 @@ def test_a_residual_block_by_hand():
 
 
 def test_linear_heads_where_the_teacher_can_be_negative():
-    decoder = MirroredDecoder(320, 32, [24, 40, 112], [4, 8, 16], style_of("tf_efficientnet_lite0"))
+    decoder = MirroredDecoder(320, 32, [24, 40, 112], [4, 8, 16], read_style("tf_efficientnet_lite0"))
     assert min(f.min().item() for f in decoder(torch.randn(4, 320, 2, 2))) < 0
-    rectified = MirroredDecoder(512, 32, [64, 128, 256], [4, 8, 16], style_of("resnet18"))
+    rectified = MirroredDecoder(512, 32, [64, 128, 256], [4, 8, 16], read_style("resnet18"))
     assert min(f.min().item() for f in rectified(torch.randn(4, 512, 2, 2))) >= 0
 
 
@@ -133,7 +134,7 @@ def test_pyramids_that_cannot_be_walked(strides, size, message):
 def test_an_embedding_alone_works_on_contiguous_maps(embedding):
     """And computes the same in either layout."""
     more = {"fusion": True} if embedding is OneClassEmbedding else {}
-    network = embedding([8, 16, 32], [4, 8, 16], 64, style_of("resnet18"), **more).eval()
+    network = embedding([8, 16, 32], [4, 8, 16], 64, read_style("resnet18"), **more).eval()
     features = [torch.rand(2, c, 32 // s, 32 // s) for c, s in ((8, 1), (16, 2), (32, 4))]
     expected = network(features)
     lay_out(network)

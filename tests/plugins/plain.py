@@ -22,6 +22,6 @@ class Plain(KDDetector):
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": self.distances(batch).mean()}
 
-    def forward(self, images: Tensor) -> Detection:
-        fused = upsample(self.distances({"image": images}), self.image_size, align_corners=False)
+    def detect(self, batch: Batch) -> Detection:
+        fused = upsample(self.distances(batch), self.image_size, align_corners=False)
         return Detection(fused[:, None], fused.amax(dim=(1, 2)))

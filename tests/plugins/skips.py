@@ -31,7 +31,7 @@ class Skips(KDDetector):
         return {"loss": near + skip, "loss_near": near, "loss_skip": skip}
 
     def training_step(self, batch: Batch, batch_index: int) -> None:
-        losses = self.logged(self.training_loss(batch), len(batch["image"]))
+        losses = self.log_losses(self.training_loss(batch), len(batch["image"]))
         for optimizer in self.optimizers():
             optimizer.zero_grad()
         self.manual_backward(losses["loss"])
@@ -41,6 +41,6 @@ class Skips(KDDetector):
     def configure_optimizers(self) -> list[Optimizer]:
         return [self.optimizer(self.near.parameters()), self.optimizer(self.skip.parameters())]
 
-    def forward(self, images: Tensor) -> Detection:
-        fused = fuse_sum(self.distance_maps({"image": images}), self.image_size, align_corners=False)
+    def detect(self, batch: Batch) -> Detection:
+        fused = fuse_sum(self.distance_maps(batch), self.image_size, align_corners=False)
         return Detection(fused[:, None], fused.amax(dim=(1, 2)))

@@ -37,6 +37,6 @@ class Statistics(KDDetector):
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": self.errors(batch).mean()}
 
-    def forward(self, images: Tensor) -> Detection:
-        fused = upsample(self.errors({"image": images}) / self.highest, self.image_size, align_corners=False)
+    def detect(self, batch: Batch) -> Detection:
+        fused = upsample(self.errors(batch) / self.highest, self.image_size, align_corners=False)
         return Detection(fused[:, None], fused.amax(dim=(1, 2)))

@@ -169,24 +169,24 @@ SPREADS = [
 @pytest.mark.parametrize("paper", CELLS)
 def test_cells_typed_again(paper):
     for table, method, category, setting, metric, value in CELLS[paper]:
-        cells = published.load(paper, table)
+        cells = published.load_table(paper, table)
         dataset, _, category = category.rpartition("/")
         found = (cells["method"] == method) & (cells["category"] == category) & (cells["setting"] == setting)
         found &= cells["metric"] == metric
         if dataset:
             found &= cells["dataset"] == dataset
         assert cells.loc[found, "value"].tolist() == ([value] if value else []), (table, method, category, setting)
-    assert {row[0] for row in CELLS[paper]} >= {table for table in published.tables(paper) if table.isdigit()}
+    assert {row[0] for row in CELLS[paper]} >= {table for table in published.list_tables(paper) if table.isdigit()}
 
 
-@pytest.mark.parametrize("table, dataset, category, setting, spread", SPREADS)
+@pytest.mark.parametrize(("table", "dataset", "category", "setting", "spread"), SPREADS)
 def test_spreads_typed_again(table, dataset, category, setting, spread):
-    cells = published.load("mkd", table)
+    cells = published.load_table("mkd", table)
     found = cells["own"] & (cells["dataset"] == dataset) & (cells["category"] == category)
     assert cells.loc[found & (cells["setting"] == setting), "spread"].tolist() == [spread]
 
 
 def test_fractions():
-    assert published.load("stpm", 2)["fraction"].iloc[-1] == 0.955
-    rd = published.load("rd", 1)
+    assert published.load_table("stpm", 2)["fraction"].iloc[-1] == 0.955
+    rd = published.load_table("rd", 1)
     assert rd.loc[rd["value"] == "100", "fraction"].eq(1.0).all()

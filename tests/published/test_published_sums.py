@@ -59,23 +59,36 @@ ONE_NAME = {
 QUOTATIONS_THAT_DIFFER = {
     ("AnoGAN", "mvtec", "pill", "image_auroc"): {("mkd", "3", "62"), ("dskd", "1", "68.0")},
     ("AnoGAN", "mvtec", "toothbrush", "pixel_auroc"): {
-        ("mkd", "4", "90"), ("dskd", "2", "90.0"), ("stpm", "1", "0.93"),
+        ("mkd", "4", "90"),
+        ("dskd", "2", "90.0"),
+        ("stpm", "1", "0.93"),
     },
     ("AnoGAN", "mvtec", "transistor", "pixel_auroc"): {
-        ("mkd", "4", "80"), ("dskd", "2", "80.0"), ("stpm", "1", "0.86"),
+        ("mkd", "4", "80"),
+        ("dskd", "2", "80.0"),
+        ("stpm", "1", "0.86"),
     },
     ("AE_SSIM", "mvtec", "screw", "pixel_auroc"): {
-        ("mkd", "4", "96"), ("dskd", "2", "92.0"), ("stpm", "1", "0.96"),
+        ("mkd", "4", "96"),
+        ("dskd", "2", "92.0"),
+        ("stpm", "1", "0.96"),
     },
     ("AE_SSIM", "mvtec", "toothbrush", "pixel_auroc"): {
-        ("mkd", "4", "92"), ("dskd", "2", "96.0"), ("stpm", "1", "0.92"),
+        ("mkd", "4", "92"),
+        ("dskd", "2", "96.0"),
+        ("stpm", "1", "0.92"),
     },
     ("CNN-Dict", "mvtec", "toothbrush", "pixel_auroc"): {("mkd", "4", "77"), ("stpm", "1", "0.90")},
     ("CutPaste", "mvtec", "average", "image_auroc"): {
-        ("rd", "1", "96.1"), ("dskd", "1", "96.1"), ("stpm", "2", "0.952"),
+        ("rd", "1", "96.1"),
+        ("dskd", "1", "96.1"),
+        ("stpm", "2", "0.952"),
     },
     ("PaDiM", "mvtec", "average", "image_auroc"): {
-        ("rd", "1", "95.5"), ("rd", "3", "95.5"), ("dskd", "1", "95.5"), ("stpm", "2", "0.953"),
+        ("rd", "1", "95.5"),
+        ("rd", "3", "95.5"),
+        ("dskd", "1", "95.5"),
+        ("stpm", "2", "0.953"),
     },
     ("MKD", "mvtec", "average", "image_auroc"): {("mkd", "3", "87.74"), ("rd", "1", "87.8"), ("dskd", "1", "87.8")},
     ("STPM", "mvtec", "average", "image_auroc"): {("stpm", "2", "0.955"), ("dskd", "1", "95.4")},
@@ -99,13 +112,13 @@ def mean_and_doubt(values: list[str]) -> tuple[Fraction, Fraction]:
 
 def printed_means():
     """Key as in the list above, printed mean, the cells it is taken over."""
-    for paper in published.papers():
-        for table in published.tables(paper):
-            cells = published.load(paper, table)
+    for paper in published.list_papers():
+        for table in published.list_tables(paper):
+            cells = published.load_table(paper, table)
             cells = cells[(cells["status"] == "printed") & cells["metric"].isin(SCORES) & (cells["category"] != "all")]
             for key, group in cells.groupby(["method", "dataset", "setting", "metric"], sort=False):
                 dataset = key[1]
-                values = dict(zip(group["category"], group["value"]))
+                values = dict(zip(group["category"], group["value"], strict=False))
                 single = {name: value for name, value in values.items() if not name.startswith("average")}
                 if "average" not in values or not single:
                     continue
@@ -135,10 +148,10 @@ def test_headlines_agree_between_the_tables_of_a_paper():
     for paper, settings in WHOLE_METHOD.items():
         seen = set()
         for table, setting in settings.items():
-            cells = published.load(paper, table)
+            cells = published.load_table(paper, table)
             cells = cells[cells["own"] & (cells["setting"] == setting) & (cells["category"] == "average")]
             assert len(cells), (paper, table, setting)
-            for metric, value in zip(cells["metric"], cells["value"]):
+            for metric, value in zip(cells["metric"], cells["value"], strict=False):
                 seen.add(metric)
                 if value != HEADLINES[paper][metric]:
                     differ[paper, table, metric] = value
@@ -147,7 +160,7 @@ def test_headlines_agree_between_the_tables_of_a_paper():
 
 
 def test_the_text_of_rd_repeats_its_table_2():
-    text, table = published.load("rd", "text"), published.load("rd", 2)
+    text, table = published.load_table("rd", "text"), published.load_table("rd", 2)
     at_128 = table[(table["method"] == "RD") & (table["setting"] == "128") & (table["category"] == "transistor")]
     assert text.loc[text["setting"] == "128", "value"].item() == at_128["value"].tolist()[0] == "97.6"
 
@@ -155,9 +168,9 @@ def test_the_text_of_rd_repeats_its_table_2():
 def test_papers_quote_each_other_faithfully_but_for_the_listed_cells():
     """At the coarser of two precisions; ablations and sizes that only one paper has drop out of themselves."""
     quoted = defaultdict(set)
-    for paper in published.papers():
-        for table in published.tables(paper):
-            cells = published.load(paper, table)
+    for paper in published.list_papers():
+        for table in published.list_tables(paper):
+            cells = published.load_table(paper, table)
             cells = cells[(cells["status"] == "printed") & cells["metric"].isin(SCORES) & (cells["method"] != "GT")]
             cells = cells[cells["setting"].isin(["", "128", "256"]) & (cells["method"] != "RD")]
             for _, cell in cells.iterrows():

@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
-from kdad.configuration import CONF
+from kdad.settings.compose import CONF, choose_optional
 
 METRICS = ("image_auroc", "pixel_auroc", "pro")
 SCORES = {"good": (0.1, 0.7, 0.2, 0.3), "crack": (0.9, 0.4, 1.0, 0.8)}  # 15 of 16 pairs in order
@@ -21,7 +21,7 @@ SCORES = {"good": (0.1, 0.7, 0.2, 0.3), "crack": (0.9, 0.4, 1.0, 0.8)}  # 15 of 
 @cache
 def composed(*overrides):
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return OmegaConf.to_container(hydra.compose("run", list(overrides)), resolve=True)
+        return OmegaConf.to_container(hydra.compose("run", choose_optional(list(overrides))), resolve=True)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def write_run(tmp_path):
             "config_hash": f"{abs(hash(json.dumps(config))):016x}",
         }  # fmt: skip
         if scores is None:
-            found |= {"error": error, **{metric: None for metric in METRICS}}
+            found |= {"error": error, **dict.fromkeys(METRICS)}
         else:
             scores = scores if isinstance(scores, dict) else dict.fromkeys(METRICS, scores)
             found |= scores | {"weights_fingerprint": "f00d", "fit_seconds": 100.0 + seed, "test_seconds": 2.0}
@@ -79,7 +79,7 @@ def write_tested(write_run):
         (folder / "scores.csv").write_text("\n".join(lines) + "\n")
         arrays = {"image_fpr": [0, 0, 0.25, 0.25, 1], "image_tpr": [0, 0.75, 0.75, 1, 1]}
         if masks:
-            arrays |= dict.fromkeys(("pixel_fpr", "pixel_tpr", "pro_fpr", "pro"), [0.0, 0.5, 1.0])
+            arrays |= {name: [0.0, 0.5, 1.0] for name in ("pixel_fpr", "pixel_tpr", "pro_fpr", "pro")}
         np.savez(folder / "curves.npz", **arrays)
         return folder
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from kdad.errors import UserError
-from kdad.report.collect import COLUMNS, runs
+from kdad.results.read import COLUMNS, read_runs
 
 
 def test_a_row_holds_what_the_run_has_left(write_run, tmp_path):
     folder = write_run({"image_auroc": 0.5, "pixel_auroc": 0.25, "pro": None}, results={"pro_reason": "no masks"})
     (folder / "maps").mkdir()
     (folder / "scores.csv").touch()
-    table = runs([tmp_path])
+    table = read_runs([tmp_path])
     assert len(table) == 1
     row = table.iloc[0]
     assert (row["folder"], row["kind"], row["variant"], row["status"]) == (folder, "run", "", "ok")
@@ -39,7 +39,7 @@ def test_failed_runs_variants_evaluations_and_categories_have_rows(write_run, tm
         (tmp_path / "runs" / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / "runs" / folder / "results.json").write_text(json.dumps(results))
     write_run(folder="2/carpet", category="carpet")
-    table = runs([tmp_path])
+    table = read_runs([tmp_path])
     names = [str(folder.relative_to(tmp_path / "runs")) for folder in table["folder"]]
     assert names == ["0", "1", "1/evaluations/today", "1/variants/M1", "2/carpet"]
     assert table["status"].tolist() == ["failed", "ok", "ok", "ok", "ok"]
@@ -50,11 +50,11 @@ def test_failed_runs_variants_evaluations_and_categories_have_rows(write_run, tm
 
 def test_a_resumed_run_is_a_run(write_run, tmp_path):
     write_run(results={"ckpt_path": "checkpoints/last.ckpt"})
-    assert runs([tmp_path])["kind"].tolist() == ["run"]
+    assert read_runs([tmp_path])["kind"].tolist() == ["run"]
 
 
 @pytest.mark.parametrize(
-    "content, cause",
+    ("content", "cause"),
     [
         ('{"status": "ok", "mod', "Unterminated string"),
         ("", "Expecting value"),
@@ -70,7 +70,7 @@ def test_what_is_no_result_is_left_out_by_name(write_run, tmp_path, content, cau
     bad.parent.mkdir()
     bad.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.warns(UserWarning, match=str(bad)):
-        table = runs([tmp_path])
+        table = read_runs([tmp_path])
     assert table["folder"].tolist() == [good]
     assert len(table.attrs["skipped"]) == 1
     assert str(bad) in table.attrs["skipped"][0] and cause in table.attrs["skipped"][0]
@@ -81,7 +81,7 @@ def test_a_run_with_an_unreadable_configuration_stays(write_run, tmp_path, conte
     folder = write_run()
     (folder / "config.yaml").write_text(content)
     with pytest.warns(UserWarning, match="config.yaml is skipped"):
-        table = runs([tmp_path])
+        table = read_runs([tmp_path])
     assert table["config"].tolist() == [{}] and table["status"].tolist() == ["ok"]
 
 
@@ -90,7 +90,7 @@ def test_a_run_without_results_is_unfinished(write_run, tmp_path):
     (folder / "results.json").unlink()
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "config.yaml").write_text("model: {}")
-    table = runs([tmp_path])
+    table = read_runs([tmp_path])
     assert len(table) == 1
     row = table.iloc[0]
     assert (row["status"], row["model"], row["dataset"], row["category"], row["seed"]) == (
@@ -101,27 +101,27 @@ def test_a_run_without_results_is_unfinished(write_run, tmp_path):
 def test_a_folder_above_results_is_not_unfinished(write_run, tmp_path):
     folder = write_run(folder="all/grid")
     (folder.parent / "config.yaml").write_text("category: all")
-    assert runs([tmp_path])["folder"].tolist() == [folder]
+    assert read_runs([tmp_path])["folder"].tolist() == [folder]
 
 
 def test_other_peoples_configurations_are_no_runs(tmp_path):
     for name, content in (("wandb", "model: {value: {name: rd}}"), ("other", "[1]"), ("broken", "a: [")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(content)
-    table = runs([tmp_path])
+    table = read_runs([tmp_path])
     assert table.empty and not table.attrs["skipped"]
 
 
 def test_each_run_once_however_the_folders_overlap(write_run, tmp_path, monkeypatch):
     folder = write_run()
     monkeypatch.chdir(tmp_path)
-    assert runs([tmp_path, folder, Path("runs")])["folder"].tolist() == [folder]
+    assert read_runs([tmp_path, folder, Path("runs")])["folder"].tolist() == [folder]
 
 
 def test_no_runs_and_no_folder(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        table = runs([tmp_path])
+        table = read_runs([tmp_path])
     assert table.empty and table.columns.tolist() == list(COLUMNS)
     with pytest.raises(UserError, match="nowhere: no such folder"):
-        runs([tmp_path / "nowhere"])
+        read_runs([tmp_path / "nowhere"])

@@ -56,7 +56,7 @@ def test_what_is_skipped_stands_under_the_table(write_run, tmp_path, capsys, rec
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["nowhere"], "kdad: nowhere: no such folder"),
         ([], "kdad: no results.json of a run below ./outputs, which does not exist"),

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from kdad import published
+from kdad.page.html import find_differing_keys, render_page
 from kdad.report.__main__ import main
-from kdad.report.collect import METRICS, runs
-from kdad.report.html import differing, page
+from kdad.results.read import METRICS, read_runs
 
 VOID = {"meta", "input", "img"}
 
@@ -65,8 +65,8 @@ class Parser(HTMLParser):
 def parsed(folder, pictures=8):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is skipped is on the page
-        table = runs([folder])
-    return Parser(page(table, pictures)).root
+        table = read_runs([folder])
+    return Parser(render_page(table, pictures)).root
 
 
 def board(root):
@@ -239,7 +239,7 @@ def test_ours_beside_published(write_run, write_tested, tmp_path):
     root = parsed(tmp_path)
     papers = root.all("details", class_="card paper")
     assert [details.all("h3")[0].text.partition(":")[0] for details in papers] == ["RD, Table 1", "RD, Table 2"]
-    cells = published.load("rd", "1")
+    cells = published.load_table("rd", "1")
     (cell,) = cells[cells.own & (cells.setting == "256") & (cells.category == "grid")].to_dict("records")
     rows = [[td.text for td in row.all("td")] for row in papers[0].all("tr") if row.attributes.get("class") == ""]
     difference = 100 * 15 / 16 - float(cell["value"])
@@ -252,10 +252,10 @@ def test_configurations_differences_first(write_tested, tmp_path):
     write_tested(seed=0)
     second = write_tested(seed=1, changes={"batch_size": 8})
     write_tested(model="stpm", seed=0, folder="stpm")
-    table = runs([tmp_path])
-    found = differing(table)
+    table = read_runs([tmp_path])
+    found = find_differing_keys(table)
     assert {"seed", "batch_size", "model.name"} <= found and not {"category", "image_size", "model"} & found
-    articles = Parser(page(table, 0)).root.all("article")
+    articles = Parser(render_page(table, 0)).root.all("article")
     shown = articles[1].all("details")[0]
     keys, values = shown.all("th", scope="row"), shown.all("td")
     pairs = {key.text: value.text for key, value in zip(keys, values, strict=True)}
@@ -274,7 +274,7 @@ def test_variants_are_named(write_tested, tmp_path):
 def test_the_same_runs_give_the_same_bytes(write_tested, tmp_path):
     for seed in range(2):
         write_tested(seed=seed)
-    assert page(runs([tmp_path]), 8) == page(runs([tmp_path]), 8)
+    assert render_page(read_runs([tmp_path]), 8) == render_page(read_runs([tmp_path]), 8)
 
 
 def test_the_command(write_tested, tmp_path, capsys):
@@ -288,7 +288,7 @@ def test_the_command(write_tested, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         (["--html", "report.html"], "kdad: no results.json of a run below empty"),
         (["--html", "report.html", "--paper", "rd"], "leave out --paper, --table and --out"),

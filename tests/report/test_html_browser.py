@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from kdad.report.collect import runs
-from kdad.report.html import write_html
+from kdad.page.html import write_html
+from kdad.results.read import read_runs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
@@ -36,7 +36,7 @@ def report(file, write_tested, write_run, tmp_path):
         write_tested(seed=seed, results={"image_auroc": auroc})
     write_tested(model="stpm", category="screw", changes={"backbone.name": "resnet50"}, results={"image_auroc": 1})
     write_run(None, seed=3, category="screw")
-    write_html(file, runs([tmp_path]), 4)
+    write_html(file, read_runs([tmp_path]), 4)
     return file.as_uri()
 
 

@@ -1,17 +1,16 @@
 """Runs find their printed setting by what they hold, in the project's own experiment files."""
 
-import hydra
 import pytest
 from omegaconf import OmegaConf
 
 from kdad import published
-from kdad.cli import BYSTANDERS
-from kdad.configuration import CONF
 from kdad.errors import UserError
-from kdad.report import match
-from kdad.report.collect import runs
-from kdad.report.match import CONDITIONS, IMMATERIAL, METHOD, Recipe, assign, material
-from kdad.report.spread import PUBLISHED_AS
+from kdad.results import settings
+from kdad.results.read import read_runs
+from kdad.results.settings import Recipe, assign_runs, select_compared
+from kdad.results.statistics import PUBLISHED_AS
+from kdad.settings.compose import CONF
+from kdad.settings.compose import compose as kdad_compose
 
 EXPERIMENTS = [
     (path.parent.name, path.stem, OmegaConf.to_container(OmegaConf.load(path)).get("table"))
@@ -21,38 +20,47 @@ TABLES = [(paper, name, about) for paper, name, about in EXPERIMENTS if about]
 
 
 def placed(tmp_path, paper, table):
-    cells = published.load(paper, table)
-    return assign(paper, cells[cells["own"]], runs([tmp_path]))
+    cells = published.load_table(paper, table)
+    return assign_runs(paper, cells[cells["own"]], read_runs([tmp_path]))
 
 
-def test_every_key_of_a_configuration_is_counted_or_known_not_to_matter():
-    entry = OmegaConf.load(CONF / "run.yaml")
-    groups = {str(next(iter(d))) for d in entry.defaults if OmegaConf.is_dict(d)}
-    keys = {k for k in entry if k not in ("defaults", "hydra")} | {g for g in groups if " " not in g}
-    assert keys <= {*METHOD, *CONDITIONS, *BYSTANDERS, "seed", "category", "default_backbone"}
+def test_a_report_compares_what_decides_figures_and_nothing_else():
     for model in ("rd", "mkd", "stpm", "dskd"):
-        config = match.compose(f"model={model}", "dataset=mvtec")
-        assert {"model._target_", "optimizer.lr", "image_size", "trainer.max_epochs", "levels"} <= set(config)
-        assert not set(config) & IMMATERIAL
+        config = set(settings.compose_compared(f"model={model}", "dataset=mvtec"))
+        assert {
+            "model._target_",
+            "optimizer.lr",
+            "image_size",
+            "trainer.max_epochs",
+            "levels",
+            "metrics.mode",
+        } <= config
+        shown = {"seed", "category", "model.name", "dataset.name", "dataset.root", "dataset.image_size", "pictures"}
+        assert not config & {
+            *shown,
+            "trainer.accelerator",
+            "metrics.memory_gb",
+            "default_backbone",
+            "backbone._partial_",
+        }
 
 
-@pytest.mark.parametrize("paper, name, about", TABLES, ids=[f"{p}/{n}" for p, n, _ in TABLES])
+@pytest.mark.parametrize(("paper", "name", "about"), TABLES, ids=[f"{p}/{n}" for p, n, _ in TABLES])
 def test_a_run_of_an_experiment_has_its_place(paper, name, about):
     """Each setting's configuration, from Hydra, is that setting and nothing else."""
     table = str(about["name"])
-    cells = published.load(paper, table)
+    cells = published.load_table(paper, table)
     cells = cells[cells["own"]]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = hydra.compose("run", [f"+experiment={paper}/{name}"])
+    composed = kdad_compose(*[f"+experiment={paper}/{name}"])
     dataset = cells["dataset"].iloc[0]
     assert PUBLISHED_AS.get(composed.dataset.name, composed.dataset.name) == dataset
-    recipe = match.recipe(paper, table, dataset, whole=False)
+    recipe = settings.find_recipe(paper, table, dataset, whole=False)
     assert set(recipe.settings) == set(cells["setting"])
     for setting, values in recipe.settings.items():
         config = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
         for key, value in values.items():
             OmegaConf.update(config, key, value, merge=False)
-        found = match._place(recipe, material(OmegaConf.to_container(config)))
+        found = settings._place_run(recipe, select_compared(OmegaConf.to_container(config)))
         assert found == {"setting": setting, "printed": True, "conditions": ""}
 
 
@@ -104,9 +112,9 @@ def test_other_weights_under_one_name_are_told_apart(write_run, tmp_path):
 
 def test_the_most_specific_setting_wins():
     recipe = Recipe({"a": 1, "b": 1}, {"": {}, "both": {"a": 2, "b": 2}, "one": {"a": 2}})
-    assert recipe.setting_of({"a": 1, "b": 2}) == ""
-    assert recipe.setting_of({"a": 2, "b": 1}) == "one"
-    assert recipe.setting_of({"a": 2, "b": 2}) == "both"
+    assert recipe.find_setting({"a": 1, "b": 2}) == ""
+    assert recipe.find_setting({"a": 2, "b": 1}) == "one"
+    assert recipe.find_setting({"a": 2, "b": 2}) == "both"
 
 
 def test_a_key_that_is_newer_than_a_run_counts_as_its_default(write_run, tmp_path):
@@ -141,6 +149,6 @@ def test_runs_without_a_place_are_counted(write_run, tmp_path):
 def test_an_experiment_that_does_not_compose_is_named(tmp_path, monkeypatch):
     (tmp_path / "experiment" / "rd").mkdir(parents=True)
     (tmp_path / "experiment" / "rd" / "mine.yaml").write_text("table: {paper: rd, name: '5', settings: {}}")
-    monkeypatch.setattr(match, "CONF", tmp_path)
+    monkeypatch.setattr(settings, "CONF", tmp_path)
     with pytest.raises(UserError, match="experiment=rd/mine"):
-        match.recipe("rd", "5", "mvtec", whole=False)
+        settings.find_recipe("rd", "5", "mvtec", whole=False)

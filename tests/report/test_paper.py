@@ -7,17 +7,17 @@ import pytest
 
 from kdad import published
 from kdad.errors import UserError
-from kdad.report.collect import runs
-from kdad.report.paper import NONE, paper_report, signed
-from kdad.report.spread import averages
+from kdad.report.paper import NONE, format_difference, make_paper_report
 from kdad.report.writers import FORMATS
+from kdad.results.read import read_runs
+from kdad.results.statistics import list_averages
 
-TABLES = [(paper, table) for paper in published.papers() for table in published.tables(paper)]
+TABLES = [(paper, table) for paper in published.list_papers() for table in published.list_tables(paper)]
 
 
 @pytest.fixture
 def report(tmp_path):
-    return lambda paper, table, **options: paper_report(paper, table, runs([tmp_path]), **options)
+    return lambda paper, table, **options: make_paper_report(paper, table, read_runs([tmp_path]), **options)
 
 
 def lines(report, table=0):
@@ -26,10 +26,10 @@ def lines(report, table=0):
     return [dict(zip(head, row, strict=True)) for row in report.tables[table].rows]
 
 
-@pytest.mark.parametrize("paper, table", TABLES)
+@pytest.mark.parametrize(("paper", "table"), TABLES)
 def test_every_table_without_runs(report, paper, table):
     found = report(paper, table, quoted=True)
-    cells = published.load(paper, table)
+    cells = published.load_table(paper, table)
     own, quoted = cells[cells["own"]], cells[~cells["own"]]
     shown = [value for line in lines(found) for column, value in line.items() if column.endswith("published")]
     spread = own["spread"].map(lambda text: f" ± {text}" if text else "")
@@ -95,7 +95,7 @@ def test_the_csv_is_unrounded_and_in_the_printed_unit(write_run, report):
 
 
 @pytest.mark.parametrize(
-    "difference, digits, text",
+    ("difference", "digits", "text"),
     [
         (1.84, 1, "+1.8"),
         (-0.04, 1, "0.0"),
@@ -106,13 +106,13 @@ def test_the_csv_is_unrounded_and_in_the_printed_unit(write_run, report):
     ],
 )
 def test_signs(difference, digits, text):
-    assert signed(difference, digits) == text
+    assert format_difference(difference, digits) == text
 
 
-@pytest.mark.parametrize("paper, table", [("rd", 2), ("stpm", 1), ("dskd", 2), ("mkd", 3)])
+@pytest.mark.parametrize(("paper", "table"), [("rd", 2), ("stpm", 1), ("dskd", 2), ("mkd", 3)])
 def test_published_figures_as_if_measured(write_run, report, paper, table):
     """Every difference of a category is nothing; those of the averages are what the paper's own rounding leaves."""
-    cells = published.load(paper, table)
+    cells = published.load_table(paper, table)
     cells = cells[cells["own"] & (cells["setting"].isin(["", "256"]))]
     for category, group in cells.groupby("category"):
         if not category.startswith("average"):
@@ -128,14 +128,14 @@ def test_published_figures_as_if_measured(write_run, report, paper, table):
     assert averaged.sum() == {"rd": 6, "stpm": 2, "dskd": 2, "mkd": 1}[paper]
     for _, cell in found[averaged].iterrows():
         of_category = cells[
-            (cells["metric"] == cell["metric"]) & cells["category"].isin(averages("mvtec")[cell["category"]])
+            (cells["metric"] == cell["metric"]) & cells["category"].isin(list_averages("mvtec")[cell["category"]])
         ]
         exact = sum(pd.to_numeric(of_category["value"])) / len(of_category)
         assert cell["difference"] == pytest.approx(exact - float(cell["published"]), abs=1e-5)
 
 
 def test_an_average_is_compared_only_when_it_is_over_all(write_run, report):
-    names = averages("mvtec")["average"]
+    names = list_averages("mvtec")["average"]
     for name in names[:-1]:
         write_run(0.9, category=name)
     made = report("rd", 5)
@@ -199,7 +199,7 @@ def test_variants_fill_the_settings_of_their_table(write_run, report):
 
 
 def test_unknown_cells_are_compared_with_nothing(write_run, report):
-    for category in averages("mvtec")["average"]:
+    for category in list_averages("mvtec")["average"]:
         write_run(0.9, model="mkd", category=category)
     found = report("mkd", "figure3")
     (line,) = [line for line in lines(found) if line["data set"] == "mvtec" and "last four" in line.values()]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from kdad.report.collect import runs
-from kdad.report.spread import averages
-from kdad.report.study import study_report
+from kdad.report.study import make_study_report
+from kdad.results.read import read_runs
+from kdad.results.statistics import list_averages
 
 HEAD = ["model", "data set", "settings", "category", "image AUROC (%)", "pixel AUROC (%)", "PRO (%)", "n",
         "training (s)", "test (s)"]  # fmt: skip
@@ -12,11 +12,14 @@ HEAD = ["model", "data set", "settings", "category", "image AUROC (%)", "pixel A
 
 @pytest.fixture
 def study(tmp_path):
-    return lambda: study_report(runs([tmp_path]))
+    return lambda: make_study_report(read_runs([tmp_path]))
 
 
 def lines(report, table=0):
-    return [dict(zip((name for _, name in report.tables[table].head), row)) for row in report.tables[table].rows]
+    return [
+        dict(zip((name for _, name in report.tables[table].head), row, strict=False))
+        for row in report.tables[table].rows
+    ]
 
 
 def test_mean_and_spread_over_seeds(write_run, study):
@@ -33,7 +36,7 @@ def test_mean_and_spread_over_seeds(write_run, study):
 
 
 @pytest.mark.parametrize(
-    "key, value",
+    ("key", "value"),
     [
         ("trainer.max_epochs", 30), ("image_size", 128), ("model.bottleneck", "pre"), ("optimizer.lr", 0.1),
         ("batch_size", 8), ("dataset.split_seed", 1), ("dataset.train_fraction", 0.5), ("normalisation", "imagenet"),
@@ -57,7 +60,7 @@ def test_runs_on_other_weights_of_one_name_are_not_averaged(write_run, study):
 
 
 @pytest.mark.parametrize(
-    "key, value", [("dataset.root", "/elsewhere"), ("trainer.accelerator", "cpu"), ("pictures", 1)]
+    ("key", "value"), [("dataset.root", "/elsewhere"), ("trainer.accelerator", "cpu"), ("pictures", 1)]
 )
 def test_runs_that_differ_in_place_only_are_averaged(write_run, study, key, value):
     write_run(0.8)
@@ -67,7 +70,7 @@ def test_runs_that_differ_in_place_only_are_averaged(write_run, study, key, valu
 
 
 def test_averages_of_textures_objects_and_all(write_run, study):
-    names = averages("mvtec")["average"]
+    names = list_averages("mvtec")["average"]
     for index, name in enumerate(names):
         for seed in (0, 1):
             write_run(0.5 + 0.01 * index + 0.1 * seed, category=name, seed=seed)

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from kdad.report.writers import Report, Table, csv, escape, latex, markdown, write
+from kdad.report.writers import Report, Table, escape_latex, format_csv, format_latex, format_markdown, write_report
 
 NASTY = [
     "a|b", "50% & more", "path_to\\file", "#1 {x} ~ ^2", "<run folder>", 'say "no", $5', "2 ± 1", "–", "[2,3]", "*bold*",
@@ -76,7 +76,7 @@ def unescape(cell):
 
 
 def test_latex_is_well_formed_and_loses_nothing(report):
-    text = latex(report)
+    text = format_latex(report)
     first, second = latex_tables(text)
     assert first[0] == ["", r"\multicolumn{2}{c}{PRO (%)}", ""]
     assert first[1] == ["name", "published", "measured", "n"]
@@ -91,33 +91,41 @@ def test_latex_is_well_formed_and_loses_nothing(report):
 def test_the_checker_of_this_file_finds_faults(report):
     for good, bad in ((r" & 3 \\", r" \\"), (r"\end{tabular}", ""), (r"50\%", "50%"), (r"\}", "}"), (r"\_", "_")):
         with pytest.raises((AssertionError, IndexError)):
-            latex_tables(latex(report).replace(good, bad, 1))
-            assert len(latex_tables(latex(report).replace(good, bad, 1))) == 2
+            latex_tables(format_latex(report).replace(good, bad, 1))
+            assert len(latex_tables(format_latex(report).replace(good, bad, 1))) == 2
 
 
 def test_latex_of_maps_and_of_letters_beyond_latin():
-    assert escape("M^{1,2,3}") == "$M^{1,2,3}$" and escape("M_{1-3}") == "$M_{1-3}$" and escape("M^1") == "$M^1$"
-    assert escape("L_dir") == r"L\_dir"
-    assert escape("-0.5") == "$-$0.5" and escape("train-val") == "train-val"
-    assert escape("é") == "é" and escape("中") == "U+4E2D"
+    assert (
+        escape_latex("M^{1,2,3}") == "$M^{1,2,3}$"
+        and escape_latex("M_{1-3}") == "$M_{1-3}$"
+        and escape_latex("M^1") == "$M^1$"
+    )
+    assert escape_latex("L_dir") == r"L\_dir"
+    assert escape_latex("-0.5") == "$-$0.5" and escape_latex("train-val") == "train-val"
+    assert escape_latex("é") == "é" and escape_latex("中") == "U+4E2D"
 
 
 def test_markdown_loses_nothing(report):
-    tables = [block.splitlines() for block in markdown(report).split("\n\n") if block.startswith("|")]
+    tables = [block.splitlines() for block in format_markdown(report).split("\n\n") if block.startswith("|")]
     first = [[re.sub(r"\\([|<*])", r"\1", c.strip()) for c in re.split(r"(?<!\\)\|", row)[1:-1]] for row in tables[0]]
     assert first[0] == ["name", "PRO (%): published", "measured", "n"]
     assert re.fullmatch(r"-+", first[1][0]) and all(re.fullmatch(r"-+:", rule) for rule in first[1][1:])
     assert first[2:] == [[flat(t), flat(t), "1", "3"] for t in NASTY]
     assert len(set(map(len, tables[0]))) == 1, "columns are aligned in a terminal"
-    assert "- f\\<g>" in markdown(report)
+    assert "- f\\<g>" in format_markdown(report)
 
 
 def test_csv_loses_nothing(report):
-    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(csv(report))), report.cells)
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(format_csv(report))), report.cells)
 
 
 def test_files(report, tmp_path):
-    paths = write(report, tmp_path / "new")
+    paths = write_report(report, tmp_path / "new")
     assert [path.name for path in paths] == ["name_1.md", "name_1.csv", "name_1.tex"]
-    assert [path.read_text(encoding="utf-8") for path in paths] == [markdown(report), csv(report), latex(report)]
+    assert [path.read_text(encoding="utf-8") for path in paths] == [
+        format_markdown(report),
+        format_csv(report),
+        format_latex(report),
+    ]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["name_1.csv", "name_1.md", "name_1.tex"]

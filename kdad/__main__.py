@@ -1,0 +1,48 @@
+"""`kdad <verb>`: the same as `python -m kdad.<verb>`."""
+
+import sys
+from importlib import import_module
+
+import kdad
+
+VERBS = {
+    "run": "train and test a detector, or a sweep of them",
+    "evaluate": "test a trained detector again, without training",
+    "check": "what a data set holds: images, masks, sizes, what cannot be read",
+    "report": "tables of runs, beside the papers' figures; one HTML page",
+    "figures": "curves, histograms, galleries, bars, t-SNE of runs",
+    "benchmark": "what a detector costs: time, memory, parameters",
+    "pretrain": "a teacher of one's own",
+    "cache": "list or clear decoded images and teacher features on disk",
+    "dashboard": "a Weights & Biases dashboard for the runs of logger=wandb",
+}
+
+
+def describe_verbs() -> str:
+    """Return the list of verbs as text."""
+    lines = ["kdad <verb> ...   (the same as python -m kdad.<verb> ...)", ""]
+    lines += [f"  {verb:12}{meaning}" for verb, meaning in VERBS.items()]
+    return "\n".join([*lines, "", "kdad <verb> --help says more; kdad --version the version."])
+
+
+def main() -> None:
+    """Start the verb that the command line names. Exits with status 2 for another word."""
+    given = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if given in ("-h", "--help", "help"):
+        print(describe_verbs())
+    elif given == "--version":
+        print(f"kdad {kdad.__version__}")
+    elif given in VERBS:
+        module = import_module(f"kdad.{given}.__main__" if given in ("report", "figures") else f"kdad.{given}")
+        sys.argv[:2] = [f"kdad {given}"]
+        module.main()
+    elif "=" in given:  # kdad model=rd ... was kdad.run in version 0.1
+        sys.argv[:1] = ["kdad run"]
+        import_module("kdad.run").main()
+    else:
+        print(f"kdad: {given}: no such verb.\n\n{describe_verbs()}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Checks of a data set before any image is decoded: what is refused, and what is only warned of."""
+
+import difflib
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kdad.data.download import Archive
+from kdad.data.samples import Sample
+from kdad.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """A data set as messages speak of it."""
+
+    name: str
+    root: Path
+    layout: str  # the folders expected below root
+    obtain: str  # where to get it, and its licence
+
+
+def check_numbers(image_size: int, batch_size: int, val_fraction: float, train_fraction: float) -> None:
+    """Raise `UserError` for a size or a fraction outside its range."""
+    for key, value in {"image_size": image_size, "batch_size": batch_size}.items():
+        if value < 1:
+            raise UserError(f"{key} is {value}: it must be at least 1")
+    if not 0 <= val_fraction < 1:
+        raise UserError(f"val_fraction is {val_fraction}: it must be at least 0 and below 1")
+    if not 0 < train_fraction <= 1:
+        raise UserError(f"train_fraction is {train_fraction}: it must be above 0 and at most 1")
+
+
+def check_augmentation(name: str, known: Collection[str]) -> None:
+    """Raise `UserError` where there is no augmentation of this name."""
+    if name not in known:
+        raise UserError(f"dataset.augment is {name}: give one of {', '.join(known)}")
+
+
+def check_official(official: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise `UserError` where official counts are of another part than train, validation and test."""
+    for key, counts in official.items():
+        if unknown := set(counts) - {"train", "validation", "test"}:
+            raise UserError(f"dataset.official.{key}: no part {min(unknown)}; it has train, validation and test")
+
+
+def require_archive(place: Place, archive: Archive | None) -> Archive:
+    """Return the archive that a data set is downloaded from. Raises `UserError` where it has none."""
+    if archive is None:
+        raise UserError(
+            f"data set {place.name} is not downloaded by kdad: {place.obtain}. Get it there and unpack it into "
+            f"{place.root}, or say where it is: dataset.root=<folder>"
+        )
+    return archive
+
+
+def check_folder(place: Place, downloadable: bool) -> None:
+    """Raise `UserError` where the data set's folder is missing; the message says how to get it."""
+    if not place.root.is_dir():
+        raise UserError(
+            f"data set {place.name}: no folder {place.root}. dataset.root=<folder> says where it is; KDAD_DATA "
+            f"sets the parent of the default. Expected below it: {place.layout}. {place.obtain}."
+            + (" dataset.download=true downloads it." if downloadable else "")
+        )
+
+
+def check_category(place: Place, category: str, categories: Sequence[str]) -> None:
+    """Raise `UserError` unless `category` is one of the data set's; the message names the nearest."""
+    listed = ", ".join(categories)
+    if not categories:
+        raise UserError(
+            f"data set {place.name}: {place.root} has no category. Expected: {place.layout}. {place.obtain}."
+        )
+    if not category:
+        raise UserError(f"data set {place.name}: category=<name> is needed, one of {listed} (in {place.root})")
+    if category not in categories:
+        near = difflib.get_close_matches(category, categories, 1, cutoff=0.5)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(
+            f"data set {place.name}: no category {category} in {place.root}.{hint} It has: {listed}. "
+            f"dataset.root=<folder> says where others are. {place.obtain}."
+        )
+
+
+def check_parts(place: Place, category: str, train: Sequence[Sample], test: Sequence[Sample]) -> None:
+    """Raise `UserError` where a category has no image to train on or none to test."""
+    for part, samples in {"training": train, "test": test}.items():
+        if not samples:
+            raise UserError(
+                f"data set {place.name}, category {category}: no {part} images in {place.root}. "
+                f"Expected: {place.layout}"
+            )
+
+
+def check_masks(test: Sequence[Sample]) -> None:
+    """Raise `UserError` where an anomalous image has no mask."""
+    anomalous = [sample for sample in test if sample.label == 1]
+    missing = [sample for sample in anomalous if sample.mask is None or not sample.mask.exists()]
+    if missing:
+        raise UserError(
+            f"no mask {missing[0].mask or 'file'} for the anomalous image {missing[0].path} "
+            f"({len(missing)} of {len(anomalous)} are missing)"
+        )
+
+
+def check_single(place: Place, category: str, train: Sequence[Sample], val_fraction: float) -> None:
+    """Raise `UserError` where the only training image would be held out to validate on."""
+    if val_fraction and len(train) == 1:
+        raise UserError(
+            f"data set {place.name}, category {category}: {train[0].path} is the only training image and "
+            f"val_fraction is {val_fraction}: nothing would be left to train on. val_fraction=0 trains on it"
+        )
+
+
+def compare_counts(counts: Mapping[str, int], official: Mapping[str, int], counted: str) -> str:
+    """Compare the numbers of each part with the official ones; `counted` names what was counted.
+
+    Returns a text on the parts that differ, empty where none does.
+    """
+    differ = ((counts[part], part, n) for part, n in official.items() if counts[part] != n)
+    return "; ".join(f"{found} {part} {counted}, officially {n}" for found, part, n in differ)
+
+
+def warn_of_counts(place: Place, category: str, differences: str) -> None:
+    """Warn of the differences that `compare_counts` found, if it found any."""
+    if differences:
+        log.warning("data set %s, category %s: %s", place.name, category, differences)
+
+
+def warn_of_absent_masks(place: Place, category: str, folder: Path | None) -> None:
+    """Warn where the folder of a category's masks is missing; `folder` is None where it is not."""
+    if folder:
+        log.warning("data set %s, category %s: no folder %s: image metrics only", place.name, category, folder)
+
+
+def warn_of_copies(name: str, pairs: Sequence[tuple[Path, Path]], n_test: int) -> None:
+    """Warn where test images are copies of training images. `pairs`: (test image, training image)."""
+    if pairs:
+        log.warning(
+            "data set %s: %d of %d test images are exact copies of training images; the first is %s, a copy of %s",
+            name, len(pairs), n_test, *pairs[0],
+        )  # fmt: skip
+
+
+def warn_of_few(name: str, train: Sequence[Sample], batch_size: int) -> None:
+    """Warn where there is one training image only, or fewer than fill a batch."""
+    if len(train) == 1:
+        log.warning("data set %s: one training image only, %s", name, train[0].path)
+    elif batch_size > len(train):
+        log.warning(
+            "data set %s: batch_size is %d but there are %d training images: each epoch is one batch of %d",
+            name, batch_size, len(train), len(train),
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""How a job runs: command line, building, fit, test, run folder, checkpoint."""

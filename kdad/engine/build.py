@@ -1,0 +1,124 @@
+"""From a configuration to objects: data, detector, trainer."""
+
+import logging
+import platform
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+import timm
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import Logger
+
+import kdad
+from kdad.data.base import AnomalyDataModule
+from kdad.engine.run_folder import RunFolder
+from kdad.errors import UserError
+from kdad.models.base import KDDetector
+from kdad.settings.compose import resolve
+from kdad.settings.create import create
+from kdad.settings.keys import config_hash
+from kdad.speed import lay_out, use_machine
+from kdad.storage.cache import ArrayStore
+from kdad.teacher.weights import find_weights
+
+
+def build(cfg: DictConfig) -> tuple[AnomalyDataModule, KDDetector]:
+    """Return the data module, every file of it read, and the detector.
+
+    Raises one `UserError` for all that is missing: whether weights can be had is said in one go with what is wrong
+    with the data, without fetching them for nothing.
+    """
+    use_machine(cfg.get("speed", "auto"))
+    try:
+        data = list_data(cfg)
+    except UserError as error:
+        try:
+            find_weights(cfg.backbone.name, cfg.backbone.weights, fetch=False) if cfg.backbone.pretrained else None
+        except UserError as second:
+            raise UserError(f"{error}\n\n{second}") from None
+        raise
+    detector = build_detector(cfg)
+    data.setup()
+    return data, detector
+
+
+def list_data(cfg: DictConfig) -> AnomalyDataModule:
+    """Return the data module, its files listed and checked but not decoded. Raises `UserError`."""
+    data = create(cfg.dataset)
+    data.store = ArrayStore(**cfg.cache)
+    data.check()
+    return data
+
+
+def build_detector(cfg: DictConfig) -> KDDetector:
+    """Return the untrained detector, its weights drawn by the configuration's seed. Raises `UserError`."""
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    detector = create(
+        cfg.model,
+        backbone=create(cfg.backbone),
+        optimizer=create(cfg.optimizer),
+        levels=cfg.levels,
+        image_size=cfg.image_size,
+        normalisation=cfg.normalisation,
+    )
+    if cfg.get("compile"):
+        for network in detector.children():
+            if any(p.requires_grad for p in network.parameters()):
+                network.compile()  # in place: parameters keep their names
+    lay_out(detector)
+    return detector
+
+
+def make_trainer(
+    cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule, logger: Logger | None, *callbacks: pl.Callback
+) -> pl.Trainer:
+    """Return a Lightning trainer that writes below `folder`, with kdad's callbacks and no remarks that do not apply."""
+    quieten()
+    bar = [] if cfg.trainer.get("enable_progress_bar") is False else [RichProgressBar(leave=False)]
+    return create(
+        cfg.trainer,
+        default_root_dir=str(folder),
+        logger=logger or False,
+        callbacks=[*callbacks, *bar],
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        limit_val_batches=1.0 if data.val_samples else 0,
+    )
+
+
+def quieten() -> None:
+    """Leave out Lightning's notices, and its remarks that do not apply here."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # The teacher is in eval mode, images are in memory, and a resumed log goes to a folder of its own.
+    for remark in ("does not have many workers", r"module\(s\) in eval mode", "LeafSpec", "num_workers"):
+        warnings.filterwarnings("ignore", message=f".*{remark}")
+
+
+def describe(cfg: DictConfig) -> dict[str, Any]:
+    """Return what results.json says of a job before it starts."""
+    return {
+        "model": cfg.model.get("name"),
+        "dataset": cfg.dataset.get("name"),
+        "category": cfg.category,
+        "backbone": cfg.backbone.get("name"),
+        "image_size": cfg.image_size,
+        "seed": cfg.seed,
+        "split_seed": cfg.dataset.get("split_seed"),
+        "versions": versions(),
+        "config_hash": config_hash(resolve(cfg)),
+    }
+
+
+def versions() -> str:
+    """Return the versions of what a result depends on, as one line."""
+    found = {
+        "kdad": kdad.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "pytorch-lightning": pl.__version__,
+    }
+    return ", ".join(f"{name} {version}" for name, version in found.items())

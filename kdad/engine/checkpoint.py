@@ -1,0 +1,181 @@
+"""A checkpoint: read without running code, told what made it, and put back into a detector. Nobody else opens one."""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from omegaconf import OmegaConf
+
+from kdad.errors import UserError
+from kdad.settings.compose import resolve
+from kdad.settings.keys import differences, find_key
+from kdad.storage.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from kdad.models.base import KDDetector
+
+SUFFIX = ".ckpt"
+
+
+class Checkpoint:
+    """What a checkpoint holds: `path`, where it lies, and `content`, as Lightning and the detector wrote it."""
+
+    def __init__(self, path: Path, content: dict[str, Any]):
+        self.path, self.content = path, content
+        self._made_by: dict[str, Any] = content["kdad"]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Checkpoint":
+        """Read a file without running code. Raises `UserError` if it is missing, damaged or no checkpoint of kdad's."""
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise UserError(f"ckpt_path={path}: no such file (looked for {path.absolute()})")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(
+                f"ckpt_path={path}: cannot be read as a checkpoint of plain values ({type(error).__name__}: "
+                f"{str(error).splitlines()[0][:200]}). Files that would run code are refused."
+            ) from error
+        if not isinstance(content, dict) or not {"state_dict", "teacher", "kdad"} <= content.keys():
+            raise UserError(f"ckpt_path={path}: not a checkpoint written by kdad")
+        return cls(path.absolute(), content)
+
+    @property
+    def overrides(self) -> list[str]:
+        """The command line that made it, without Hydra's own part."""
+        return list(self._made_by.get("overrides", []))
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration that made it; empty where none was recorded."""
+        return resolve(OmegaConf.create(self._made_by.get("config", {})))
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs of training it has behind it."""
+        return self.content["epoch"] + 1
+
+    @property
+    def tested_epoch(self) -> int:
+        """How many epochs its weights have behind them; `tested` says so, others are of their last one."""
+        return self._made_by.get("tested_epoch", self.epochs)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the detector says of itself in every checkpoint that it writes."""
+        return self._made_by
+
+    def differences(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Return where a resolved configuration differs from its own in what decides results: key -> (its, other)."""
+        return differences(self.config, config)
+
+    def changed_when_resumed(self, config: Mapping[str, Any]) -> list[str]:
+        """Return the keys whose values were others when it was made, or before.
+
+        How long training lasts is no such key where no schedule depends on it, since the epochs are then the same ones;
+        nor is the way to the teacher, which is recognised by its weights.
+        """
+        scheduled = bool(self.content.get("lr_schedulers"))
+
+        def is_same(name: str) -> bool:
+            key = find_key(name)
+            return key.recognised or (key.lasting and not (scheduled and name == "trainer.max_epochs"))
+
+        changed = {name for name in self.differences(config) if not is_same(name)}
+        return sorted(changed | set(self._made_by.get("changed_when_resumed", [])))
+
+    def restore(self, detector: "KDDetector", keep: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Load the weights and statistics into a detector; `keep` are tensors, by name, to load in place of its own.
+
+        Raises `UserError` for a checkpoint of another teacher, or of other networks.
+        """
+        content = {**self.content, "state_dict": {**self.content["state_dict"], **(keep or {})}}
+        detector.on_load_checkpoint(content)
+        try:
+            detector.load_state_dict(content["state_dict"])
+        except RuntimeError as error:
+            raise UserError(f"ckpt_path={self.path}: its weights do not fit this configuration. {error}") from error
+
+    def files_to_go_on(self, max_epochs: int, average_epochs: int, best_state: str | None) -> list[Path]:
+        """Return the files beside it that training needs to go on from it: the best epoch's, and those averaged later.
+
+        `best_state` names the state of the callback that keeps the best epoch, if there is one. Raises `UserError`
+        where training cannot go on from it, or a file is missing.
+        """
+        if "optimizer_states" not in self.content:
+            raise UserError(
+                f"ckpt_path={self.path} holds weights alone: training goes on from last.ckpt; python -m kdad.evaluate "
+                "tests this one"
+            )
+        if 0 <= max_epochs < self.epochs:
+            raise UserError(
+                f"trainer.max_epochs={max_epochs}: {self.path} has {self.epochs} epochs behind it already. Give as "
+                "many or more"
+            )
+        files = []
+        kept = self.content["callbacks"].get(best_state, {}).get("best_model_path") if best_state else None
+        if kept:
+            files.append(self.path.parent / Path(kept).name)
+            if not files[0].is_file():
+                raise UserError(
+                    f"{files[0]}: no such file. It holds the lowest validation loss until then; {self.path} needs it"
+                )
+        if average_epochs > 1:
+            first = max(1, max_epochs - average_epochs + 1)
+            files += find_epochs(self.path.parent, range(first, self.epochs + 1))
+        return files
+
+    def earlier_epochs(self, average_epochs: int) -> list[Path]:
+        """Return the checkpoints whose tests are averaged with its own. Raises `UserError` if one is missing."""
+        return find_earlier(self.path.parent, self.tested_epoch, average_epochs)
+
+
+def epoch_file(folder: Path, epoch: int) -> Path:
+    """Return where the weights of one epoch are kept."""
+    return folder / f"epoch_{epoch}{SUFFIX}"
+
+
+def find_epochs(folder: Path, epochs: Iterable[int]) -> list[Path]:
+    """Return the files with these epochs' weights. Raises `UserError` if one is missing."""
+    found = [epoch_file(folder, epoch) for epoch in epochs]
+    for path in found:
+        if not path.is_file():
+            raise UserError(
+                f"{path}: no such file. average_epochs counts this epoch's weights in; give average_epochs=1 for the "
+                "last epoch's alone"
+            )
+    return found
+
+
+def find_earlier(folder: Path, epoch: int, average_epochs: int) -> list[Path]:
+    """Return the files with the weights of up to `average_epochs` - 1 epochs before this one.
+
+    Raises `UserError` if one is missing.
+    """
+    return find_epochs(folder, range(max(1, epoch - average_epochs + 1), epoch))
+
+
+def remove_epochs(folder: Path, up_to: int) -> None:
+    """Remove the weights of single epochs up to this one, which a run that was shorter once has kept."""
+    for path in folder.glob(f"epoch_*{SUFFIX}"):
+        if int(path.stem.removeprefix("epoch_")) <= up_to:
+            path.unlink()
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Write checkpoints beside their place first, and read them without running code.
+
+    Lightning writes to the system's temporary folder, and a move from there to another file system is a copy, which a
+    kill would leave truncated in the place of the good checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        with atomic_write(Path(path), "wb") as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **keywords: Any) -> dict[str, Any]:
+        return super().load_checkpoint(path, *args, **{**keywords, "weights_only": True})

@@ -1,0 +1,61 @@
+"""Teacher features computed once for a data set instead of once an epoch."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from kdad.data.base import AnomalyDataModule
+from kdad.data.loading import Pool
+from kdad.models.base import KDDetector
+from kdad.storage.cache import Array, ArrayStore, hash_content
+
+log = logging.getLogger(__name__)
+BATCH = 32
+
+
+def attach_features(detector: KDDetector, data: AnomalyDataModule, store: ArrayStore, device: torch.device) -> None:
+    """Give the data's batches the teacher's features, level by level, from the cache or from one pass over the images.
+
+    Left out where they are no function of an image file alone (`detector.cacheable`, `Pool.cacheable`), and on an
+    accelerator unless a storage is named: there the teacher is faster than the way of its features into the device's
+    memory.
+    """
+    if not detector.cacheable or (store.storage == "auto" and device.type != "cpu"):
+        return
+    for pool in data.pools:
+        if not pool.cacheable:
+            continue
+        pool.features = _features(detector, pool, store, device)
+    log.info("teacher features: %s", store.report)
+
+
+@torch.no_grad()
+def _features(detector: KDDetector, pool: Pool, store: ArrayStore, device: torch.device) -> list[torch.Tensor] | None:
+    teacher, normalise = detector.teacher, detector.normalise
+    statistics = (normalise.mean.flatten().tolist(), normalise.std.flatten().tolist())
+    images = hash_content(pool.images)
+    n, size = pool.images.shape[:2]
+    arrays = [
+        Array(
+            # The name too: networks of the same weights may differ in strides or padding.
+            ("features", teacher.name, fingerprint, path, statistics, images, device.type),
+            (n, *shape[1:], shape[0]), "float32",
+            f"{teacher.tag} {path} of {n} images at {size} px",
+        )
+        for fingerprint, path, shape in zip(teacher.level_fingerprints, teacher.paths, teacher.shapes, strict=True)
+    ]  # fmt: skip
+
+    def produce(levels: Sequence[int]) -> Iterator[list[np.ndarray]]:
+        home = next(teacher.parameters()).device
+        teacher.to(device), normalise.to(device)
+        for start in range(0, n, BATCH):
+            batch = pool.images[start : start + BATCH].to(device).permute(0, 3, 1, 2).float().div_(255)
+            found = teacher(normalise(batch))
+            # Channels last, as convolutions on a CPU like their input.
+            yield [found[level].permute(0, 2, 3, 1).cpu().numpy() for level in levels]
+        teacher.to(home), normalise.to(home)
+
+    kept = store.fetch(arrays, produce)
+    return None if kept is None else [level.permute(0, 3, 1, 2) for level in kept]

@@ -1,0 +1,236 @@
+"""What accompanies a fit: seeds by epoch, checkpoints, and the choice of the weights that are tested."""
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from kdad.data.base import AnomalyDataModule
+from kdad.engine.checkpoint import AtomicCheckpoints, Checkpoint, epoch_file, find_earlier, remove_epochs
+from kdad.engine.run_folder import RunFolder
+from kdad.engine.search import TRAINING
+from kdad.engine.signals import Stop
+from kdad.errors import UserError
+from kdad.models.base import KDDetector
+
+MONITORS = (None, "val_loss")  # both come from normal training images
+
+
+class Training(pl.Callback):
+    """Writes `last` to resume from, and `tested` with the weights and statistics that are tested.
+
+    `last` is written at the end of an epoch, at most once in `checkpoint_seconds`, and after the last epoch.
+    With a `best` checkpoint callback its weights are the ones tested, otherwise the last epoch's. `average_epochs`
+    above 1 keeps the weights of each of so many last epochs, to be tested too. Random numbers drawn from torch in
+    an epoch depend on (seed, epoch) alone, so that a resumed run repeats them.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        seed: int,
+        checkpoint_seconds: float,
+        best: ModelCheckpoint | None,
+        average_epochs: int = 1,
+    ):
+        self.folder, self.seed, self.checkpoint_seconds, self.best = folder, seed, checkpoint_seconds, best
+        self.average_epochs = average_epochs
+        self.saved, self.saved_step = time.monotonic(), -1  # when, and after which step, `last` was written
+        self.stop, self.listening = Stop(), ExitStack()
+        self.resumed_epochs = 0  # that the checkpoint to go on from has behind it
+        self.beside: list[Path] = []  # what goes on with it
+        self.tested_epoch: int | None = None
+        self.started = time.perf_counter()
+        self.earlier_seconds = 0.0  # of the run that is gone on with, until its checkpoint was written
+
+    def seconds(self) -> float:
+        """Return the seconds since `started`, and those before in a run that was interrupted."""
+        return self.earlier_seconds + time.perf_counter() - self.started
+
+    def start_clock(self) -> None:
+        """Count the seconds of training from here on."""
+        self.started = time.perf_counter()
+
+    def earlier_epochs(self) -> list[Path]:
+        """Return the checkpoints of the epochs that are tested besides the one in `tested`. Raises `UserError`."""
+        return find_earlier(self.folder.checkpoints, self.tested_epoch or 0, self.average_epochs)
+
+    def teardown(self, trainer: pl.Trainer, detector: pl.LightningModule, stage: str) -> None:
+        self.listening.close()
+
+    def on_exception(self, trainer: pl.Trainer, detector: pl.LightningModule, exception: BaseException) -> None:
+        self.listening.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.earlier_seconds = state_dict["seconds"]
+
+    def setup(self, trainer: pl.Trainer, detector: pl.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = AtomicCheckpoints()
+
+    def go_on(self, checkpoint: Checkpoint, max_epochs: int) -> None:
+        """Prepare a fit that goes on from a checkpoint. Raises `UserError` where it cannot."""
+        best_state = self.best.state_key if self.best else None
+        self.beside = checkpoint.files_to_go_on(max_epochs, self.average_epochs, best_state)
+        self.resumed_epochs = checkpoint.epochs
+
+    def on_fit_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
+        if trainer.world_size == 1:  # several processes are ended together, by Lightning
+            self.listening.enter_context(self.stop.listen())
+        if self.beside:
+            for path in self.beside if trainer.is_global_zero else ():
+                place = self.folder.checkpoints / path.name
+                if path.resolve() != place.resolve():  # results go to another folder
+                    self.folder.note(place)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, place)
+            trainer.strategy.barrier()
+        if self.resumed_epochs == trainer.max_epochs:
+            # Killed between its last epoch and its results: Lightning would skip the fit, and `on_train_end` with it.
+            self.choose_tested(trainer, detector, trainer.max_epochs)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, detector: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # Not at the epoch's start: a loader draws a number when it begins, which in a resumed run it has done before.
+        if batch_idx == 0:
+            torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, detector: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.stop.end_if_asked(epoch_is_over=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        final = epoch == trainer.max_epochs
+        if self.average_epochs > 1 and epoch > (trainer.max_epochs or 0) - self.average_epochs:
+            self.save(trainer, epoch_file(self.folder.checkpoints, epoch), weights_only=True)
+        # Every process must take part in saving, so that the first one's clock decides for all.
+        due = final or self.stop.number or time.monotonic() - self.saved >= self.checkpoint_seconds
+        if trainer.strategy.broadcast(bool(due)):
+            self.save(trainer, self.folder.checkpoint("last"), weights_only=False)
+            self.saved, self.saved_step = time.monotonic(), trainer.global_step
+        self.stop.end_if_asked(epoch_is_over=True)
+
+    def save(self, trainer: pl.Trainer, path: Path, weights_only: bool) -> None:
+        """Write a checkpoint; every process takes part, the first one writes."""
+        if trainer.is_global_zero:
+            self.folder.note(path)
+        trainer.save_checkpoint(path, weights_only=weights_only)
+
+    def on_train_end(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
+        if self.saved_step != trainer.global_step:  # trainer.max_steps or max_time has ended it
+            self.save(trainer, self.folder.checkpoint("last"), weights_only=False)
+        self.choose_tested(trainer, detector, trainer.current_epoch)
+
+    def choose_tested(self, trainer: pl.Trainer, detector: Any, epochs: int) -> None:
+        """Load the weights to test, take the statistics after fit, and write `tested`."""
+        self.tested_epoch = epochs
+        if self.best is not None and self.best.best_model_path:
+            checkpoint = Checkpoint.load(self.best.best_model_path)
+            checkpoint.restore(detector)
+            self.tested_epoch = checkpoint.epochs
+        data: AnomalyDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        before = {name: value.clone() for name, value in detector.named_buffers()}
+        detector.after_fit(detector.move_batches(data.val_dataloader() or data.train_dataloader()))
+        # Earlier epochs are tested with these, so that they need no pass over the images each.
+        taken = [name for name, value in detector.named_buffers() if not torch.equal(value, before[name])]
+        detector.provenance = {**detector.provenance, "tested_epoch": self.tested_epoch, "statistics": taken}
+        self.save(trainer, self.folder.checkpoint("tested"), weights_only=True)
+        if trainer.is_global_zero:
+            remove_epochs(self.folder.checkpoints, up_to=epochs - self.average_epochs)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the weights of the lowest `monitor` in the folder's `best`, also after the folder was moved."""
+
+    def __init__(self, folder: RunFolder, monitor: str):
+        path = folder.checkpoint("best")
+        self.run_folder = folder
+        super().__init__(
+            path.parent, path.stem, monitor=monitor, save_weights_only=True, enable_version_counter=False,
+            save_on_train_epoch_end=False,  # right after validation, so that `last` knows of it
+        )  # fmt: skip
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        if trainer.is_global_zero:
+            self.run_folder.note(Path(filepath))
+        super()._save_checkpoint(trainer, filepath)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return path and str(Path(str(self.dirpath)) / Path(path).name)
+
+        moved = {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path")}
+        models = {here(path): loss for path, loss in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": models, "dirpath": self.dirpath})
+
+
+def watch_best(folder: RunFolder, monitor: str | None, n_val: int, average_epochs: int = 1) -> BestCheckpoint | None:
+    """Return the callback that keeps the weights of the lowest validation loss; None where the last epoch's are tested.
+
+    Raises `UserError` where there is nothing to choose by, or nothing to choose.
+    """
+    if monitor not in MONITORS:
+        raise UserError(f"monitor={monitor}: only training images may choose a checkpoint: give val_loss or null")
+    if monitor is None:
+        return None
+    if average_epochs > 1:
+        raise UserError(
+            f"monitor={monitor} tests one epoch's weights, average_epochs={average_epochs} those of the last "
+            f"{average_epochs}: give monitor=null or average_epochs=1"
+        )
+    if not n_val:
+        raise UserError(f"monitor={monitor} needs validation images: set val_fraction above 0 (found {n_val} images)")
+    return BestCheckpoint(folder, monitor)
+
+
+def check_average(average_epochs: int, trainer: Mapping[str, Any]) -> None:
+    """Refuse an average over epochs that cannot be told before they are over. Raises `UserError`."""
+    limits = [f"trainer.{key}" for key in ("max_steps", "max_time") if trainer.get(key) not in (None, -1)]
+    if average_epochs > 1 and (limits or trainer["max_epochs"] < 0):
+        raise UserError(
+            f"average_epochs={average_epochs} needs to know which epochs are the last: end training by "
+            f"trainer.max_epochs alone, found {', '.join(limits) or trainer['max_epochs']}; or give average_epochs=1"
+        )
+
+
+def fit(
+    trainer: pl.Trainer, detector: KDDetector, data: AnomalyDataModule, training: Training, resume: Path | None
+) -> dict[str, Any]:
+    """Train, or go on from a checkpoint, and return what results.json says of it.
+
+    Raises `SystemExit` where a signal ends it.
+    """
+    try:
+        trainer.fit(detector, datamodule=data, ckpt_path=resume)
+    except SIGTERMException:  # of several processes, which Lightning ends together
+        sys.exit(128 + signal.SIGTERM)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return {
+        "epochs": trainer.current_epoch,
+        "tested_epoch": training.tested_epoch or 0,
+        "fit_seconds": round(training.seconds(), 3),
+        **read_losses(trainer, training.best),
+    }
+
+
+def read_losses(trainer: pl.Trainer, best: ModelCheckpoint | None) -> dict[str, float]:
+    """Return the last epoch's means; of the validation loss the lowest, where its weights are the ones tested."""
+    found = {key: trainer.callback_metrics[key].item() for key in TRAINING if key in trainer.callback_metrics}
+    if best is not None and best.best_model_score is not None:
+        found[str(best.monitor)] = best.best_model_score.item()
+    return found

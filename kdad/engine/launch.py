@@ -1,0 +1,174 @@
+"""The command line: Hydra started for kdad's entry points, and errors a user can act on."""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+# Hydra's own runner, which `hydra.main` would start with an argument parser that takes overrides in one block only, and
+# with its own page of help: pyproject.toml bounds Hydra's version for that.
+from hydra import version as hydra_version
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+import kdad
+from kdad.engine.help import describe_command
+from kdad.engine.run_folder import RunFolder
+from kdad.engine.signals import end_on_signals
+from kdad.errors import UserError
+from kdad.settings.checks import refuse_empty_groups
+from kdad.settings.compose import choose_optional, explain, home
+from kdad.settings.overrides import accept_literally, complete, find_value, split, write
+
+# Of a folder that cannot be made or written, or is full
+DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+CONFIG = "run"  # the configuration of run and evaluate
+
+
+def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = "") -> None:
+    """Compose the command line's configuration and call `job` with it, once or for each job of a sweep.
+
+    With `ckpt_path=` the command line adds to the one that made the checkpoint, and results go to that run's folder,
+    or to `stored_in` below it. Exits with status 2 and a message, not a traceback, on a `UserError` or a
+    configuration that does not compose. In a sweep a failing job does not stop the others.
+    """
+    failures: list[str] = []  # of a sweep's jobs, each with where it ran; of a single job, empty text
+
+    @wraps(job)
+    def reporting(cfg: DictConfig) -> Any:
+        hydra_cfg = HydraConfig.get()
+        try:
+            refuse_first_job_alone()
+            return job(cfg)
+        except Exception as error:
+            sweep = hydra_cfg.mode is RunMode.MULTIRUN
+            if isinstance(error, OSError) and error.errno in DISK:
+                error = UserError(explain_disk(error))
+            if not isinstance(error, UserError):
+                if not sweep:
+                    raise
+                traceback.print_exc()
+            print(f"kdad: {error}", file=sys.stderr)
+            task, folder = " ".join(hydra_cfg.overrides.task), hydra_cfg.runtime.output_dir
+            failures.append(f"- {task}\n  {error}\n  {folder}" if sweep else "")
+
+    if not os.environ.get("KDAD_DATA"):
+        os.environ.pop("KDAD_DATA", None)  # set but empty is not set: data sets would be looked for in /
+    # Lets composition errors reach us instead of being printed by Hydra.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    if "--version" in sys.argv[1:]:
+        print(f"kdad {kdad.__version__}")
+        return
+    parser = get_args_parser()
+    given = parser.parse_intermixed_args()  # overrides may stand on either side of -m
+    if given.help:
+        print(describe_command(job, config_name))
+        return
+    try:
+        given.overrides, remarks = accept_literally(given.overrides)
+        for remark in remarks:
+            print(f"kdad: {remark}", file=sys.stderr)
+        refuse_empty_groups(given.overrides, config_name)
+        given.overrides = add_stored(choose_optional(given.overrides), stored_in)
+        hydra_version.setbase("1.3")
+        with end_on_signals():
+            _run_hydra(given, parser, reporting, str(home(config_name)), config_name)
+    except UserError as error:
+        stop(str(error))
+    except OSError as error:
+        if failures:
+            raise
+        stop(explain_disk(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        stop(explain(error, config_name, given.overrides))
+    except Exception:
+        if not failures:  # a search over hyper-parameters ends so where every job of it has failed
+            raise
+    if failures:
+        if any(failures):
+            print(f"\nkdad: {len(failures)} of the sweep's jobs failed:", *failures, sep="\n", file=sys.stderr)
+        sys.exit(2)
+
+
+def add_stored(overrides: list[str], stored_in: str) -> list[str]:
+    """Return the overrides of a command line with `ckpt_path=`, completed by those that made the checkpoint.
+
+    Results go to the checkpoint's run, or to a new folder in `stored_in` below it; those of a checkpoint that lies in
+    no run's folder, to a new one. Without `ckpt_path=` nothing is added.
+    """
+    path = find_value(overrides, "ckpt_path")
+    if not path:
+        return overrides
+    from kdad.engine.checkpoint import Checkpoint
+
+    added = complete(overrides, Checkpoint.load(path).overrides)
+    if run := RunFolder.around(path):
+        folder = run.path
+        if stored_in:
+            folder = folder / stored_in / datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
+        keys = {split(override)[0] for override in overrides}
+        added += [write(key, str(folder)) for key in ("hydra.run.dir", "hydra.sweep.dir") if key not in keys]
+    first = next(i for i, override in enumerate(overrides) if split(override)[0] == "ckpt_path")
+    return [*overrides[:first], *added, *overrides[first:]]
+
+
+def refuse_first_job_alone() -> None:
+    """Refuse an experiment that is a sweep without -m: its first job alone would be no result. Raises `UserError`."""
+    started = HydraConfig.get()
+    given = {split(override)[0] for override in started.overrides.task}
+    swept = [key for key in started.sweeper.get("params") or {} if key not in given]
+    if swept and (name := started.runtime.choices.get("experiment")):
+        raise UserError(
+            f"+experiment={name} is a sweep over {', '.join(swept)}: add -m (one experiment a command), or give each "
+            "of these keys one value."
+        )
+
+
+@contextmanager
+def carry_on(failures: list[str], name: str) -> Iterator[None]:
+    """Go on after an error in the block: it is printed, and added to `failures`."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        print(f"kdad: {name}: {error}", file=sys.stderr)
+        failures.append(f"- {name}: {error}")
+
+
+def sweep_name() -> str | None:
+    """Return what a sweep's jobs have in common: the experiment, else the sweep's folder; None for a single job."""
+    if not HydraConfig.initialized():
+        return None
+    started = HydraConfig.get()
+    alone = started.mode is not RunMode.MULTIRUN
+    return started.runtime.choices.get("experiment") or (None if alone else Path(started.sweep.dir).name)
+
+
+def task_overrides() -> list[str]:
+    """Return the command line of this job, without Hydra's own part; empty when Hydra did not start it."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def explain_disk(error: OSError) -> str:
+    """Return a sentence on a folder that cannot be written to, and the way out."""
+    return (
+        f"{error.filename or 'a file'}: cannot be written: {error.strerror}. Results go to hydra.run.dir=<folder>, "
+        "with -m to hydra.sweep.dir=<folder>: name one that can be written and has room"
+    )
+
+
+def stop(message: str) -> None:
+    """Print an error and end the process with status 2."""
+    print(f"kdad: {message}", file=sys.stderr)
+    sys.exit(2)

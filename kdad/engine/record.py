@@ -1,0 +1,41 @@
+"""What results.json will hold of a job."""
+
+import traceback
+from typing import Any
+
+from kdad.errors import UserError
+
+HEADLINE = ("image_auroc", "pixel_auroc", "pro")  # metrics that results.json always has, null where there is none
+
+
+class Record:
+    """`results`, what results.json will hold, and `claimed`, whether the folder is the job's yet."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, Any] = {"status": "failed"}
+        self.claimed = False
+
+    def add(self, **values: Any) -> None:
+        """Add to what results.json will hold."""
+        self.results |= values
+
+    def finish(self) -> None:
+        """Say that all went well."""
+        self.results["status"] = "ok"
+
+    def fail(self, error: BaseException) -> None:
+        """Say why the job has failed, with a traceback where it is no user's error; what is complete stays so."""
+        if self.results["status"] == "ok":
+            return
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        self.results["error"] = "interrupted" if interrupted else str(error) or type(error).__name__
+        self.results |= dict.fromkeys(HEADLINE) | {f"{key}_reason": "the job failed" for key in HEADLINE}
+        if not interrupted and not isinstance(error, UserError):
+            self.results["traceback"] = traceback.format_exc()
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that writes."""
+    from pytorch_lightning.utilities import rank_zero_only  # reading a folder needs no Lightning
+
+    return getattr(rank_zero_only, "rank", 0) == 0

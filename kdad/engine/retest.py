@@ -1,0 +1,109 @@
+"""Trained weights tested again without training: by `kdad.evaluate`, and by the variants of a run."""
+
+import copy
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from kdad.data.base import AnomalyDataModule
+from kdad.engine.build import build, build_detector, describe, make_trainer
+from kdad.engine.checkpoint import Checkpoint
+from kdad.engine.features import attach_features
+from kdad.engine.launch import CONFIG, carry_on
+from kdad.engine.run_folder import RunFolder
+from kdad.engine.show import show
+from kdad.engine.test import Evaluation, test
+from kdad.errors import UserError
+from kdad.settings.checks import check_configuration, scoring_keys
+from kdad.settings.compose import nearest, resolve
+from kdad.settings.keys import config_hash, may_retest
+
+
+def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = None) -> dict[str, Any]:
+    """Test the weights of `ckpt_path` and write what a run writes into `folder`; return what results.json holds.
+
+    With `average_epochs` above 1 the epochs before it are tested, too, whose weights must then lie beside it.
+    `data`: of the run that made the checkpoint, decoded and with its teacher's features.
+    """
+    with folder.hold(), folder.record(cfg) as record:
+        check_configuration(cfg, CONFIG)
+        record.add(**describe(cfg))
+        folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
+        if not cfg.ckpt_path:
+            raise UserError("ckpt_path=<run folder>/checkpoints/tested.ckpt is needed: the checkpoint to test")
+        checkpoint = Checkpoint.load(cfg.ckpt_path)
+        refuse_training(cfg, checkpoint)
+        earlier = checkpoint.earlier_epochs(cfg.average_epochs)
+        known = data is not None
+        data, detector = (data, build_detector(cfg)) if data is not None else build(cfg)
+        checkpoint.restore(detector)
+        detector.provenance = checkpoint.provenance
+        evaluation = Evaluation(cfg.pictures, cfg.metrics)
+        trainer = make_trainer(cfg, folder, data, None, evaluation)
+        if not known:
+            attach_features(detector, data, data.store, trainer.strategy.root_device)
+        folder.claim(cfg, record, keep_checkpoints=True)
+        record.add(ckpt_path=str(checkpoint.path), tested_epoch=checkpoint.tested_epoch)
+        record.add(**test(trainer, detector, data, evaluation, folder, earlier))
+    return record.results
+
+
+def refuse_training(cfg: DictConfig, checkpoint: Checkpoint) -> None:
+    """Refuse a configuration that differs from the checkpoint's in what needs training. Raises `UserError`."""
+    scoring = scoring_keys(cfg)
+    for key, (trained, value) in checkpoint.differences(resolve(cfg)).items():
+        if not may_retest(key, scoring):
+            raise UserError(
+                f"{key}={value} needs training: the checkpoint {cfg.ckpt_path} was trained with {trained}. "
+                f"Without training may change: {', '.join([*scoring, 'dataset.root', 'batch_size'])}. "
+                "python -m kdad.run trains."
+            )
+
+
+def list_variants(cfg: DictConfig, folder: RunFolder) -> dict[str, DictConfig]:
+    """Return the configurations by which the weights trained in `folder` are tested further, by name.
+
+    Raises `UserError` where one changes what needs training.
+    """
+    found, scoring = {}, scoring_keys(cfg)
+    for name, changes in cfg.variants.items():
+        if not str(name).replace("_", "").replace("-", "").isalnum():
+            raise UserError(f"variants.{name}: a variant is a folder: name it by letters, digits, _ and -")
+        merged = copy.deepcopy(cfg)
+        merged.variants, merged.ckpt_path = {}, str(folder.checkpoint("tested").absolute())
+        for key, value in changes.items():
+            if key not in scoring:
+                raise UserError(
+                    f"variants.{name}: {key} is not among the keys that may change without training: "
+                    f"{', '.join(scoring)}. {nearest(key, scoring)}. To train with it, sweep it: -m {key}=..."
+                )
+            OmegaConf.update(merged, key, value, merge=False, force_add=True)
+        found[str(name)] = merged
+    return found
+
+
+def check_variants(cfg: DictConfig, folder: RunFolder) -> None:
+    """Refuse variants that need training, or have a value that the detector refuses. Raises `UserError`."""
+    for name, variant in list_variants(cfg, folder).items():
+        with isolate_rng():
+            try:
+                build_detector(variant)
+            except UserError as error:
+                raise UserError(f"variants.{name}: {error}") from error
+
+
+def test_variants(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = None) -> None:
+    """Test the weights trained in `folder` by every variant, into a subfolder each.
+
+    With skip_done only by those that have no results yet. Raises `UserError` at the end if some failed.
+    """
+    failures: list[str] = []
+    for name, variant in list_variants(cfg, folder).items():
+        place = folder.variant(name)
+        if cfg.skip_done and place.is_complete(config_hash(resolve(variant))):
+            continue
+        with carry_on(failures, f"variant {name}"):
+            show(retest(variant, place, data), place)
+    if failures:
+        raise UserError(f"{len(failures)} of {len(cfg.variants)} variants failed:\n" + "\n".join(failures))

@@ -1,0 +1,258 @@
+"""A run's folder: the names of its files, whose they are, one job at a time in it, and whether what is there is whole.
+
+Nobody else spells these names. kdad removes and replaces only what it has written itself: each file that a job writes
+is first noted in the folder's marker. Reading needs neither torch nor Lightning, so that reports are quick.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count, takewhile
+from pathlib import Path
+from typing import IO, Any
+
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from kdad.engine.record import Record, is_first_process
+from kdad.errors import UserError
+from kdad.settings.compose import resolve
+from kdad.settings.keys import config_hash
+from kdad.storage.atomic import atomic_write
+from kdad.storage.lock import hold_folder
+
+RESULTS = "results.json"
+MARKER = ".kdad"  # the files that kdad has written in a folder, one a line, by their paths in it
+# What version 0.1, which kept no marker, has written in a folder whose config.yaml is of a run
+WRITTEN_BY_0_1 = re.compile(
+    r"results\.json|refused\.json|config\.yaml|scores\.csv|curves\.npz|maps/\d{5}_.+\.png"
+    r"|checkpoints/(last|tested|best|epoch_\d+)\.ckpt|variants/[\w-]+/(\w+\.(json|yaml|csv|npz)|maps/\d{5}_.+\.png)"
+)
+
+
+class RunFolder:
+    """The folder of one job; it need not exist yet."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.results = self.path / RESULTS
+        self.refusal = self.path / "refused.json"  # why a job was refused here, beside another one's complete results
+        self.config = self.path / "config.yaml"
+        self.scores = self.path / "scores.csv"
+        self.curves = self.path / "curves.npz"
+        self.maps = self.path / "maps"
+        self.variants = self.path / "variants"
+        self.evaluations = self.path / "evaluations"
+        self.checkpoints = self.path / "checkpoints"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    def around(cls, checkpoint: str | Path) -> "RunFolder | None":
+        """Return the folder of the run that a checkpoint lies in; None where it lies in no folder that kdad made."""
+        path = Path(checkpoint).expanduser().absolute()
+        folder = cls(path.parents[1])
+        return folder if folder.owns(path) and folder.is_ours() else None
+
+    def checkpoint(self, name: str) -> Path:
+        """Return where a checkpoint lies: last, to go on from; tested, whose weights were tested; best, of val_loss."""
+        return self.checkpoints / f"{name}.ckpt"
+
+    def owns(self, checkpoint: Path) -> bool:
+        """Return whether a checkpoint lies where this run's do."""
+        return checkpoint.resolve().parent == self.checkpoints.resolve()
+
+    def variant(self, name: str) -> "RunFolder":
+        """Return the folder of a further test of the run's weights."""
+        return RunFolder(self.variants / name)
+
+    # What is there
+
+    def read(self) -> dict[str, Any]:
+        """Return what results.json holds; nothing where there is none, or where it is not kdad's."""
+        try:
+            found = json.loads(self.results.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the resolved configuration of the job; nothing where there is none that can be read."""
+        try:
+            return resolve(DictConfig(OmegaConf.load(self.config)))
+        except (OSError, ValueError, TypeError, YAMLError):
+            return {}
+
+    def read_hash(self) -> str | None:
+        """Return the hash of the configuration that the results are of; None where they are no configuration's.
+
+        Version 0.1 counted other keys in: its runs are told by what their config.yaml holds.
+        """
+        results = self.read()
+        found = results.get("config_hash")
+        if found and str(results.get("versions")).startswith("kdad 0.1."):
+            config = self.read_config()
+            return config_hash(config) if config else None
+        return found
+
+    def is_complete(self, of: str | None = None) -> bool:
+        """Return whether complete results lie here, of the configuration with this hash if one is given."""
+        return self.read().get("status") == "ok" and (of is None or of == self.read_hash())
+
+    def is_trained(self, of: str) -> bool:
+        """Return whether a run, not a test alone, of this configuration has left complete results here."""
+        return "fit_seconds" in self.read() and self.is_complete(of)
+
+    def siblings(self) -> Iterator["RunFolder"]:
+        """Yield this folder, then `<folder>_2`, `<folder>_3` and so on, whether they exist or not."""
+        yield self
+        yield from (RunFolder(self.path.with_name(f"{self.path.name}_{i}")) for i in count(2))
+
+    def find_done(self, of: str, roots: Iterable[Path]) -> "RunFolder | None":
+        """Return where a complete run of this configuration lies: here or beside it, else anywhere below `roots`."""
+        beside = takewhile(lambda place: place.path.exists(), self.siblings())
+        below = (RunFolder(path.parent) for root in dict.fromkeys(roots) for path in sorted(root.rglob(RESULTS)))
+        return next((place for some in (beside, below) for place in some if place.is_trained(of)), None)
+
+    def find_free(self, of: str) -> "RunFolder":
+        """Return this folder or the first sibling without results, or where a job of this configuration has failed.
+
+        A sweep that has grown numbers its jobs anew, and what lies under the number may be another job's, whose
+        failure stays on record as its results do. What is not kdad's stays, too.
+        """
+        places = (place for place in self.siblings() if not place.is_complete() and not place.find_foreign())
+        return next(place for place in places if place.read_hash() in (None, of))
+
+    # Whose it is
+
+    def is_ours(self) -> bool:
+        """Return whether kdad has made this folder, or at least written into it."""
+        return (self.path / MARKER).is_file() or self._is_of_0_1()
+
+    def list_written(self) -> list[Path]:
+        """Return the files here that kdad has written and that are still there."""
+        try:
+            lines = (self.path / MARKER).read_text(encoding="utf-8").splitlines()
+            names = [name for name in lines if name and not Path(name).is_absolute() and ".." not in Path(name).parts]
+        except (OSError, ValueError):
+            names = []
+            if self._is_of_0_1():
+                files = (path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
+                names = [name for name in files if WRITTEN_BY_0_1.fullmatch(name)]
+        return [self.path / name for name in dict.fromkeys(names) if (self.path / name).is_file()]
+
+    def _is_of_0_1(self) -> bool:
+        config = self.read_config()
+        groups = [config.get(key) for key in ("model", "dataset", "backbone")]
+        return all(isinstance(group, dict) and "_target_" in group for group in groups)
+
+    def find_foreign(self) -> list[Path]:
+        """Return what lies in the place of a file that a job would write, and was not written by kdad."""
+        places = [self.results, self.refusal, self.config, self.scores, self.curves]
+        places += [self.checkpoint(name) for name in ("last", "tested", "best")]
+        ours = set(self.list_written())
+        folders = [self.path, self.maps, self.variants, self.checkpoints]
+        return [p for p in places if p.exists() and p not in ours] + [
+            f for f in folders if f.exists() and not f.is_dir()
+        ]
+
+    def refuse_to_replace(self, overwrite: bool, of: str | None = None) -> None:
+        """Refuse a folder whose content a job would replace without being asked. Raises `UserError`.
+
+        What kdad has not written is never replaced; complete results, of the configuration with the hash `of` or of
+        another one, only with `overwrite`.
+        """
+        if foreign := self.find_foreign():
+            raise UserError(
+                f"{foreign[0]} was not written by kdad, which would write there. Give another folder: "
+                "hydra.run.dir=<folder>, or with -m hydra.sweep.dir=<folder>"
+            )
+        if self.is_complete() and not overwrite:
+            same = of is not None and of == self.read_hash()
+            raise UserError(
+                f"{self.path} holds complete results of {'this very' if same else 'another'} configuration. Give "
+                + ("skip_done=true to leave it at that, " if same else "")
+                + "another folder by hydra.run.dir=<folder> (with -m hydra.sweep.dir=<folder>), or overwrite=true to "
+                "replace them"
+            )
+
+    # One job's time in it
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other jobs out while the block runs. Raises `UserError` where one is at work here."""
+        with hold_folder(self.path, needed=is_first_process()):
+            yield
+
+    @contextmanager
+    def record(self, cfg: DictConfig) -> Iterator[Record]:
+        """Yield the record of a job, which is written as results.json when the block ends, however it ends.
+
+        `status` is ok, or failed with `error`; a kill leaves none. A job that is refused before it has claimed the
+        folder leaves the reason in results.json, beside complete results in refused.json, and beside files that are
+        not kdad's nowhere.
+        """
+        record = Record()
+        try:
+            yield record
+            record.finish()
+        except BaseException as error:
+            record.fail(error)
+            raise
+        finally:
+            if is_first_process():
+                refused = not record.claimed and self.is_complete()
+                if record.claimed or not self.find_foreign():
+                    if not record.claimed and not refused:
+                        self.claim(cfg, record, keep_checkpoints=True)
+                    self.write_results(record.results, self.refusal if refused else self.results)
+
+    def claim(self, cfg: DictConfig, record: Record, keep_checkpoints: bool) -> None:
+        """Make the folder a job's, once nothing is refused any more: clear it and write config.yaml."""
+        record.claimed = True
+        if is_first_process():
+            self.clear(keep_checkpoints)
+            if "config_hash" in record.results:  # else it may not even resolve
+                with self.write(self.config) as file:
+                    file.write(OmegaConf.to_yaml(cfg, resolve=True))
+
+    def write_results(self, results: dict[str, Any], path: Path | None = None) -> None:
+        """Write results.json, whole or not at all."""
+        with self.write(path or self.results) as file:
+            json.dump(results, file, indent=2)
+
+    @contextmanager
+    def write(self, path: Path, mode: str = "w") -> Iterator[IO]:
+        """Open one of the folder's files, noted as kdad's, which takes its name only when the block ends well."""
+        self.note(path)
+        with atomic_write(path, mode) as file:
+            yield file
+
+    def note(self, *paths: Path) -> None:
+        """Note files that are about to be written as kdad's own."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / MARKER).exists():  # what version 0.1 has written stays recognised
+            paths = (*self.list_written(), *paths)
+        with (self.path / MARKER).open("a", encoding="utf-8") as marker:
+            marker.write("".join(f"{path.relative_to(self.path).as_posix()}\n" for path in paths))
+
+    def clear(self, keep_checkpoints: bool = False) -> None:
+        """Remove what earlier jobs have written here, but for logs; a folder only when nothing else is left in it."""
+        written = self.list_written()
+        kept = [path for path in written if keep_checkpoints and path.parent == self.checkpoints]
+        for path in written:
+            if path not in kept:
+                path.unlink()
+        for folder in self.variants.iterdir() if self.variants.is_dir() else ():
+            if folder.is_dir() and RunFolder(folder).is_ours():
+                RunFolder(folder).clear()
+                (folder / MARKER).unlink(missing_ok=True)
+                with suppress(OSError):
+                    folder.rmdir()
+        for folder in (self.maps, self.variants, self.checkpoints):
+            with suppress(OSError):  # not there, or something else is in it
+                folder.rmdir()
+        (self.path / MARKER).unlink(missing_ok=True)
+        self.note(*kept)

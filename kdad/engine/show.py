@@ -1,0 +1,30 @@
+"""What the terminal shows of a finished job."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kdad.engine.record import HEADLINE, is_first_process
+from kdad.engine.run_folder import RunFolder
+
+
+def show(results: dict[str, Any], folder: RunFolder) -> None:
+    """Print the final table, why a metric is missing, what the cache did, and where everything lies."""
+    if not is_first_process():
+        return
+    table = Table(title=f"{results['model']} on {results['dataset']} / {results['category']}")
+    seconds = [key for key in ("fit_seconds", "test_seconds") if key in results]
+    for key in (*HEADLINE, *seconds):
+        table.add_column(key, justify="right")
+    cells = ["n/a" if results[key] is None else f"{results[key]:.4f}" for key in HEADLINE]
+    table.add_row(*cells, *(f"{results[key]:.1f}" for key in seconds))
+    console = Console()
+    console.print(table)
+    for key in HEADLINE:
+        if results[key] is None:
+            console.print(f"{key}: {results[f'{key}_reason']}")
+    cached = (f"{results.get(f'cache_{key}')} {key}" for key in ("hits", "misses"))
+    size = results.get("cache_bytes", 0) / 1e9
+    console.print(f"Cache: {results.get('cache_storage')}, {size:.2f} GB, {', '.join(cached)}", soft_wrap=True)
+    console.print(f"Results, scores, maps and checkpoints: {folder}", soft_wrap=True)

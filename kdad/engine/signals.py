@@ -1,0 +1,61 @@
+"""Signals that ask a job to end: training ends after its epoch, with a checkpoint to go on from; status 128 + n."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+GRACE = 5.0  # seconds that an epoch has to end in: `docker stop` and the like kill after ten
+
+
+@contextmanager
+def end_on_signals() -> Iterator[None]:
+    """End the process with status 128 + n, not silently, on SIGTERM and Ctrl-C while the block runs."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("kdad: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Stop:
+    """Whether a signal has asked a training to end. `number` is the signal's, 0 while there was none."""
+
+    def __init__(self) -> None:
+        self.number, self.since = 0, 0.0
+
+    @contextmanager
+    def listen(self) -> Iterator[None]:
+        """Note SIGTERM and Ctrl-C while the block runs, for `end_if_asked`; a second one ends at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number:
+            sys.exit(128 + number)
+        self.number, self.since = number, time.monotonic()
+        print(f"\nkdad: ends after this epoch, or in {GRACE:.0f} s; again to end at once", file=sys.stderr)
+
+    def end_if_asked(self, epoch_is_over: bool) -> None:
+        """End with status 128 + n if a signal has asked for it, in the middle of an epoch only after `GRACE`.
+
+        Raises `SystemExit`.
+        """
+        if self.number and (epoch_is_over or time.monotonic() - self.since > GRACE):
+            sys.exit(128 + self.number)

@@ -1,0 +1,132 @@
+"""What the page shows of runs, drawn and embedded: histograms, curves and the hardest images, as data URIs."""
+
+import base64
+import io
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import matplotlib
+import pandas as pd
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from PIL import Image
+
+from kdad.errors import UserError
+from kdad.figures.curves import PANELS, draw_curves, read_curve
+from kdad.figures.gallery import list_pictures
+from kdad.figures.histograms import draw_histograms
+from kdad.figures.style import use_style
+from kdad.results.series import Series, group_runs, read_scores
+from kdad.results.words import format_percent
+
+HEIGHT = 256  # pixels that an embedded picture is high, at most
+
+
+def embed_histogram(run: pd.Series) -> dict[str, Any]:
+    """Draw the histogram of a run's image scores. Returns it as a data URI, or the problem in its place."""
+    try:
+        figure = draw_histograms([Series("", pd.DataFrame([run]))])
+    except UserError as error:
+        return {"histogram": None, "histogram_problem": str(error)}
+    return {"histogram": encode_svg(figure), "histogram_problem": ""}
+
+
+def embed_galleries(run: pd.Series, pictures: int) -> dict[str, Any]:
+    """Collect the hardest images of a run: normal ones that score highest, anomalous ones that score lowest.
+
+    Returns galleries of at most `pictures` in all, of those with a picture in maps/, and a note on what is not shown.
+    """
+    if not pictures:
+        return {"galleries": [], "gallery_note": "Pictures were left out of this page (--pictures 0)."}
+    try:
+        with redirect_stderr(io.StringIO()):  # how many have a picture is said here
+            kept = list_pictures(run)
+        scores = read_scores(run)
+        kept["score"] = scores.loc[kept.index, "score"]
+        normal = kept[kept["label"] == 0].nlargest(-(-pictures // 2), "score")
+        anomalous = kept[kept["label"] == 1].nsmallest(pictures // 2, "score")
+        chosen = [
+            ("Highest-scored normal images", _embed_pictures(normal, "normal")),
+            ("Lowest-scored anomalous images", _embed_pictures(anomalous, "anomalous")),
+        ]
+    except UserError as error:
+        return {"galleries": [], "gallery_note": str(error)}
+    few = len(kept) < len(scores)
+    note = f"Of the {len(kept)} of {len(scores)} test images that the run has kept a picture of." if few else ""
+    return {"galleries": [gallery for gallery in chosen if gallery[1]], "gallery_note": note}
+
+
+def _embed_pictures(chosen: pd.DataFrame, kind: str) -> list[dict[str, str]]:
+    other = {"normal": "above {:.0f} % of the anomalous", "anomalous": "below {:.0f} % of the normal"}[kind]
+    made = []
+    for _, picture in chosen.iterrows():
+        rank = "" if pd.isna(picture["misranked"]) else f", {other.format(100 * picture['misranked'])}"
+        name = f"{picture['kind']} {picture['stem']}"
+        made.append({
+            "name": name,
+            "score": f"score {picture['score']:.4g}{rank}",
+            "alt": f"{kind} test image {name}, its anomaly map, and its mask if it has one",
+            "uri": _encode_webp(picture["picture"]),
+        })  # fmt: skip
+    return made
+
+
+def _encode_webp(path: Path) -> str:
+    try:
+        with Image.open(path) as picture:
+            small = picture.convert("RGB")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    small.thumbnail((small.width, HEIGHT))
+    buffer = io.BytesIO()
+    small.save(buffer, "webp", quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def encode_svg(figure: Figure) -> str:
+    """Write a figure as a data URI: a document of its own, since identifiers of several would clash in one.
+
+    The same figure gives the same text.
+    """
+    for band in figure.findobj(PolyCollection):  # of a point per pixel of the test; lines are simplified as they are
+        band.set_rasterized(True)
+    buffer = io.StringIO()
+    with use_style(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "kdad"}):  # text stays text
+        figure.savefig(
+            buffer, format="svg", transparent=True, dpi=200, bbox_inches="tight", pad_inches=0.03,
+            metadata={"Date": None, "Creator": None},
+        )  # fmt: skip
+    return f"data:image/svg+xml,{quote(buffer.getvalue(), safe=' /:;=,()')}"
+
+
+def embed_curves(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Draw the curves of each category of a data set.
+
+    Yields for each a figure of every kind of curve that some run has left, and notes on those that lack one.
+    """
+    for (dataset, category), rows in table[table["status"] == "ok"].groupby(["dataset", "category"], sort=False):
+        figures, notes = [], io.StringIO()
+        for name, about in PANELS.items():
+            having = [index for index, run in rows.iterrows() if _has_curve(run, name, notes)]
+            if having:
+                with redirect_stderr(notes):
+                    shown = group_runs(rows.loc[having])
+                areas = "; ".join(f"{one.label} {format_percent(one.runs[about.metric].mean())} %" for one in shown)
+                title = "PRO curves" if name == "pro" else f"ROC curves of {about.title.lower()}"
+                alt = f"{title} on {dataset} {category}. Area below: {areas}"
+                figures.append({"uri": encode_svg(draw_curves(shown, [name])), "alt": alt})
+        said = list(dict.fromkeys(line.removeprefix("kdad: ") for line in notes.getvalue().splitlines()))
+        yield {"name": f"{dataset} {category}", "runs": rows["number"].tolist(), "figures": figures, "notes": said}
+
+
+def _has_curve(run: pd.Series, name: str, notes: io.StringIO) -> bool:
+    """Return whether a run has left this curve; where it has not, `notes` says why."""
+    try:
+        read_curve(run, PANELS[name])
+    except UserError as error:
+        print(f"Run {run['number']}: {str(error).partition('. --curves')[0]}", file=notes)
+        return False
+    return True

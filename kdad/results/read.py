@@ -1,0 +1,144 @@
+"""What runs have left on disk, as one data frame. Reads only; the first step of every report."""
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from kdad.engine.record import HEADLINE as METRICS
+from kdad.engine.run_folder import RESULTS, RunFolder
+from kdad.errors import UserError
+
+REASONS = tuple(f"{metric}_reason" for metric in METRICS)
+# Columns that are always there, in this order; whatever else results.json holds follows under its own name.
+COLUMNS = (
+    "folder", "kind", "variant", "status", "error", "model", "dataset", "category", "backbone", "image_size",
+    "seed", "split_seed", "epochs", *METRICS, *REASONS, "fit_seconds", "test_seconds", "config_hash",
+    "weights_fingerprint", "config", "config_file", "scores_file", "curves_file", "maps_folder", "modified",
+)  # fmt: skip
+# A run's config.yaml is resolved; OmegaConf's loader would take ten times as long.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+NAMED = ("model", "dataset", "backbone")  # groups of every run's configuration
+OPAQUE = {RunFolder("").maps.name, RunFolder("").checkpoints.name}  # folders without results, of many files
+
+
+def read_runs(folders: Iterable[str | os.PathLike]) -> pd.DataFrame:
+    """Read every run below `folders`, whatever its status, into a table with one row per run.
+
+    Returns the rows sorted by folder, in the columns `COLUMNS` and those that results.json holds besides:
+
+    folder         of the results (Path, absolute); `kind` says what they are of: run, variant (of a trained run, in
+                   variants/<name>/; `variant` is the name) or evaluation (of a checkpoint); `modified` is when, in
+                   seconds since 1970
+    status         ok | failed, with `error`, or unfinished: config.yaml without any results below, a job that was
+                   killed or is at work
+    image_auroc, pixel_auroc, pro
+                   in [0, 1], NaN where there is none; `<metric>_reason` says why
+    config         resolved configuration, nested dict; {} where there is no readable config.yaml
+    config_file, scores_file, curves_file, maps_folder
+                   Path, or None where there is no such thing
+
+    What cannot be read is left out with a warning that names it; `.attrs["skipped"]` lists these messages. Raises
+    `UserError` for a folder that does not exist.
+    """
+    rows: dict[Path, dict[str, Any]] = {}
+    skipped: list[str] = []
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise UserError(f"{folder}: no such folder; give folders with runs in them")
+        for place in _find_folders(Path(folder).resolve()):
+            if place in rows:
+                continue
+            try:
+                if row := _read_run(place, skipped):
+                    rows[place] = row
+            except (OSError, ValueError) as error:
+                skipped.append(f"{RunFolder(place).results} is skipped: {error}")
+    for message in skipped:
+        warnings.warn(message, stacklevel=2)
+    table = pd.DataFrame([rows[place] for place in sorted(rows)])
+    table = table.reindex(columns=[*COLUMNS, *(c for c in table.columns if c not in COLUMNS)])
+    for name in (*METRICS, "fit_seconds", "test_seconds"):
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    table.attrs["skipped"] = skipped
+    return table
+
+
+def locate_files(run: RunFolder) -> dict[str, Path]:
+    """Return where a run keeps its files, by the column of the table that names them. They need not exist."""
+    return {
+        "config_file": run.config, "scores_file": run.scores, "curves_file": run.curves, "maps_folder": run.maps
+    }  # fmt: skip
+
+
+def _find_folders(root: Path) -> Iterator[Path]:
+    """Yield the folders with a results.json, then those of jobs that have begun and left no results at all."""
+    begun, done = [], []
+    for name, inside, files in os.walk(root):
+        inside[:] = [folder for folder in inside if folder not in OPAQUE and not folder.startswith(".")]
+        if RESULTS in files:
+            done.append(Path(name))
+        elif RunFolder(name).config.name in files:
+            begun.append(Path(name))
+    yield from done
+    yield from (folder for folder in begun if not any(place.is_relative_to(folder) for place in done))
+
+
+def _read_run(folder: Path, skipped: list[str]) -> dict[str, Any] | None:
+    """Read one row of the table, and add to `skipped` what is wrong with its config.yaml.
+
+    Returns None for a folder that kdad has not made. Raises `ValueError` for results that are not kdad's, or cut short.
+    """
+    run = RunFolder(folder)
+    files = {key: place if place.exists() else None for key, place in locate_files(run).items()}
+    config, problem = _read_config(run.config) if files["config_file"] else ({}, "")
+    if run.results.exists():
+        results, written = _read_results(run.results), run.results
+        skipped += [f"{run.config} is skipped: {problem}"] if problem else []
+    elif config:
+        results = {"status": "unfinished", "error": f"no {RESULTS}: killed, or still at work"}
+        results |= {key: config[key]["name"] for key in NAMED}
+        results |= {key: config.get(key) for key in ("category", "image_size", "seed")}
+        written = run.config
+    else:
+        return None
+    variant = folder.name if folder.parent.name == run.variants.name else ""
+    tested_again = "ckpt_path" in results and "fit_seconds" not in results
+    return {
+        **results,
+        **files,
+        "folder": folder,
+        "kind": "variant" if variant else "evaluation" if tested_again else "run",
+        "variant": variant,
+        "config": config,
+        "modified": written.stat().st_mtime,
+    }
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], str]:
+    """Read a run's configuration. Returns it and "", or {} and what is wrong with it."""
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), LOADER)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return {}, str(error)
+    return (config, "") if _is_of_a_run(config) else ({}, "not the configuration of a kdad run")
+
+
+def _is_of_a_run(config: Any) -> bool:
+    groups = [config.get(key) for key in NAMED] if isinstance(config, dict) else [None]
+    return all(isinstance(group, dict) and isinstance(group.get("name"), str) for group in groups)
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    """Read a results.json. Raises `ValueError` where it is not a kdad run's, or lacks what complete ones hold."""
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(results, dict) or results.get("status") not in ("ok", "failed"):
+        raise ValueError("not the results of a kdad run: no status ok or failed")
+    if results["status"] == "ok" and (lacking := [m for m in ("model", "dataset", *METRICS) if m not in results]):
+        raise ValueError(f"it says ok but has no {', '.join(lacking)}")
+    return results

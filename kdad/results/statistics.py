@@ -1,0 +1,131 @@
+"""Means and spreads over seeds and categories, and what stands in a cell where there is none."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import pandas as pd
+
+from kdad import published
+
+TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
+PUBLISHED_AS = {"mvtec3d": "mvtec_3d"}  # a run's data set -> its name in kdad.published, where that is another
+RANK = {"run": 0, "variant": 1, "evaluation": 2}  # of equal configurations, the one that was trained comes first
+
+
+@dataclass
+class Measured:
+    """Mean in [0, 1] and sample standard deviation over seeds (NaN for one seed), or the `gap` shown in their place.
+
+    `n` is the number of seeds, least and most over the categories; an average is over `over` categories and lacks
+    `absent`.
+    """
+
+    mean: float = math.nan
+    spread: float = math.nan
+    n: tuple[int, int] = (0, 0)
+    gap: str = ""
+    over: int = 1
+    absent: tuple[str, ...] = ()
+
+    def format(self, scale: float, digits: int) -> str:
+        """Write the value as papers print it, such as 97.5 ± 0.1, or the gap.
+
+        Behind an average that lacks categories stands how many it is over.
+        """
+        if self.gap:
+            return self.gap
+        spread = "" if math.isnan(self.spread) else f" ± {self.spread * scale:.{digits}f}"
+        part = f" ({self.over} of {self.over + len(self.absent)})" if self.absent else ""
+        return f"{self.mean * scale:.{digits}f}{spread}{part}"
+
+
+def average_seeds(rows: pd.DataFrame, metric: str) -> Measured:
+    """Return the mean of a metric over the runs of one category, one row per seed."""
+    values = rows.loc[rows["status"] == "ok", metric].dropna()
+    if values.empty:
+        return Measured(gap=_name_gap(rows))
+    return Measured(values.mean(), values.std(ddof=1), (len(values), len(values)))
+
+
+def average_categories(rows: pd.DataFrame, metric: str, wanted: Sequence[str]) -> Measured:
+    """Return the mean of a metric over the `wanted` categories, one row per category and seed.
+
+    Its spread is that of the seeds' own averages. There is none where the categories do not share their seeds: a
+    seed's average would be over fewer of them.
+    """
+    rows = rows[rows["category"].isin(wanted)]
+    values = rows[rows["status"] == "ok"].dropna(subset=[metric]).pivot(index="seed", columns="category", values=metric)
+    absent = tuple(category for category in wanted if category not in values.columns)
+    if values.empty:
+        return Measured(gap=_name_gap(rows), absent=absent)
+    seeds = values.count()
+    spread = math.nan if values.isna().any(axis=None) else values.mean(axis=1).std(ddof=1)
+    n = int(seeds.min()), int(seeds.max())
+    return Measured(values.mean().mean(), spread, n, over=len(seeds), absent=absent)
+
+
+def _name_gap(rows: pd.DataFrame) -> str:
+    """Return a word for why runs have no value of a metric."""
+    if rows.empty:
+        return "missing"
+    if (rows["status"] == "ok").any():
+        return "n/a"
+    if (failed := rows[rows["status"] == "failed"]).empty:
+        return "unfinished"
+    return f"failed: {shorten_error(failed.iloc[0]['error'])}"
+
+
+def shorten_error(error: object, length: int = 40) -> str:
+    """Return the first line of an error, cut to `length` characters."""
+    line = str(error).strip().partition("\n")[0]
+    return line if len(line) <= length else line[: length - 3].rstrip() + "..."
+
+
+def count_seeds(n: tuple[int, int], rows: pd.DataFrame) -> str:
+    """Return how many seeds a mean is over, and how many of the runs behind it failed or are unfinished, as text.
+
+    `n` is the least and the most seeds of a category.
+    """
+    counted = str(n[1]) if n[0] == n[1] else f"{n[0]}-{n[1]}"
+    others = [f"{(rows['status'] == status).sum()} {status}" for status in ("failed", "unfinished")]
+    return ", ".join([counted, *(text for text in others if not text.startswith("0 "))])
+
+
+@cache
+def list_averages(dataset: str) -> dict[str, list[str]]:
+    """Return the means over categories that papers print of a data set, each with its categories.
+
+    The categories are in the papers' order. Empty for a data set without several categories.
+    """
+    known = _list_categories(PUBLISHED_AS.get(dataset, dataset))
+    if not known:
+        return {}
+    if dataset != "mvtec":
+        return {"average": known}
+    textures = [category for category in known if category in TEXTURES]
+    return {
+        "average_textures": textures,
+        "average_objects": [category for category in known if category not in TEXTURES],
+        "average": known,
+    }
+
+
+def _list_categories(dataset: str) -> list[str]:
+    """Return every category of which some paper prints a figure."""
+    tables = ((paper, table) for paper in published.list_papers() for table in published.list_tables(paper))
+    cells = pd.concat(published.load_table(paper, table) for paper, table in tables)
+    names = cells.loc[cells["dataset"] == dataset, "category"].unique()
+    return [name for name in names if name != "all" and not name.startswith("average")]
+
+
+def drop_repeats(rows: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Keep one of the runs that agree in `keys`: a complete one, then one that was trained, then the latest.
+
+    Returns the runs kept and those left out, both in the order given.
+    """
+    ranked = rows.assign(_complete=rows["status"] == "ok", _rank=rows["kind"].map(RANK))
+    ranked = ranked.sort_values(["_complete", "_rank", "modified"], ascending=[False, True, False], kind="stable")
+    kept = ranked.drop_duplicates(list(keys)).index
+    return rows.loc[rows.index.isin(kept)], rows.loc[~rows.index.isin(kept)]

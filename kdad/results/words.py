@@ -1,0 +1,82 @@
+"""Words for a table's reader: names of metrics and means, settings, and what stands under a table."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from kdad.results.read import METRICS
+
+NAMES = {
+    "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO", "seconds": "time", "megabytes": "memory",
+    "gigaflops": "operations", "million_parameters": "parameters",
+}  # fmt: skip
+AVERAGES = {"average_textures": "average of textures", "average_objects": "average of objects", "average": "average"}
+SHOWN = 5  # of one kind are named, the others counted
+
+
+def name_missing_categories(average: str, wanted: Sequence[str], absent: Sequence[str]) -> str:
+    """Say of an average which of its `wanted` categories it is over, where some are `absent`."""
+    there = [category for category in wanted if category not in absent]
+    which = ", ".join(there) if len(there) < len(absent) else f"all but {', '.join(absent)}"
+    return f"{AVERAGES[average]} over {len(there)} of {len(wanted)} categories only: {which}"
+
+
+def list_causes(runs: pd.DataFrame) -> list[str]:
+    """Return why runs have failed, are not finished, or lack a metric.
+
+    Each cause is there once, with the runs that it happened to.
+    """
+    causes = []
+    for status in ("failed", "unfinished"):
+        rows = runs[runs["status"] == status]
+        for error, group in rows.groupby(rows["error"].fillna("no error is recorded"), sort=False):
+            causes.append(f"{status}: {str(error).strip().partition(chr(10))[0]} ({_name_runs(group)})")
+    for metric in METRICS:
+        rows = runs[(runs["status"] == "ok") & runs[metric].isna()]
+        for reason, group in rows.groupby(rows[f"{metric}_reason"].fillna("no reason is recorded"), sort=False):
+            causes.append(f"n/a: {NAMES[metric]}: {reason} ({_name_runs(group)})")
+    return causes
+
+
+def describe_repeats(left_out: pd.DataFrame) -> list[str]:
+    """Say which runs `drop_repeats` has left out. Returns one line, or none where it has left out none."""
+    if left_out.empty:
+        return []
+    folders = _join_names([str(folder) for folder in left_out["folder"]])
+    return [f"The same configuration and seed counts once, the latest complete run of it; left out: {folders}"]
+
+
+def _name_runs(runs: pd.DataFrame) -> str:
+    seeds = ["?" if pd.isna(seed) else str(int(seed)) for seed in runs["seed"]]
+    rows = zip(runs["model"], runs["dataset"], runs["category"], seeds, strict=True)
+    return _join_names([f"{model} {dataset}/{category} seed {seed}" for model, dataset, category, seed in rows])
+
+
+def _join_names(names: list[str]) -> str:
+    shown = "; ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown}; and {len(names) - SHOWN} more"
+
+
+def count_runs(runs: pd.DataFrame) -> str:
+    """Say how many runs there are: 1 run, 2 runs."""
+    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+
+
+def format_settings(values: dict[str, Any]) -> str:
+    """Write settings as they stand on a command line: image_size=128, levels=[1,2]."""
+    return ", ".join(f"{key}={format_value(value)}" for key, value in values.items())
+
+
+def format_value(value: Any) -> str:
+    """Write one value as it stands on a command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(format_value, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def format_percent(mean: float, spread: float = float("nan")) -> str:
+    """Write a value in [0, 1] in percent, as papers print it, and its standard deviation where there is one."""
+    if pd.isna(mean):
+        return "n/a"
+    return f"{100 * mean:.1f}" if pd.isna(spread) else f"{100 * mean:.1f} ± {100 * spread:.1f}"

@@ -1,0 +1,88 @@
+"""Refusals of what no code would read, and of values that could only fail later."""
+
+import inspect
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from kdad.errors import UserError
+from kdad.settings.compose import choices, nearest, top_level_keys
+from kdad.settings.keys import KEYS, supplied
+
+
+def check_configuration(cfg: DictConfig, config_name: str) -> None:
+    """Refuse keys that no code would read, and values that could only fail later. Raises `UserError`.
+
+    Hydra lets YAML files and `+key=` add anything. Top-level keys are those of the entry point's own file and its
+    groups; keys of a node with a `_target_` are the parameters of that target.
+    """
+    valid = top_level_keys(config_name)
+    for name in map(str, cfg):
+        if name not in valid:
+            raise UserError(f"{name}: no such key. {nearest(name, valid)}")
+    for key in KEYS:
+        if key.values and key.name in valid:
+            node = cfg.get(key.name)
+            value = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+            if not key.values.fit(value):
+                raise UserError(f"{key.name}={value}: give {key.values.words}")
+    for group, node in cfg.items():
+        _check_node(str(group), node)
+
+
+def refuse_empty_groups(arguments: list[str], config_name: str) -> None:
+    """Refuse `group=null`, on which Hydra fails with a traceback. Raises `UserError`."""
+    for argument in arguments:
+        group, equals, value = argument.partition("=")
+        if equals and value in ("", "null") and (found := choices(group, config_name)):
+            raise UserError(f"{argument}: give one of {', '.join(found)}")
+
+
+def scoring_keys(cfg: DictConfig) -> list[str]:
+    """Return the keys that change what a trained detector says and nothing that is trained, as its class names them."""
+    return [f"model.{name}" for name in get_object(cfg.model._target_).scoring]
+
+
+def _check_node(where: str, node: Any) -> None:
+    if not isinstance(node, DictConfig):
+        return
+    if "_target_" in node:
+        valid = parameters(node._target_)
+        taken = supplied(where)
+        if double := taken & {str(key) for key in node}:
+            raise UserError(
+                f"{where}.{min(double)}: kdad sets this argument of {node._target_} itself; see conf/run.yaml"
+            )
+        valid = None if valid is None else [v for v in valid if v not in taken]
+        for key in map(str, node):
+            if valid is not None and not key.startswith("_") and key not in valid:
+                raise UserError(f"{where}.{key}: {node._target_} takes no such argument. {nearest(key, valid)}")
+    for key in map(str, node):
+        if OmegaConf.is_dict(node._get_node(key)):
+            _check_node(f"{where}.{key}", node[key])
+
+
+def parameters(target: str) -> list[str] | None:
+    """Return the keyword arguments of a class or function; None if it takes any.
+
+    A class that passes `**keywords` on is read together with its parents. Raises `UserError` for a target that cannot
+    be imported.
+    """
+    try:
+        found = get_object(target)
+    except Exception as error:
+        raise UserError(f"_target_: {target} cannot be imported: {error}") from error
+    names: list[str] = []
+    for owner in inspect.getmro(found) if inspect.isclass(found) else [found]:
+        if owner is object:
+            return None
+        function = owner.__dict__.get("__init__") if inspect.isclass(found) else owner
+        if function is None:
+            continue
+        # Decorators such as Lightning's keep the signature behind __wrapped__.
+        signature = inspect.signature(function).parameters.values()
+        names += [p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+        if not any(p.kind is p.VAR_KEYWORD for p in signature):
+            return names
+    return None

@@ -1,0 +1,113 @@
+"""The configuration files: where they lie, what they compose to, and what to say of names that they do not have."""
+
+import os
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import kdad
+from kdad.errors import UserError
+from kdad.settings.keys import flatten
+
+PACKAGE = Path(kdad.__file__).parent
+# Inside an installed wheel the configuration lies in the package, in a checkout beside it.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+# Groups that are empty unless chosen: +group=choice, as Hydra has it for a group that is not listed, means the same.
+OPTIONAL = ("sweep", "experiment", "debug")
+
+
+def find_cache_folder() -> str:
+    """Return the folder for what kdad can make anew: $XDG_CACHE_HOME/kdad, or ~/.cache/kdad where that is not set.
+
+    Set but empty counts as not set, as the XDG Base Directory Specification has it.
+    """
+    return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/kdad"
+
+
+OmegaConf.register_new_resolver("kdad_conf", lambda: str(CONF), replace=True)
+OmegaConf.register_new_resolver("kdad_cache", find_cache_folder, replace=True)
+
+
+def home(config_name: str) -> Path:
+    """Return where an entry point's own file lies: conf/, or a folder of its name, whose groups then hide conf/'s."""
+    return CONF / config_name if (CONF / config_name).is_dir() else CONF
+
+
+def choose_optional(overrides: list[str]) -> list[str]:
+    """Return the overrides with `+experiment=` and the like as choices of groups that the defaults list declares."""
+    return [o[1:] if o.startswith(tuple(f"+{group}=" for group in OPTIONAL)) else o for o in overrides]
+
+
+def compose(*overrides: str, config_name: str = "run") -> DictConfig:
+    """Return the configuration that these overrides compose. Raises `UserError` where they do not."""
+    try:
+        with hydra.initialize_config_dir(str(home(config_name)), version_base="1.3"):
+            return hydra.compose(config_name, choose_optional(list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{' '.join(overrides)}: {explain(error, config_name, overrides)}") from error
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain containers, every interpolation replaced by its value."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def choices(group: str, config_name: str = "") -> list[str]:
+    """Return the configs of a group and of the groups in it, without the shared parts that begin with an underscore."""
+    folder = next(f for f in (home(config_name) / group, CONF / group) if f.is_dir() or f == CONF / group)
+    paths = [p.relative_to(folder) for p in folder.rglob("*.yaml") if not p.name.startswith("_")]
+    return sorted(p.with_suffix("").as_posix() for p in paths)
+
+
+def groups(config_name: str) -> list[str]:
+    """Return the groups that an entry point's own file lists, in its order."""
+    entry = OmegaConf.load(home(config_name) / f"{config_name}.yaml")
+    names = [str(next(iter(d))) for d in entry.defaults if isinstance(d, DictConfig)]
+    return [name for name in names if not name.startswith(("optional ", "override "))]
+
+
+def top_level_keys(config_name: str) -> list[str]:
+    """Return the keys of an entry point's own file, and its groups that are nodes of the configuration."""
+    entry = OmegaConf.load(home(config_name) / f"{config_name}.yaml")
+    own = [str(key) for key in entry if key not in ("defaults", "hydra")]
+    return [*own, *(name for name in groups(config_name) if name not in OPTIONAL)]
+
+
+def known_keys(config_name: str, overrides: Iterable[str] = ()) -> list[str]:
+    """Return every key, in dots, of an entry point's configuration with the groups that these overrides choose."""
+    chosen = [o for o in overrides if o.partition("=")[0] in groups(config_name) and "," not in o]
+    try:
+        cfg = compose(*chosen, config_name=config_name)
+    except UserError:  # one of them is what is wrong
+        cfg = compose(config_name=config_name)
+    return list(flatten(OmegaConf.to_container(cfg)))  # type: ignore[arg-type]
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """Return a sentence with the valid names that are nearest, or with all of them where none is near."""
+    close = get_close_matches(name, list(dict.fromkeys(valid)), n=3, cutoff=0.4)
+    return f"Nearest: {', '.join(close)}" if close else f"Valid: {', '.join(valid)}"
+
+
+def explain(error: Exception, config_name: str, overrides: Iterable[str] = ()) -> str:
+    """Return Hydra's message about one of the overrides, with the nearest valid name."""
+    text = str(error).strip()
+    group = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
+    key = re.search(r"Could not (?:override|append to config|delete)[^']*'@?([^'=]+)'", text)
+    if group:
+        folder, name = group.groups()
+        return f"{folder}={name}: no such choice. " + nearest(name, choices(folder, config_name))
+    if key:
+        names = [*known_keys(config_name, overrides), *(p.name for p in CONF.iterdir() if p.is_dir())]
+        if key.group(1) in names:  # a mapping, to which entries are added: Hydra says how
+            return text
+        hint = ". An argument that is not listed is added by a leading +" if "." in key.group(1) else ""
+        return f"{key.group(1)}: no such key. " + nearest(key.group(1), names) + hint
+    return text

@@ -1,0 +1,231 @@
+"""What each configuration key means: the one table behind hashes, resuming, testing again, reports, help and refusals.
+
+A key has exactly one role, that of the longest entry it begins with: `dataset.official.grid.train` is under
+`dataset.official`, `dataset.every` under `dataset`. A plug-in's key needs no entry: it has its group's role.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+
+class Role(Enum):
+    """What another value of a key makes of a job."""
+
+    METHOD = "another method"
+    CONDITION = "another setting of the same method"
+    IDENTITY = "another repetition: seed or category"
+    PLACE = "the same, lying elsewhere"
+    SPEED = "the same, computed in another way"
+    DISPLAY = "the same, shown or used otherwise"
+
+
+class Values(NamedTuple):
+    """What a key may hold: in words, and as a test."""
+
+    words: str
+    fit: Callable[[Any], bool]
+
+
+class Key(NamedTuple):
+    """One entry of the table; `name` stands for itself and for what lies below it."""
+
+    name: str
+    role: Role
+    meaning: str = ""  # for help and documentation
+    values: Values | None = None
+    retest: bool = False  # a trained detector may be tested with another value, though training with it is another job
+    lasting: bool = False  # says how long training lasts: more of it is the same training, gone on with
+    copy: bool = False  # repeats a key of the top level
+    recognised: bool = False  # what it names is recognised by its content: a checkpoint refuses another teacher
+    supplied: bool = False  # kdad itself passes it to the group's target
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+COUNT = Values("a whole number, at least 1", lambda v: _is_whole(v) and v >= 1)
+COUNT_OR_NULL = Values("a whole number, at least 1, or null", lambda v: v is None or COUNT.fit(v))
+SWITCH = Values("true or false", lambda v: isinstance(v, bool))
+TEXT = (str, int)
+
+
+def _choice_of(group: str) -> Values:
+    return Values(f"a choice of conf/{group}", lambda v: isinstance(v, Mapping))
+
+
+METHOD, CONDITION, IDENTITY, PLACE, SPEED, DISPLAY = Role
+KEYS = (
+    # What is trained, on what
+    Key("model", METHOD, "the detector, with its paper's whole recipe", _choice_of("model")),
+    Key("model.name", IDENTITY, "what results call the detector"),
+    *(Key(f"model.{name}", METHOD, supplied=True) for name in ("auto_levels", "backbone", "optimizer", "levels")),
+    *(Key(f"model.{name}", METHOD, supplied=True) for name in ("image_size", "normalisation")),
+    Key("optimizer", METHOD, "the model's, with changed values: optimizer.lr=",
+        Values("the model's, with changed values", lambda v: isinstance(v, Mapping))),
+    Key("optimizer._partial_", DISPLAY),
+    Key("levels", METHOD, "auto (the model's rule), or a list of timm feature indices or module paths",
+        Values("auto or a list such as [1,2,3]", lambda v: isinstance(v, str | list))),
+    Key("normalisation", METHOD, "auto (the teacher's own statistics), imagenet or none",
+        Values("auto, imagenet or none", lambda v: isinstance(v, str))),
+    Key("dataset", CONDITION, "the data set", _choice_of("dataset")),
+    Key("dataset.name", IDENTITY, "what results call the data set"),
+    Key("dataset.root", PLACE, "the folder that holds it"),
+    Key("dataset.download", PLACE, "fetch it where it is missing and its terms allow that"),
+    Key("dataset.archive", PLACE, "what is fetched"),
+    Key("dataset.obtain", DISPLAY, "where it comes from, for messages"),
+    Key("dataset.official", DISPLAY, "how many images it should have; others are warned of"),
+    Key("dataset.masks", CONDITION, "where masks lie", retest=True),
+    Key("dataset.anomalous", CONDITION, "folders of anomalous images, to test", retest=True),
+    Key("dataset.split_seed", CONDITION, "which images are held out"),
+    Key("dataset.train_fraction", CONDITION, "part of the training images that is used"),
+    Key("dataset.augment", CONDITION, "of training images: none or rotate_scale"),
+    Key("dataset.category", IDENTITY, copy=True),
+    Key("dataset.seed", IDENTITY, copy=True),
+    Key("dataset.image_size", CONDITION, copy=True),
+    Key("dataset.batch_size", CONDITION, copy=True, retest=True),
+    Key("dataset.val_fraction", CONDITION, copy=True),
+    Key("category", IDENTITY, "one category of the data set, or all of them one after the other",
+        Values("one name; sweep several with -m category=a,b", lambda v: v is None or isinstance(v, TEXT))),
+    Key("seed", IDENTITY, "of initialisation and the order of training images",
+        Values("a whole number from 0 to 4294967295", lambda v: _is_whole(v) and 0 <= v < 2**32)),
+    Key("image_size", CONDITION, "pixels; images are resized to a square",
+        Values("a whole number of pixels, at least 1", COUNT.fit)),
+    Key("batch_size", CONDITION, "images in a training step, of each process", COUNT, retest=True),
+    Key("val_fraction", CONDITION, "part of the training images kept for validation",
+        Values("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1)),
+    Key("monitor", CONDITION, "null: the last epoch's weights are tested; val_loss: those of its lowest value"),
+    Key("average_epochs", CONDITION, "metrics are means over the weights of so many last epochs", COUNT,
+        retest=True, lasting=True),
+    # The teacher
+    Key("backbone", CONDITION, "the teacher", _choice_of("backbone"), retest=True, recognised=True),
+    Key("backbone.name", CONDITION, "any timm network with a pyramid of strides, <model>.<tag>", retest=True,
+        recognised=True),
+    Key("backbone.weights", CONDITION, "a .safetensors or .pth file instead of timm's hub", retest=True,
+        recognised=True),
+    Key("backbone.weight_keys", PLACE, "by_name or in_order: how the file's tensors are matched"),
+    Key("backbone.pretrained", CONDITION, "false: random weights, for tests of shapes and speed only", retest=True,
+        recognised=True),
+    Key("backbone._partial_", DISPLAY),
+    *(Key(f"backbone.{name}", CONDITION, supplied=True) for name in ("levels", "auto", "image_size")),
+    Key("default_backbone", DISPLAY, "the teacher where backbone= is not given: backbone.name says which it became"),
+    # How it is trained: whatever Lightning's Trainer takes
+    Key("trainer", CONDITION, "arguments of Lightning's Trainer: trainer.max_epochs=", _choice_of("trainer")),
+    Key("trainer.max_epochs", CONDITION, "epochs of training", lasting=True),
+    Key("trainer.precision", CONDITION, "32-true, bf16-mixed, ...", retest=True),
+    Key("trainer.devices", CONDITION, "processes or accelerators; batch_size is each one's own", retest=True),
+    Key("trainer.num_nodes", CONDITION, "machines", retest=True),
+    Key("trainer.limit_test_batches", CONDITION, "test a number of batches, or a fraction", retest=True),
+    Key("trainer.accelerator", SPEED, "auto, cpu, gpu, ..."),
+    *(Key(f"trainer.{name}", SPEED) for name in ("strategy", "deterministic", "benchmark", "inference_mode")),
+    Key("trainer.plugins", SPEED),
+    *(Key(f"trainer.{name}", SPEED) for name in ("num_sanity_val_steps", "use_distributed_sampler", "profiler")),
+    *(Key(f"trainer.{name}", DISPLAY) for name in ("log_every_n_steps", "enable_progress_bar", "enable_model_summary")),
+    *(Key(f"trainer.{name}", DISPLAY) for name in ("enable_autolog_hparams", "model_registry", "detect_anomaly")),
+    *(Key(f"trainer.{name}", PLACE, supplied=True) for name in ("default_root_dir", "logger", "callbacks")),
+    *(Key(f"trainer.{name}", CONDITION, supplied=True) for name in ("enable_checkpointing", "limit_val_batches")),
+    # How it is tested
+    Key("metrics", CONDITION, "of pixels: mode exact, streaming or auto",
+        Values("mode and memory_gb", lambda v: isinstance(v, Mapping) and set(v) == {"mode", "memory_gb"}),
+        retest=True),
+    Key("metrics.memory_gb", SPEED, "memory for the pixel scores of the test, beyond which auto streams them"),
+    # How it is computed
+    Key("cache", SPEED, "of decoded images and teacher features",
+        Values("the keys of conf/run.yaml", lambda v: isinstance(v, Mapping))),
+    Key("cache.folder", PLACE),
+    Key("speed", SPEED, "auto, or off: without what kdad does for speed on this machine",
+        Values("auto or off", lambda v: v in ("auto", "off", False))),
+    Key("compile", SPEED, "torch.compile what is trained", SWITCH),
+    Key("threads", SPEED, "of the CPU; null: torch's own choice", COUNT_OR_NULL),
+    Key("repeats", SPEED, "timed calls", COUNT),
+    Key("checkpoint_seconds", SPEED, "last.ckpt is written at most so often, and after the last epoch",
+        Values("a number of seconds, at least 0", lambda v: _is_number(v) and v >= 0)),
+    # Where from, and what else is done with it
+    Key("ckpt_path", PLACE, "a checkpoint: kdad.run goes on training from it, kdad.evaluate tests it"),
+    Key("skip_done", DISPLAY, "leave out a job whose configuration has complete results already", SWITCH),
+    Key("overwrite", DISPLAY, "replace complete results in the folder that is written to", SWITCH),
+    Key("max_categories", DISPLAY, "category=all: only the first so many", COUNT_OR_NULL),
+    Key("pictures", DISPLAY, "at most so many pictures of image, map and mask",
+        Values("a whole number, at least 0", lambda v: _is_whole(v) and v >= 0)),
+    Key("logger", DISPLAY, "csv, wandb, tensorboard or none"),
+    Key("logger.save_dir", PLACE, supplied=True),
+    Key("variants", DISPLAY, "further tests of the trained weights",
+        Values("<name>: {<key>: <value>, ...}",
+               lambda v: isinstance(v, Mapping) and all(isinstance(x, Mapping) for x in v.values()))),
+    Key("objective", DISPLAY, "what a job returns to a search: loss or val_loss"),
+    Key("objective_on_test_data", DISPLAY, "also let image_auroc, pixel_auroc or pro be one", SWITCH),
+    Key("table", DISPLAY, "of an experiment: the printed table that it fills"),
+)  # fmt: skip
+_BY_NAME = {key.name: key for key in KEYS}
+DECIDING = (METHOD, CONDITION, IDENTITY)  # roles of the keys that decide a job's results
+COMPARED = (METHOD, CONDITION)  # roles of the keys that a report tells runs apart by
+
+
+def find_key(name: str) -> Key:
+    """Return the entry of a dotted key: its own, or that of the nearest group around it.
+
+    Raises `KeyError` for a top-level key that no entry knows.
+    """
+    place = name
+    while place not in _BY_NAME:
+        place, dot, _ = place.rpartition(".")
+        if not dot:
+            raise KeyError(f"{name}: no such key in kdad/settings/keys.py")
+    return _BY_NAME[place]
+
+
+def supplied(group: str) -> set[str]:
+    """Return the arguments that kdad itself passes to a group's target."""
+    return {key.name.rpartition(".")[2] for key in KEYS if key.supplied and key.name.rpartition(".")[0] == group}
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return every key in dots, with its value; a mapping is there itself, and so are its keys."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found[f"{prefix}{key}"] = value
+        if isinstance(value, dict):
+            found |= flatten(value, f"{prefix}{key}.")
+    return found
+
+
+def select(config: Mapping[str, Any], roles: Iterable[Role], copies: bool = True) -> dict[str, Any]:
+    """Return the values, by dotted key, of a resolved configuration's keys in these roles.
+
+    `copies` False leaves out those that repeat a key of the top level. Keys that no entry knows are left out.
+    """
+    chosen = {}
+    for name, value in flatten(config).items():
+        if isinstance(value, dict) or name.partition(".")[0] not in _BY_NAME:
+            continue
+        key = find_key(name)
+        if key.role in roles and (copies or not key.copy):
+            chosen[name] = value
+    return chosen
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return sixteen hex digits of all that decides a job's results, of its resolved configuration."""
+    return hashlib.sha256(json.dumps(select(config, DECIDING), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(trained: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return where two resolved configurations differ in what decides results: key -> (trained, now).
+
+    A key that only one of them has is of another version of kdad and cannot be compared.
+    """
+    before = select(trained, DECIDING)
+    return {k: (before[k], value) for k, value in select(now, DECIDING).items() if before.get(k, value) != value}
+
+
+def may_retest(name: str, scoring: Iterable[str]) -> bool:
+    """Return whether a trained detector may be tested with another value; `scoring`: its class's own such keys."""
+    key = find_key(name)
+    return key.role not in DECIDING or key.retest or name in scoring

@@ -1,0 +1,95 @@
+"""Overrides as they stand on a command line: taken apart, put together, and completed by those of a checkpoint."""
+
+import re
+import shlex
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from kdad.errors import UserError
+
+PLAIN = re.compile(r"[A-Za-z_/][\w.+/@:%-]*", re.ASCII)  # text that Hydra's grammar takes without quotes
+NAME = re.compile(r"[+~]{0,2}[\w./@:-]+")  # of a key or group
+WORDS = {"null", "true", "false", "nan", "inf"}  # that are no text to it
+
+
+def split(override: str) -> tuple[str, str]:
+    """Return (key without a leading + or ~, value as written, empty where there is none)."""
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
+
+
+def quote(text: str) -> str:
+    """Return a text as Hydra's grammar reads it back: as it is where it may, else in quotes."""
+    if PLAIN.fullmatch(text) and text.lower() not in WORDS:
+        return text
+    # In quotes a backslash counts for itself but before a quote; an interpolation would be replaced.
+    body = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return "'" + body.replace("${", "\\${") + "'"
+
+
+def unquote(value: str) -> str:
+    """Return the text of a value as written; one without quotes as it is."""
+    if len(value) < 2 or value[0] not in "'\"" or value[-1] != value[0]:
+        return value
+    mark, body = value[0], value[1:-1]
+    body = re.sub(rf"(\\+)({mark}|$)", lambda m: m[1][: len(m[1]) // 2] + m[2], body)
+    return body.replace("\\${", "${")
+
+
+def write(key: str, text: str) -> str:
+    """Return an override that gives a key this text."""
+    return f"{key}={quote(text)}"
+
+
+def find_value(overrides: list[str], key: str) -> str:
+    """Return the text that the overrides give a key, the last one where there are several; empty for null or none."""
+    values = [value for name, value in map(split, overrides) if name == key]
+    return unquote(values[-1]) if values and values[-1] != "null" else ""
+
+
+def complete(given: list[str], stored: list[str]) -> list[str]:
+    """Return the stored overrides that the given ones leave standing.
+
+    `group=choice` puts another choice in the place of the stored one, whose `group.key=` then go with it, but for
+    `trainer.max_epochs`, which is the recipe's.
+    """
+    keys = {split(override)[0] for override in given} | {"ckpt_path", "skip_done"}
+    replaced = tuple(f"{key}." for key, value in map(split, given) if f"{key}={value}" not in stored)
+    standing = []
+    for override in stored:
+        key = split(override)[0]
+        gone = key.startswith(replaced) and key != "trainer.max_epochs"
+        if key not in keys and not gone:
+            standing.append(override)
+    return standing
+
+
+def accept_literally(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """Return the overrides with quotes around values that Hydra's grammar refuses, and a remark on each.
+
+    A path with a blank, an umlaut, a bracket or an equals sign is then what it says. Raises `UserError` for an argument
+    that is no override.
+    """
+    parser, taken, remarks = OverridesParser.create(), [], []
+    for override in overrides:
+        try:
+            parser.parse_override(override)
+        except HydraException as error:
+            name, equals, value = override.partition("=")
+            if not equals or not NAME.fullmatch(name):
+                raise UserError(
+                    f"{override}: not an argument of the form key=value, such as model=rd dataset=mvtec category=screw"
+                ) from error
+            is_list = value[:1] == "[" and value[-1:] == "]"
+            items = [quote(item.strip()) for item in value[1:-1].split(",")]
+            quoted = f"{name}={'[' + ','.join(items) + ']' if is_list else quote(value)}"
+            remarks.append(f"{override}: taken as it stands. Quoted, as a shell takes it: {_for_a_shell(quoted)}")
+            override = quoted
+        taken.append(override)
+    return taken, remarks
+
+
+def _for_a_shell(text: str) -> str:
+    """Double quotes read better around single ones, where nothing in them is special to a shell."""
+    return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'

@@ -1,0 +1,62 @@
+"""Files and folders that are either whole or absent, however a run ends."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+# Read once, since reading it means setting it, for all threads.
+UMASK = os.umask(0)
+os.umask(UMASK)
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
+    """Open a temporary file beside `path`, which takes its name only when the block ends well.
+
+    Yields the open file. `mode` is "w" (UTF-8 text) or "wb". The parent folder is created.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
+    try:
+        with os.fdopen(descriptor, mode, encoding=encoding, newline=newline) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files private; give them what open() would have given
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def has_content(folder: Path) -> bool:
+    """Tell whether a folder is there and holds anything."""
+    return folder.is_dir() and any(folder.iterdir())
+
+
+@contextmanager
+def build_folder(path: Path) -> Iterator[Path]:
+    """Make a temporary folder beside `path`, which takes its name only when the block ends well.
+
+    Yields the temporary folder. A folder with content that another process put at `path` meanwhile stays. The parent
+    folder is created.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~UMASK)
+        temporary.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not has_content(path):
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

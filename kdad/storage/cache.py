@@ -1,0 +1,226 @@
+"""Arrays that are computed once: decoded images, teacher features.
+
+In memory within a budget, where later jobs of a sweep find them; else in files that are memory-mapped; else
+nowhere, and the caller computes anew each time. A file takes its name only when it is whole, so that a killed job
+leaves nothing that is believed, and jobs that build the same array at once leave one of two equal files.
+"""
+
+import hashlib
+import logging
+import os
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import kdad
+from kdad.errors import UserError
+
+log = logging.getLogger(__name__)
+STORAGES = ("auto", "memory", "disk", "off")
+GB = 2**30
+# What else values depend on: the code that decodes and computes. Files on disk outlive an upgrade.
+CODE = (kdad.__version__, *(version(name) for name in ("torch", "timm", "pillow")))
+_MEMORY: OrderedDict[str, Tensor] = OrderedDict()  # of this process, least recently used first
+
+
+class Array(NamedTuple):
+    """One array to keep: `identity` is all that its values depend on, `what` says it to people."""
+
+    identity: tuple
+    shape: tuple[int, ...]
+    dtype: str
+    what: str
+
+    @property
+    def key(self) -> str:
+        """Its name in the cache, of 32 hex digits."""
+        return hashlib.sha256(repr((CODE, self.identity, self.shape, self.dtype)).encode()).hexdigest()[:32]
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+# Yields rows of each array asked for (by position), in order, a chunk at a time.
+Produce = Callable[[Sequence[int]], Iterator[Sequence[np.ndarray]]]
+
+
+class ArrayStore:
+    """A place for arrays, one of `STORAGES`: auto is memory, else disk, else nowhere.
+
+    `memory_gb` and `disk_gb` bound what is kept (memory: of this process; disk: of `folder`). One store serves one
+    job: what it has handed out from memory counts until the job ends. `report` counts for results.json: where arrays
+    are, bytes, hits and misses.
+    """
+
+    def __init__(
+        self,
+        storage: str = "auto",
+        memory_gb: float = 4.0,
+        disk_gb: float = 20.0,
+        folder: str | os.PathLike = "~/.cache/kdad",
+    ):
+        if storage not in STORAGES:
+            raise UserError(f"cache.storage={storage}: give one of {', '.join(STORAGES)}")
+        for key, value in {"memory_gb": memory_gb, "disk_gb": disk_gb}.items():
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+                raise UserError(f"cache.{key}={value}: give a number of gigabytes, at least 0")
+        self.storage, self.memory, self.disk = storage, memory_gb * GB, disk_gb * GB
+        self.folder = Path(folder).expanduser() / "arrays"
+        self.report: dict[str, Any] = {"storage": "off", "bytes": 0, "hits": 0, "misses": 0}
+        self._held: dict[str, int] = {}  # bytes in memory that this job uses, by key
+        self._places: dict[str, None] = {}  # in the order of first use
+
+    def fetch(self, arrays: Sequence[Array], produce: Produce) -> list[Tensor] | None:
+        """Fetch arrays from the cache, or from `produce` those that are missing there.
+
+        Returns a tensor for each, or None where they are to be kept nowhere.
+        """
+        found = {i: hit for i, array in enumerate(arrays) if (hit := self._find(array)) is not None}
+        missing = [i for i in range(len(arrays)) if i not in found]
+        for i, tensor in zip(missing, self._make([arrays[i] for i in missing], lambda: produce(missing)), strict=False):
+            found[i] = tensor
+        if len(found) < len(arrays):
+            return None
+        self.report["hits"] += len(arrays) - len(missing)
+        self.report["misses"] += len(missing)
+        self.report["bytes"] += sum(array.size for array in arrays)
+        return [found[i] for i in range(len(arrays))]
+
+    def _find(self, array: Array) -> Tensor | None:
+        if self.storage in ("auto", "memory") and array.key in _MEMORY:
+            _MEMORY.move_to_end(array.key)
+            self._held[array.key] = array.size
+            self._note("memory")
+            return _MEMORY[array.key]
+        if self.storage in ("auto", "disk"):
+            path = self._locate(array)
+            try:
+                found = torch.from_numpy(np.load(path, mmap_mode="c"))
+            except FileNotFoundError:
+                return None
+            except (OSError, ValueError, EOFError) as error:
+                log.warning("cannot read %s from %s (%s); computing it anew", array.what, path, error)
+                return None
+            with suppress(OSError):  # removed in the meantime, or another user's
+                os.utime(path)  # the time of last use, for eviction
+            self._note("disk")
+            return found
+        return None
+
+    def _note(self, place: str) -> None:
+        self._places[place] = None
+        self.report["storage"] = ", ".join(self._places)
+
+    def _make(self, arrays: list[Array], produce: Callable[[], Iterator[Sequence[np.ndarray]]]) -> list[Tensor]:
+        """Make arrays in the first place that has room for them; returns none where no place has."""
+        size = sum(array.size for array in arrays)
+        if not arrays or self.storage == "off":
+            return []
+        if self.storage in ("auto", "memory") and size + sum(self._held.values()) <= self.memory:
+            self._note("memory")
+            return self._put_in_memory(arrays, produce(), size)
+        if self.storage in ("auto", "disk") and size <= self.disk:
+            try:
+                made = self._put_on_disk(arrays, produce(), size)
+                self._note("disk")
+                return made
+            except OSError as error:  # full, read-only, cleared meanwhile: nothing that should stop a job
+                log.warning("cannot cache %s in %s: %s; computing anew instead", arrays[0].what, self.folder, error)
+        else:
+            what = arrays[0].what
+            log.warning("%s would take %.1f GB, beyond the cache's budget; computing anew instead", what, size / GB)
+        self._note("streamed")
+        return []
+
+    def _put_in_memory(self, arrays: list[Array], chunks: Iterator[Sequence[np.ndarray]], size: int) -> list[Tensor]:
+        for key in [k for k in _MEMORY if k not in self._held]:
+            if size + sum(t.nbytes for t in _MEMORY.values()) <= self.memory:
+                break
+            del _MEMORY[key]
+        made = [np.empty(array.shape, array.dtype) for array in arrays]
+        start = 0
+        for rows in chunks:
+            for target, part in zip(made, rows, strict=True):
+                target[start : start + len(part)] = part
+            start += len(rows[0])
+        tensors = [torch.from_numpy(target) for target in made]
+        for array, tensor in zip(arrays, tensors, strict=True):
+            _MEMORY[array.key], self._held[array.key] = tensor, array.size
+        return tensors
+
+    def _put_on_disk(self, arrays: list[Array], chunks: Iterator[Sequence[np.ndarray]], size: int) -> list[Tensor]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._evict(size)
+        tensors = []
+        with ExitStack() as stack:
+            files = []
+            for array in arrays:
+                path = self.folder / f".building.{secrets.token_hex(8)}"
+                stack.callback(path.unlink, missing_ok=True)
+                file = stack.enter_context(path.open("xb"))
+                header = {"descr": np.dtype(array.dtype).str, "fortran_order": False, "shape": array.shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                files.append((file, path))
+            # Plain writes, since a full disk shows in a memory map as a bus error instead of an exception.
+            for rows in chunks:
+                for (file, _), part in zip(files, rows, strict=True):
+                    file.write(np.ascontiguousarray(part).data)
+            for array, (file, path) in zip(arrays, files, strict=True):
+                file.flush()
+                os.fsync(file.fileno())
+                # Mapped while it is this job's alone: under its name another job may remove it at any time.
+                tensors.append(torch.from_numpy(np.load(path, mmap_mode="c")))
+                self._locate(array).with_suffix(".txt").write_text(array.what, encoding="utf-8")
+                path.replace(self._locate(array))
+        return tensors
+
+    def _evict(self, size: int) -> None:
+        """Make room below the budget by removing what was not used for longest, and what killed jobs left."""
+        for path, used, _ in list_files(self.folder, ".building.*"):
+            if time.time() - used > 24 * 3600:
+                path.unlink(missing_ok=True)
+        files = sorted(list_files(self.folder, "*.npy"), key=lambda found: found[1])
+        excess = size + sum(length for _, _, length in files) - self.disk
+        for path, _, length in files:
+            if excess <= 0:
+                break
+            excess -= length
+            remove(path)
+
+    def _locate(self, array: Array) -> Path:
+        return self.folder / f"{array.key}.npy"
+
+
+def list_files(folder: Path, pattern: str) -> list[tuple[Path, float, int]]:
+    """List the files in `folder` that match `pattern`, leaving out those that other jobs remove meanwhile.
+
+    Returns (path, time of last use in seconds since 1970, bytes) of each.
+    """
+    found = []
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            found.append((path, status.st_mtime, status.st_size))
+    return found
+
+
+def remove(path: Path) -> None:
+    """Remove an array from disk. Jobs that have it mapped keep it until they end."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(".txt").unlink(missing_ok=True)
+
+
+def hash_content(tensor: Tensor) -> str:
+    """Return 32 hex digits that stand for a tensor's bytes (BLAKE2b)."""
+    return hashlib.blake2b(tensor.contiguous().numpy().data, digest_size=16).hexdigest()

@@ -1,0 +1,132 @@
+"""A timm network cut off behind its deepest level: images in, a list of feature maps out."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from kdad.errors import UserError
+from kdad.teacher.levels import Level, build_network, find_module_path
+
+
+def _keep(
+    outputs: dict[str, Tensor], overwritten: set[str], path: str, module: nn.Module, args: tuple, output: Tensor
+) -> None:
+    outputs[path] = output.clone() if path in overwritten else output
+
+
+class FeaturePyramid(nn.Module):
+    """A timm network cut off behind its deepest requested level.
+
+    Maps (B, 3, H, W) to a list of (B, C, h, w), in the order of `levels`. `channels`, `strides` and `shapes`
+    (C, h, w) are measured with one forward pass, never looked up. Weights are random; see `Teacher`.
+    """
+
+    def __init__(self, name: str, levels: Sequence[Level], image_size: int):
+        super().__init__()
+        self.name = name
+        self.body = build_network(name, image_size)
+        self.paths = [find_module_path(self.body, level, name) for level in levels]
+        self._outputs: dict[str, Tensor] = {}
+        self._overwritten: set[str] = set()  # levels that the network later works on in place
+        for path in dict.fromkeys(self.paths):
+            hook = partial(_keep, self._outputs, self._overwritten, path)
+            self.body.get_submodule(path).register_forward_hook(hook)
+        self.shapes, self.strides, self._to_nchw = self._probe(image_size)
+        self.channels = [c for c, _, _ in self.shapes]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        self._run_body(images)
+        features = [self._outputs[path] for path in self.paths]
+        self._outputs.clear()
+        return [f.permute(0, 3, 1, 2) if nhwc else f for f, nhwc in zip(features, self._to_nchw, strict=True)]
+
+    def _run_body(self, images: Tensor) -> None:
+        """Run the network on images (B, 3, H, W), which leaves each level's output in `_outputs`."""
+        self.body.forward_features(images)  # type: ignore[operator]  # to torch's stub, any attribute is a tensor
+
+    @torch.no_grad()
+    def _probe(self, image_size: int) -> tuple[list[tuple[int, int, int]], list[int], list[bool]]:
+        """Measure every level with one image, and remove whatever runs only after the last of them.
+
+        Returns of each level (C, h, w), its stride, and whether the network keeps its channels last. Raises `UserError`
+        where a level is no map of features.
+        """
+        ran: list[str] = []
+        ran_before: dict[str, int] = {}
+        versions: dict[str, int] = {}
+
+        def note_start(name: str) -> Callable:
+            return lambda module, args: ran.append(name)
+
+        def note_end(path: str) -> Callable:
+            def end(module: nn.Module, args: tuple, output: Tensor) -> None:
+                ran_before[path] = len(ran)
+                versions[path] = getattr(output, "_version", 0)
+
+            return end
+
+        was_training = self.body.training
+        self.body.eval()
+        hooks = [m.register_forward_pre_hook(note_start(n)) for n, m in self.body.named_modules() if n]
+        hooks += [self.body.get_submodule(path).register_forward_hook(note_end(path)) for path in self.paths]
+        image = torch.linspace(-1, 1, 3 * image_size**2).view(1, 3, image_size, image_size)
+        self._run_body(image)
+        for hook in hooks:
+            hook.remove()
+        for path, output in self._outputs.items():
+            if not isinstance(output, Tensor):
+                raise UserError(f"levels: {path!r} of {self.name} gives a {type(output).__name__}, not one tensor")
+        self._overwritten |= {path for path, f in self._outputs.items() if f._version != versions[path]}
+        if self._overwritten:
+            self._run_body(image)
+        self._cut(image, set(ran[: max(ran_before.values(), default=0)]))
+        self.body.train(was_training)
+        self.modules_before = [set(ran[: ran_before.get(path, 0)]) for path in self.paths]
+
+        shapes, strides, to_nchw = [], [], []
+        for path in self.paths:
+            if path not in self._outputs:
+                raise UserError(f"levels: module {path!r} of {self.name} takes no part in computing features")
+            shape = tuple(self._outputs[path].shape)
+            # Swin-like networks keep channels last: there the two equal sizes come first.
+            nhwc = len(shape) == 4 and shape[1] == shape[2] != shape[3]
+            c, h, w = (shape[3], *shape[1:3]) if nhwc else (0, 0, 1) if len(shape) != 4 else shape[1:]
+            if h != w or h < 1 or h > image_size:
+                raise UserError(
+                    f"levels: {path!r} of {self.name} gives a tensor of shape {shape}, not a feature map (B, C, h, w). "
+                    "Choose a convolutional or hierarchical backbone, or another level."
+                )
+            shapes.append((c, h, w))
+            # To the nearest power of two, since odd sizes are rounded on the way down.
+            strides.append(2 ** round(math.log2(image_size / h)))
+            to_nchw.append(nhwc)
+        self._outputs.clear()
+        return shapes, strides, to_nchw
+
+    def _cut(self, image: Tensor, needed: set[str]) -> None:
+        """Replace every module outside `needed` that plain sequences alone lead to, if the levels stay the same.
+
+        Inside a residual block nothing is cut, since its sum would not fit any more.
+        """
+        before = {path: output.clone() for path, output in self._outputs.items()}
+        cut, waiting = [], [("", self.body)]
+        while waiting:
+            prefix, parent = waiting.pop()
+            for child, module in list(parent.named_children()):
+                if prefix + child not in needed:
+                    cut.append((parent, child, module))
+                    setattr(parent, child, nn.Identity())
+                elif isinstance(module, nn.Sequential):
+                    waiting.append((f"{prefix}{child}.", module))
+        try:
+            self._run_body(image)
+            same = all(torch.equal(before[path], self._outputs[path]) for path in before)
+        except Exception:  # whatever a network makes of a part that is missing
+            same = False
+        if not same:  # a network that is more than its modules in a row: keep it whole
+            for parent, child, module in cut:
+                setattr(parent, child, module)
+        self._outputs.update(before)

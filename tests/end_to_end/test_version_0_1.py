@@ -1,0 +1,86 @@
+"""Runs and checkpoints that version 0.1 has left are read, tested again, gone on with, reported and found done."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kdad.engine.checkpoint import Checkpoint
+from kdad.engine.run_folder import RunFolder
+from kdad.evaluate import main as evaluate
+from kdad.report.study import make_study_report
+from kdad.results.read import read_runs
+
+OLD = Path(__file__).parents[1] / "version_0_1"
+MODELS = ("rd", "stpm", "mkd", "dskd")
+PLACES = [f"dataset.root={OLD / 'pictures'}", f"backbone.weights={OLD / 'teacher.safetensors'}"]
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A copy of all of them, to write into."""
+    shutil.copytree(OLD / "runs", tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def scores(folder):
+    """Image -> score, by the path from its category on."""
+    with (folder / "scores.csv").open() as file:
+        return {Path(row["path"]).parts[-3:]: float(row["score"]) for row in csv.DictReader(file)}
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_checkpoint_says_what_made_it(model):
+    checkpoint = Checkpoint.load(OLD / "runs" / model / "checkpoints" / "tested.ckpt")
+    assert checkpoint.config["model"]["name"] == model and checkpoint.config["dataset"]["image_size"] == 64
+    assert f"model={model}" in checkpoint.overrides and checkpoint.tested_epoch == 2
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_test_is_repeated(command, old, model):
+    """Its scores come back as far as another processor rounds alike."""
+    assert command(f"ckpt_path={old / model / 'checkpoints/tested.ckpt'}", *PLACES, main=evaluate) == 0
+    (folder,) = (f for f in (old / model / "evaluations").iterdir() if results(f)["versions"].startswith("kdad 0.2"))
+    before, after = scores(old / model), scores(folder)
+    assert before.keys() == after.keys()
+    assert list(after.values()) == pytest.approx(list(before.values()), rel=1e-4)
+    assert results(folder)["tested_epoch"] == 2 and results(folder)["status"] == "ok"
+
+
+@pytest.mark.parametrize("model", ["rd", "stpm", "mkd"])
+def test_training_goes_on(command, old, model):
+    assert command(f"ckpt_path={old / model / 'checkpoints/last.ckpt'}", *PLACES, "trainer.max_epochs=3") == 0
+    assert results(old / model)["epochs"] == 2  # complete, and so left as it is
+    found = results(old / f"{model}_2")
+    assert (found["status"], found["epochs"]) == ("ok", 3)
+    assert "changed_when_resumed" not in found and found["config_hash"]  # data and weights have only moved
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_finished_run_is_found_done(model):
+    run = RunFolder(OLD / "runs" / model)
+    made_by = Checkpoint.load(run.checkpoint("tested")).config
+    from kdad.settings.keys import config_hash
+
+    assert run.is_trained(config_hash(made_by)) and run.find_done(config_hash(made_by), []) is run
+    assert not run.is_trained(config_hash({**made_by, "seed": 1}))
+    moved = {**made_by, "dataset": {**made_by["dataset"], "root": "/elsewhere"}}
+    assert run.is_trained(config_hash(moved))
+
+
+def test_a_report_has_them_all():
+    table = read_runs([OLD / "runs"])
+    assert sorted(zip(table["model"], table["kind"], strict=True)) == [
+        ("dskd", "run"), ("mkd", "run"), ("rd", "evaluation"), ("rd", "run"), ("rd", "variant"), ("stpm", "run"),
+    ]  # fmt: skip
+    assert set(table["status"]) == {"ok"} and not table.attrs["skipped"]
+    report = make_study_report(table)
+    for model in MODELS:
+        expected = f"{100 * results(OLD / 'runs' / model)['pixel_auroc']:.2f}"
+        assert any(line[0] == model and expected in line for line in report.tables[0].rows)

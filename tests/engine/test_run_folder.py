@@ -1,0 +1,149 @@
+"""A run's folder: kdad removes and replaces what it has written, and nothing else."""
+
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from kdad.engine.run_folder import MARKER, RunFolder
+from kdad.errors import UserError
+
+CFG = OmegaConf.create({"seed": 1})
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MARKER}
+
+
+def job(folder, fails=None, keep_checkpoints=False, **results):
+    """A job as `kdad.run` does it, with a picture, a checkpoint and a variant."""
+    with folder.hold(), folder.record(CFG) as record:
+        record.add(config_hash="mine", **results)
+        folder.claim(CFG, record, keep_checkpoints)
+        for path in (folder.maps / "00000_good_0.png", folder.checkpoint("last")):
+            with folder.write(path) as file:
+                file.write("x")
+        with folder.variant("deep").write(folder.variant("deep").scores) as file:
+            file.write("x")
+        if fails:
+            raise fails
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_job_replaces_its_own_files_alone(folder):
+    job(folder)
+    (folder.maps / "00000_mine.png").write_text("mine")
+    (folder.variants / "notes.txt").write_text("mine")
+    (folder.path / "log").mkdir()
+    (folder.path / "log" / "metrics.csv").write_text("of an earlier run")
+    (folder.checkpoints / "other.pt").write_text("mine")
+    mine = {"maps/00000_mine.png", "variants/notes.txt", "log/metrics.csv", "checkpoints/other.pt"}
+    folder.clear()
+    assert files(folder.path) == mine
+    job(folder)
+    folder.clear(keep_checkpoints=True)
+    assert files(folder.path) == mine | {"checkpoints/last.ckpt"}
+    assert folder.list_written() == [folder.checkpoint("last")]
+    folder.clear()
+    assert files(folder.path) == mine
+
+
+def test_a_folder_without_strangers_is_left_empty(folder):
+    job(folder).clear()
+    assert list(folder.path.iterdir()) == [folder.path / MARKER]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["results.json", "config.yaml", "scores.csv", "curves.npz", "checkpoints/last.ckpt", "checkpoints/tested.ckpt"],
+)
+def test_a_strangers_file_in_the_place_of_a_runs_is_refused_and_untouched(folder, name):
+    path = folder.path / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(UserError, match=f"{name} was not written by kdad"):
+        folder.refuse_to_replace(overwrite=True)
+    with pytest.raises(ValueError, match="planned"), folder.record(CFG):
+        raise ValueError("planned")
+    assert files(folder.path) == {name} and path.read_text() == "mine"
+    assert folder.find_free("mine").path.name == "run_2"
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(folder):
+    folder.path.mkdir()
+    folder.maps.write_text("mine")
+    with pytest.raises(UserError, match="maps was not written by kdad"):
+        folder.refuse_to_replace(overwrite=True)
+
+
+def test_a_refused_job_leaves_its_reason_and_nothing_of_strangers_is_touched(folder):
+    folder.maps.mkdir(parents=True)
+    (folder.maps / "street.png").write_text("mine")
+    with pytest.raises(UserError), folder.record(CFG):
+        raise UserError("no such data")
+    assert json.loads(folder.results.read_text())["error"] == "no such data"
+    assert (folder.maps / "street.png").read_text() == "mine"
+
+
+def test_complete_results_are_replaced_only_when_asked(folder):
+    job(folder)
+    for of, which in (("mine", "this very"), ("another", "another")):
+        with pytest.raises(UserError, match=f"complete results of {which} configuration.*overwrite=true"):
+            folder.refuse_to_replace(overwrite=False, of=of)
+    before = {name: (folder.path / name).read_bytes() for name in files(folder.path)}
+    with pytest.raises(UserError), folder.record(CFG):
+        folder.refuse_to_replace(overwrite=False, of="another")
+    assert {name: (folder.path / name).read_bytes() for name in before} == before
+    assert "complete results" in json.loads(folder.refusal.read_text())["error"]
+    folder.refuse_to_replace(overwrite=True, of="another")
+
+
+def test_failed_results_are_replaced(folder):
+    with pytest.raises(KeyboardInterrupt):
+        job(folder, fails=KeyboardInterrupt())
+    assert folder.read()["error"] == "interrupted" and folder.read()["pro"] is None
+    folder.refuse_to_replace(overwrite=False)
+    assert job(folder).is_complete("mine")
+
+
+def test_what_fails_after_the_results_leaves_them_whole(folder):
+    """A logger at its end, for instance."""
+    with pytest.raises(OSError, match="planned"), folder.record(CFG) as record:
+        folder.claim(CFG, record, keep_checkpoints=False)
+        record.add(pro=0.5)
+        record.finish()
+        folder.write_results(record.results)
+        raise OSError("planned")
+    assert folder.read() == {"status": "ok", "pro": 0.5}
+
+
+def test_the_run_that_a_checkpoint_lies_in(folder, tmp_path):
+    job(folder)
+    assert RunFolder.around(folder.checkpoint("last")).path == folder.path
+    for lone in ("models/last.ckpt", "checkpoints/last.ckpt", "last.ckpt"):
+        path = tmp_path / "project" / lone
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(folder.checkpoint("last").read_bytes())
+        assert RunFolder.around(path) is None
+    assert RunFolder.around(folder.path / "models" / "last.ckpt") is None
+
+
+def test_a_marker_that_names_files_elsewhere_is_not_believed(folder, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    job(folder)
+    with (folder.path / MARKER).open("a") as marker:
+        marker.write(f"../precious\n{tmp_path / 'precious'}\n\n")
+    folder.clear()
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_files_of_others_that_are_named_as_results_are_no_results(folder):
+    folder.path.mkdir()
+    for content in ("[1]", "half {", "", "\udcff".encode("utf-8", "surrogateescape")):
+        folder.results.write_bytes(content if isinstance(content, bytes) else content.encode())
+        assert folder.read() == {} and not folder.is_complete()

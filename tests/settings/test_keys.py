@@ -1,0 +1,130 @@
+"""One meaning per key: which keys make another job, and which leave a finished one standing."""
+
+from collections import Counter
+
+import pytest
+from omegaconf import OmegaConf
+
+from kdad.settings.compose import CONF, choices, compose, resolve
+from kdad.settings.keys import KEYS, Role, config_hash, differences, find_key, flatten, may_retest, select
+
+MODELS, DATASETS = choices("model"), choices("dataset")
+BASE = ("model=rd", "dataset=mvtec", "category=grid")
+
+
+def hashed(*overrides):
+    return config_hash(resolve(compose(*BASE, *overrides)))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return hashed()
+
+
+def leaves(cfg):
+    return [key for key, value in flatten(OmegaConf.to_container(cfg)).items() if not isinstance(value, dict)]
+
+
+def has_one_role(key):
+    """By the rule that the table states: the longest entry that the key begins with; there is one, and it is alone."""
+    around = [entry for entry in KEYS if key == entry.name or key.startswith(f"{entry.name}.")]
+    longest = max(len(entry.name) for entry in around)
+    (entry,) = (entry for entry in around if len(entry.name) == longest)
+    return find_key(key) is entry and isinstance(entry.role, Role)
+
+
+def test_no_key_has_two_entries():
+    assert [name for name, n in Counter(key.name for key in KEYS).items() if n > 1] == []
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_key_of_every_model_and_data_set_has_one_role(model):
+    for dataset in DATASETS:
+        keys = leaves(compose(f"model={model}", f"dataset={dataset}"))
+        assert len(keys) > 50 and all(has_one_role(key) for key in keys)
+
+
+@pytest.mark.parametrize(
+    "choice", [*(f"experiment={name}" for name in choices("experiment")), "sweep=optuna", "debug=cpu"]
+)
+def test_every_key_of_every_experiment_and_search_has_one_role(choice):
+    assert all(has_one_role(key) for key in leaves(compose(choice)))
+
+
+@pytest.mark.parametrize("entry", ["benchmark", "pretrain"])
+def test_every_key_of_the_other_commands_has_one_role(entry):
+    assert all(has_one_role(key) for key in leaves(compose(config_name=entry)))
+
+
+def test_a_key_of_nobody_is_an_error_and_one_of_a_plug_in_has_its_groups_role():
+    assert find_key("model.brand_new").role is Role.METHOD and find_key("dataset.brand_new").role is Role.CONDITION
+    assert (
+        find_key("trainer.brand_new").role is Role.CONDITION
+        and find_key("dataset.official.grid.train").role is Role.DISPLAY
+    )
+    with pytest.raises(KeyError, match="nobodys"):
+        find_key("nobodys.key")
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "dataset.root=/elsewhere", "+trainer.enable_progress_bar=false", "trainer.log_every_n_steps=5",
+        "dataset.download=true", "metrics.memory_gb=8", "trainer.accelerator=cpu", "cache.storage=off",
+        "cache.folder=/tmp/x", "compile=true", "speed=off", "checkpoint_seconds=0", "pictures=3", "+table.name=x",
+        "+variants.a={model.sigma:1}", "max_categories=3", "skip_done=true", "logger=none", "objective=loss",
+        "trainer.deterministic=false", "+trainer.profiler=simple", "dataset.obtain=x", "dataset.official={}",
+        "ckpt_path=x.ckpt", "backbone.weight_keys=in_order",
+    ],
+)  # fmt: skip
+def test_what_leaves_a_finished_run_standing(plain, same):
+    assert hashed(same) == plain
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "model.sigma=1", "model.loss=flattened", "category=tile", "seed=1", "trainer.max_epochs=3", "optimizer.lr=0.1",
+        "levels=[1,2]", "normalisation=none", "image_size=128", "batch_size=8", "val_fraction=0.1", "average_epochs=2",
+        "backbone=resnet18", "backbone.weights=x.pth", "backbone.pretrained=false", "trainer.precision=bf16-mixed",
+        "trainer.devices=2", "trainer.limit_train_batches=4", "trainer.limit_test_batches=4", "metrics.mode=streaming",
+        "dataset.train_fraction=0.5", "dataset.split_seed=1", "dataset.augment=rotate_scale", "+dataset.masks=elsewhere",
+        "+trainer.accumulate_grad_batches=2", "dataset.name=mine",
+    ],
+)  # fmt: skip
+def test_what_makes_another_job(plain, other):
+    assert hashed(other) != plain
+
+
+def test_every_key_in_a_deciding_role_changes_the_hash_and_no_other_does(plain):
+    """Whatever the key, its value changed to something that it never is."""
+    config = resolve(compose(*BASE))
+    for key in leaves(compose(*BASE)):
+        changed = resolve(compose(*BASE))
+        node = changed
+        for part in key.split(".")[:-1]:
+            node = node[part]
+        node[key.rpartition(".")[2]] = "changed"
+        decides = find_key(key).role in (Role.METHOD, Role.CONDITION, Role.IDENTITY)
+        assert (config_hash(changed) != config_hash(config)) == decides, key
+        assert (key in differences(config, changed)) == decides, key
+
+
+def test_reports_leave_out_what_is_said_twice():
+    found = select(resolve(compose(*BASE)), [Role.CONDITION, Role.METHOD], copies=False)
+    assert "image_size" in found and "dataset.image_size" not in found and "seed" not in found
+
+
+def test_what_a_trained_detector_may_be_tested_with():
+    scoring = ["model.sigma"]
+    for key in ("model.sigma", "dataset.root", "batch_size", "trainer.precision", "average_epochs", "cache.storage"):
+        assert may_retest(key, scoring), key
+    for key in ("model.loss", "image_size", "seed", "category", "trainer.max_epochs", "dataset.split_seed", "levels"):
+        assert not may_retest(key, scoring), key
+
+
+def test_every_top_level_key_of_the_files_is_said_in_help():
+    for entry in ("run", "benchmark"):
+        for key in OmegaConf.load(CONF / f"{entry}.yaml"):
+            if key not in ("defaults", "hydra"):
+                assert find_key(str(key)).meaning, key

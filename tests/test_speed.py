@@ -1,0 +1,157 @@
+"""Threads and memory by what the process may use."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from kdad import benchmark, pretrain, speed
+from kdad.engine import build
+
+CFG = OmegaConf.create({"speed": "auto"})
+
+
+@pytest.fixture
+def torch_threads(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [
+        ("max 100000", 8),
+        ("300000 100000", 3),
+        ("250000 100000", 3),
+        ("10000 100000", 1),
+        ("9900000 100000", 8),
+        (None, 8),
+    ],
+)
+def test_cores_are_the_schedulers_within_the_containers_quota(torch_threads, tmp_path, monkeypatch, quota, expected):
+    monkeypatch.setattr(speed, "QUOTA", tmp_path / "cpu.max")
+    if quota:
+        speed.QUOTA.write_text(quota + "\n")
+    assert speed.count_cores() == expected
+
+
+def test_torch_gets_no_more_threads_than_cores(torch_threads, monkeypatch):
+    monkeypatch.setattr(speed, "count_cores", lambda: 3)
+    torch.set_num_threads(6)
+    speed.limit_threads()
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(2)  # fewer were asked for
+    speed.limit_threads()
+    assert torch.get_num_threads() == 2
+
+
+def test_omp_num_threads_is_obeyed(torch_threads, monkeypatch):
+    monkeypatch.setattr(speed, "count_cores", lambda: 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    torch.set_num_threads(4)
+    speed.limit_threads()
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [lambda: build.build(CFG), lambda: benchmark.measure_costs(CFG), lambda: pretrain.train_teacher(CFG, None)],
+)
+def test_whatever_computes_uses_the_machine_first(monkeypatch, starts):
+    class Used(Exception):
+        pass
+
+    def use(mode):
+        raise Used
+
+    for module in (build, benchmark, pretrain):
+        monkeypatch.setattr(module, "use_machine", use)
+    with pytest.raises(Used):
+        starts()
+
+
+def test_new_memory_is_not_filled_where_training_is_deterministic(monkeypatch):
+    monkeypatch.setattr(speed, "keep_memory", lambda: None)  # for the whole of this process otherwise
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(2**22).isnan().all()  # what torch fills it with
+        speed.use_machine()
+        assert not torch.empty(2**26).isnan().all()
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+FAULTS = """
+import resource, torch
+from kdad.speed import keep_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(16 * 2**20).add_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults())
+keep_memory()
+print(faults())
+"""
+
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, True),
+        ({"MALLOC_ARENA_MAX": "2"}, True),  # says nothing of what is kept
+        ({"MALLOC_MMAP_MAX_": "65536"}, False),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_max=65536"}, False),
+    ],
+)
+def test_freed_memory_is_used_again_unless_told_otherwise(given, kept):
+    if HUGE_PAGES.exists() and "[always]" in HUGE_PAGES.read_text():
+        pytest.skip("counts small pages, and here all are huge")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))} | given
+    environment["THP_MEM_ALLOC_ENABLE"] = "0"
+    command = [sys.executable, "-c", FAULTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    pages = 20 * 64 * 2**20 // os.sysconf("SC_PAGE_SIZE")
+    assert before >= pages  # handed out anew, page by page
+    # A small block may come to lie where the large one was, so that a new place is taken once or twice.
+    assert after < pages / 4 if kept else after >= pages
+
+
+HUGE = """
+import kdad.run, torch
+from pathlib import Path
+large = torch.ones(64 * 2**20)
+inside = False
+for line in Path("/proc/self/smaps").open():  # the mapping that the tensor lies in
+    if "-" in line.split()[0]:
+        start, end = (int(address, 16) for address in line.split()[0].split("-"))
+        inside = start <= large.data_ptr() + large.nbytes // 2 < end
+    elif inside and line.startswith("AnonHugePages"):
+        print(line.split()[1])
+"""
+
+
+@pytest.mark.parametrize("given", [{}, {"THP_MEM_ALLOC_ENABLE": "0"}])
+def test_large_tensors_lie_on_huge_pages_unless_told_otherwise(given):
+    """Of the command as it is imported: torch reads the variable once, with its first tensor."""
+    if not HUGE_PAGES.exists() or "[madvise]" not in HUGE_PAGES.read_text():
+        pytest.skip("needs Linux with huge pages for those who ask")
+    environment = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"} | given
+    done = subprocess.run([sys.executable, "-c", HUGE], env=environment, capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 0) == (not given)
