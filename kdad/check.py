@@ -23,6 +23,7 @@ from rich.table import Table
 from kdad.data.base import AnomalyDataModule
 from kdad.data.decoding import start_threads
 from kdad.data.images import Look
+from kdad.data.oddities import find_oddities, find_unread
 from kdad.data.samples import Sample
 from kdad.engine.launch import launch
 from kdad.errors import UserError
@@ -101,6 +102,10 @@ def check_data_set(cfg: DictConfig) -> None:
             table.add_row(name, *make_row(part))
             problems += part.unreadable or ([] if part.samples else [describe_empty(category, part)])
             remarks += describe_copies(name, part)
+        samples = [sample for part in parts for sample in part.samples]
+        with start_threads() as threads:
+            odd = [*find_unread(samples), *find_oddities(samples, threads).describe()]
+        remarks += [f"{name}: {said}" for said in odd]
     console.print(table)
     if data.official and set(names) == set(known):
         remarks.append(compare_with_official(total, data.official, names))

@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
@@ -64,14 +65,33 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _blur_matrix(n: int, sigma: float) -> Tensor:
+def _blur_weights(n: int, sigma: float) -> NDArray[np.float64]:
     """Return (n, n): row i holds the weights of the blurred value i."""
-    return torch.from_numpy(gaussian_filter1d(np.eye(n), sigma, axis=0))
+    return gaussian_filter1d(np.eye(n), sigma, axis=0)
 
 
 @lru_cache(maxsize=64)
+def _resize_weights(n: int, size: int, align_corners: bool) -> NDArray[np.float64]:
+    """Return (size, n): row i holds the weights of value i of `upsample` along one axis."""
+    target = np.arange(size)
+    if align_corners:
+        source = (n - 1) / (size - 1) * target if size > 1 else np.zeros(1)
+    else:
+        source = np.maximum(n / size * (target + 0.5) - 0.5, 0)
+    lower = np.minimum(np.floor(source).astype(int), n - 1)
+    upper = np.minimum(lower + 1, n - 1)
+    weights = np.zeros((size, n))
+    np.add.at(weights, (target, lower), 1 - (source - lower))
+    np.add.at(weights, (target, upper), source - lower)
+    return weights
+
+
+def _blur_matrix(n: int, sigma: float) -> Tensor:
+    """Return the weights as a tensor, made anew each time: one that is made while a network is traced is no value."""
+    return torch.from_numpy(_blur_weights(n, sigma))
+
+
 def _resize_matrix(n: int, size: int, align_corners: bool, sigma: float) -> Tensor:
     """Return (size, n): `upsample` along one axis, then the blur."""
-    units = torch.eye(n, dtype=torch.float64)[None]
-    resized = F.interpolate(units, size=size, mode="linear", align_corners=align_corners)[0].T
+    resized = torch.from_numpy(_resize_weights(n, size, align_corners))
     return resized if sigma == 0 else _blur_matrix(size, sigma) @ resized

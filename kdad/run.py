@@ -13,8 +13,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+import kdad
 from kdad.data.base import AnomalyDataModule
-from kdad.engine.build import build, describe, make_trainer
+from kdad.engine.build import build, describe, fingerprint_data, make_trainer
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.features import attach_features
 from kdad.engine.fit import Training, check_average, fit, watch_best
@@ -88,11 +89,13 @@ def list_categories(cfg: DictConfig) -> list[str]:
 def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chosen: str) -> dict[str, Any]:
     """Run, or with skip_done only what is missing of it, sought below `roots` too; return what results.json holds."""
     if cfg.skip_done:
-        wanted = config_hash(resolve(cfg))
-        if done := folder.find_done(wanted, roots):
+        wanted, data = config_hash(resolve(cfg)), fingerprint_data(cfg)
+        if done := folder.find_done(wanted, roots, data):
             print(f"Done already: {done}")
             test_variants(cfg, done)
             return done.read()
+        if other := folder.find_done(wanted, roots):
+            print(f"Not done: {other} is of this configuration, but the data have changed since")
         folder = folder.find_free(wanted)
     elif goes_on_in(folder, cfg) and folder.is_complete() and not cfg.overwrite:
         wanted = config_hash(resolve(cfg))
@@ -135,16 +138,22 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         check_average(cfg.average_epochs, cfg.trainer)
         resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
         changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
+        data, detector = build(cfg)
+        record.add(data_fingerprint=data.fingerprint)
+        if resumed and (other := resumed.describe_changed_data(data)):
+            log.warning("%s goes on with other data: %s", resumed.path, other)
+            changed = [*changed, other]
         if changed:
             record.add(config_hash=None, changed_when_resumed=", ".join(changed))
-
-        data, detector = build(cfg)
         check_variants(cfg, folder)
         check_objective(cfg.objective, cfg.objective_on_test_data, len(data.val_samples))
         detector.provenance = {
             "config": OmegaConf.to_container(cfg),
             "overrides": [*task_overrides(), *chosen],
             "changed_when_resumed": changed,
+            "version": kdad.__version__,
+            "data_fingerprint": data.fingerprint,
+            "seen": data.list_seen(),
         }
         best = watch_best(folder, cfg.monitor, len(data.val_samples), cfg.average_epochs)
         training = Training(folder, cfg.seed, cfg.checkpoint_seconds, best, cfg.average_epochs)

@@ -4,7 +4,7 @@ A layout is a subclass that lists categories and samples; see `mvtec.py` for a s
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from kdad.data.decoding import Readers, count_mask_facts, decode_images, decode_
 from kdad.data.download import Archive, fetch
 from kdad.data.images import Look, MaskFacts
 from kdad.data.loading import Pool, Split, make_ordered_loader, make_splits, make_train_loader
-from kdad.data.samples import Sample, find_equal_files, order_samples, split_training
+from kdad.data.oddities import find_oddities, find_unread
+from kdad.data.samples import Sample, find_equal_files, fingerprint_samples, name_below, order_samples, split_training
 from kdad.storage.cache import ArrayStore
 
 
@@ -82,6 +83,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.test_samples: list[Sample] = []
         self.has_masks = False
         self.facts: dict[str, int] = {}
+        self.fingerprint = ""  # of which images are in which part
         self.store = ArrayStore("off")  # where decoded images are kept for later jobs
         self.pools: list[Pool] = []
         self._splits: dict[str, Split] = {}
@@ -131,6 +133,12 @@ class AnomalyDataModule(pl.LightningDataModule):
         """Find an image's size and mode, quickly. Raises `UserError` where it is damaged."""
         return images.look(sample.path)
 
+    def split_training(self, train: list[Sample], own: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+        """Split the training images. Returns (train, validation); `own` are those that the data set brings."""
+        order = order_samples(train, self.root, self.split_seed)
+        own = order_samples(own, self.root, self.split_seed)
+        return split_training(order, self.val_fraction, self.train_fraction, own)
+
     # Checking
 
     @property
@@ -160,16 +168,26 @@ class AnomalyDataModule(pl.LightningDataModule):
         else:
             checks.warn_of_absent_masks(self.place, self.category, self.find_absent_masks())
         checks.check_single(self.place, self.category, train, 0.0 if own else self.val_fraction)
-        order = order_samples(train, self.root, self.split_seed)
-        own = order_samples(own, self.root, self.split_seed)
-        kept, held_out = split_training(order, self.val_fraction, self.train_fraction, own)
+        kept, held_out = self.split_training(train, own)
         pairs = self.find_copies(kept + held_out, test)
         self.train_samples, self.val_samples, self.test_samples = sorted(kept), sorted(held_out), test
+        parts = {"train": self.train_samples, "validation": self.val_samples, "test": test}
+        self.fingerprint = fingerprint_samples(parts, self.root)
         self.facts |= {"n_train": len(kept), "n_val": len(held_out), "n_test": len(test), "n_duplicates": len(pairs)}
         checks.warn_of_copies(self.name, pairs, len(test))
         checks.warn_of_few(self.name, self.train_samples, self.batch_size)
         differs = self.compare_with_official({"train": len(train), "validation": len(own), "test": len(test)})
         checks.warn_of_counts(self.place, self.category, differs)
+        checks.warn_of(self.name, find_unread([*train, *own, *test]))
+
+    def list_seen(self) -> list[str]:
+        """Return the names below root of the images that a detector sees before it is tested."""
+        return [name_below(sample.path, self.root) for sample in self.train_samples + self.val_samples]
+
+    def find_seen(self, seen: Iterable[str]) -> list[str]:
+        """Return the test images among these names, which are of images that a detector has seen before."""
+        names = set(seen)
+        return [name for name in (name_below(s.path, self.root) for s in self.test_samples) if name in names]
 
     def compare_with_official(self, counts: Mapping[str, int]) -> str:
         """Compare numbers of images with the official ones. Returns a text on those that differ, or an empty one."""
@@ -186,6 +204,9 @@ class AnomalyDataModule(pl.LightningDataModule):
         normal = sorted(self.train_samples + self.val_samples, key=lambda sample: sample.path)
         read, pools, masks = Readers(self.read_image, self.read_mask, self.version), [], None
         with start_threads() as threads:
+            oddities = find_oddities(normal + self.test_samples, threads)
+            self.facts |= oddities.counts()
+            checks.warn_of(self.name, oddities.describe())
             # One pool for training and validation: how they are divided changes nothing that is cached of them.
             for part in (normal, self.test_samples):
                 what = f"{len(part)} images of {self.name} {self.category} at {self.image_size} px"

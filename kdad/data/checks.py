@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,3 +153,9 @@ def warn_of_few(name: str, train: Sequence[Sample], batch_size: int) -> None:
             "data set %s: batch_size is %d but there are %d training images: each epoch is one batch of %d",
             name, batch_size, len(train), len(train),
         )  # fmt: skip
+
+
+def warn_of(name: str, sentences: Iterable[str]) -> None:
+    """Warn of each of these, which may be meant, but often is not."""
+    for said in sentences:
+        log.warning("data set %s: %s", name, said)

@@ -75,6 +75,7 @@ def count_mask_facts(facts: Sequence[MaskFacts], name: str, size: int) -> dict[s
     meanings = {
         "vanished": f"have a region so small that nothing is left of it at {size} px",
         "nonbinary": "have grey levels; pixels above 127 count as anomalous",
+        "large": "call more than half of the image anomalous: are they the wrong way round?",
         "empty": "have no anomalous pixel; their images stay anomalous, without a region",
     }
     counts = {}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import SUFFIXES, list_folders, list_image_folders, list_images
-from kdad.data.samples import Sample, order_samples
+from kdad.data.images import MASK_KINDS, SUFFIXES, list_folders, list_image_folders, list_images
+from kdad.data.samples import Sample, hold_out_share, keep_fraction
 from kdad.errors import UserError
 
 Name = str | os.PathLike
@@ -18,15 +18,15 @@ class Folder(AnomalyDataModule):
     """`normal` to train, `normal_test` and `anomalous` to test: each one folder or several, below root or absolute.
 
     Images lie directly in these folders. Without `normal_test`, `test_fraction` of the normal images is
-    held out, the first in the order of the split. The kind of an anomalous image is its folder's name;
+    held out: those whose name says so, by its hash. The kind of an anomalous image is its folder's name;
     its mask is `<stem>_mask` or `<stem>`, with any image suffix, in `<masks>/<kind>` or, where there is
-    no such folder, in `masks`. Grey masks are cut at 127. Without `masks`: image metrics only.
+    no such folder, in `masks`; `mask_kind` says how it is read, see `images.anomalous_pixels`. Without `masks`:
+    image metrics only.
     """
 
     layout = "the folders that dataset.normal, .normal_test, .anomalous and .masks name, with images directly in them"
     obtain = "The pictures are your own: dataset.normal=<folder below root> names the normal ones, and so on"
     default_category = "all"
-    mask_kind = "grey"
 
     def __init__(
         self,
@@ -35,12 +35,16 @@ class Folder(AnomalyDataModule):
         normal_test: Folders = None,
         anomalous: Folders = "anomalous",
         masks: Name | None = None,
+        mask_kind: str = "auto",
         test_fraction: float = 0.2,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         if not 0 <= test_fraction < 1:
             raise UserError(f"dataset.test_fraction is {test_fraction}: it must be at least 0 and below 1")
+        if mask_kind not in MASK_KINDS:
+            raise UserError(f"dataset.mask_kind={mask_kind}: give one of {', '.join(MASK_KINDS)}")
+        self.mask_kind = mask_kind
         self.test_fraction = test_fraction
         named = {"normal": normal, "normal_test": normal_test, "anomalous": anomalous}
         self.folders = {key: self._locate_all(value) for key, value in named.items()}  # key: [absolute path, ...]
@@ -88,9 +92,16 @@ class Folder(AnomalyDataModule):
                 "would be left to train on. dataset.normal_test=<folder> names other images; "
                 "dataset.test_fraction=0 tests on no normal image"
             )
-        order = order_samples(train, self.root, self.split_seed)
-        n_test = min(max(1, round(self.test_fraction * len(order))), len(order) - 1)
-        return order[n_test:], order[:n_test]
+        return hold_out_share(train, (0.0, self.test_fraction), self.root, self.split_seed)
+
+    def split_training(self, train: list[Sample], own: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+        """Split the training images. Returns (train, validation), so that none changes sides when the folder grows."""
+        tested = 0.0 if self.folders["normal_test"] else self.test_fraction
+        share = tested, tested + (1 - tested) * self.val_fraction
+        kept, held_out = hold_out_share(train, share, self.root, self.split_seed)
+        return keep_fraction(kept, self.train_fraction), keep_fraction(
+            held_out, self.train_fraction
+        ) if held_out else []
 
     # Checking
 
@@ -105,6 +116,14 @@ class Folder(AnomalyDataModule):
                 seen[place] = key
         for folder in self.folders["normal"]:
             self._check_only_normal(folder)
+        named = {folder.resolve() for folders in self.folders.values() for folder in folders}
+        for key in ("normal_test", "anomalous"):
+            for folder in self.folders[key]:
+                if below := [other for other in list_image_folders(folder) if other.resolve() not in named]:
+                    raise UserError(
+                        f"dataset.{key}: images are taken from {folder} itself, but there are some below it too: "
+                        f"{_join(below)}. Name these folders as well, or move their images up"
+                    )
         for key, folders in self.folders.items():
             for folder in folders:
                 if not list_images(folder):

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from kdad.errors import UserError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-MASK_KINDS = ("binary", "grey", "labels")
+SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm"),
+}
+MASK_KINDS = ("auto", "binary", "grey", "labels")
 
 
 class MaskFacts(NamedTuple):
@@ -26,6 +28,7 @@ class MaskFacts(NamedTuple):
     empty: bool  # no anomalous pixel in the file
     vanished: bool  # some in the file, none after resizing
     nonbinary: bool  # more than background and one foreground value
+    large: bool = False  # most of the image is anomalous
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -107,6 +110,11 @@ def mask_values(path: Path) -> np.ndarray:
             raise UserError(f"masks in {path} should be one or more of the same size; found {sizes}")
         return np.maximum.reduce(list(parts.values()))
     mask = _decode(path)
+    if has_transparency(mask):
+        raise UserError(
+            f"mask {path} has transparent pixels: whether these or the others are anomalous is not said. Save it "
+            "without transparency, 0 where normal"
+        )
     if mask.mode in ("1", "L"):
         return np.array(mask.convert("L"))
     if mask.mode == "I" or mask.mode.startswith("I;16"):
@@ -118,8 +126,9 @@ def anomalous_pixels(values: np.ndarray, kind: str, path: Path, image_path: Path
     """Find which pixels a mask with these (H,W) values calls anomalous.
 
     Returns bool (H,W), and whether the mask has grey levels, which with "labels" it never has. `kind` is one of
-    MASK_KINDS: "binary" and "grey" take v of a two-valued mask {0, v} as anomalous. Where there are further values,
-    "binary" refuses and "grey" cuts at half of the range; "labels" takes whatever is not 0.
+    MASK_KINDS: all but "labels" take v of a two-valued mask {0, v} as anomalous. Where there are further values,
+    "binary" refuses, "grey" cuts at half of the range, and "auto" does so in a mask with soft edges and refuses others;
+    "labels" takes whatever is not 0.
     Raises `UserError` for such a refusal, and where the mask's size is not that of its image.
     """
     expected, size = _read_size(image_path), values.shape[::-1]
@@ -137,14 +146,42 @@ def anomalous_pixels(values: np.ndarray, kind: str, path: Path, image_path: Path
             "have two, 0 and one other. Was it resized or saved as JPEG?"
         )
     half = 127 * 257 if top > 255 else 127  # of 16 or of 8 bits
+    if nonbinary and kind == "auto" and not _has_soft_edges(values, 2 * half + 1):
+        found = np.unique(values)
+        raise UserError(
+            f"mask {path} has the values {found[:5].tolist()}{' ...' if len(found) > 5 else ''}, which are neither two "
+            "nor those of soft edges. If they are classes of defects, dataset.mask_kind=labels takes all that is not "
+            f"0; dataset.mask_kind=grey calls anomalous what is above {half}"
+        )
     return values > (half if nonbinary else 0), nonbinary
+
+
+def _has_soft_edges(values: np.ndarray, full: int) -> bool:
+    """Tell a mask whose edges were smoothed or compressed from one of several classes, or of faint values.
+
+    It has many values, some near the `full` one, and not mostly such that are near neither 0 nor `full`.
+    """
+    marked = values > full // 10
+    between = marked & (values < 3 * full // 4)
+    several = len(np.unique(values)) > 4
+    return several and bool((values >= 3 * full // 4).any()) and between.sum() <= 0.6 * marked.sum()
 
 
 def resize_mask(anomalous: np.ndarray, size: int, nonbinary: bool) -> tuple[Tensor, MaskFacts]:
     """Resize a mask bool (H,W). Returns bool (size,size), and what is odd about the mask."""
     resized = Image.fromarray(anomalous.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR)
     kept = torch.from_numpy(np.array(resized) > 0.5)
-    return kept, MaskFacts(not anomalous.any(), bool(anomalous.any()) and not kept.any().item(), bool(nonbinary))
+    vanished = bool(anomalous.any()) and not kept.any().item()
+    return kept, MaskFacts(not anomalous.any(), vanished, bool(nonbinary), bool(anomalous.mean() > 0.5))
+
+
+def has_transparency(image: Image.Image) -> bool:
+    """Return whether an image has pixels that are not opaque; of one with a palette, whether it may have."""
+    if "transparency" in image.info and image.mode not in ("RGBA", "LA", "PA"):
+        return True
+    if image.mode not in ("RGBA", "LA", "PA"):
+        return False
+    return bool((np.array(image.getchannel("A")) < 255).any())
 
 
 def _decode(path: Path) -> Image.Image:
@@ -164,7 +201,11 @@ def _read_size(path: Path) -> tuple[int, int]:
             if image.format == "PNG" and not _tells_orientation(path):
                 return image.size
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 lie on their side
-            return image.size[::-1] if turned else image.size
+            if turned and image.format == "JPEG":
+                return image.size[::-1]
+            if not turned:
+                return image.size
+        return _decode(path).size  # by format and version, Pillow's size is upright already or not
     except Exception as error:
         raise UserError(f"cannot read image {path}: {error}") from error
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,17 +24,49 @@ class Sample(NamedTuple):
         return self.mask
 
 
+def name_below(path: Path, root: Path) -> str:
+    """Return what a file is called wherever the data set lies: its path below root, outside root folder and file."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
+
+
+def hash_name(sample: Sample, root: Path, split_seed: int) -> str:
+    """Return the digits by which an image is dealt with in splits: of split_seed and its name alone."""
+    return hashlib.sha256(f"{split_seed}/{name_below(sample.path, root)}".encode()).hexdigest()
+
+
 def order_samples(samples: Sequence[Sample], root: Path, split_seed: int) -> list[Sample]:
-    """Shuffle samples, by split_seed and their paths below root alone, whatever order they are given in.
+    """Shuffle samples, by split_seed and their paths below root alone, whatever order they are given in."""
+    return sorted(samples, key=lambda sample: hash_name(sample, root, split_seed))
 
-    An image outside root counts with its whole path.
+
+def hold_out_share(
+    normal: Sequence[Sample], share: tuple[float, float], root: Path, split_seed: int
+) -> tuple[list[Sample], list[Sample]]:
+    """Hold out the images whose hash lies in a share of [0, 1). Returns (kept, held out), as `order_samples` has them.
+
+    Where an image goes depends on its own name and split_seed, not on which others there are: in a folder that grows,
+    none changes sides. Each side has one image at least, of two or more: where a side would be empty, the nearest one.
     """
+    low, high = share
+    place = {sample: int(hash_name(sample, root, split_seed)[:13], 16) / 16**13 for sample in normal}
+    order = sorted(normal, key=lambda sample: place[sample])
+    held = [sample for sample in order if low <= place[sample] < high]
+    if high > low and not held:
+        held = [min(order, key=lambda sample: abs(place[sample] - (low + high) / 2))]
+    if len(held) == len(order):
+        held.remove(max(held, key=lambda sample: abs(place[sample] - (low + high) / 2)))
+    return [sample for sample in order if sample not in set(held)], held
 
-    def key(sample: Sample) -> str:
-        name = sample.path.relative_to(root) if sample.path.is_relative_to(root) else sample.path
-        return hashlib.sha256(f"{split_seed}/{name.as_posix()}".encode()).hexdigest()
 
-    return sorted(samples, key=key)
+def fingerprint_samples(parts: Mapping[str, Sequence[Sample]], root: Path) -> str:
+    """Return sixteen hex digits of which images are in which part, by name, size, label and mask."""
+    lines = []
+    for part, samples in parts.items():
+        for sample in samples:
+            mask = name_below(sample.mask, root) if sample.mask else ""
+            sizes = [path.stat().st_size if path.is_file() else 0 for path in (sample.path, sample.mask) if path]
+            lines.append(f"{part} {sample.label} {name_below(sample.path, root)} {mask} {sizes}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
 def hold_out(normal: Sequence[Sample], n_test: int, root: Path, split_seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -59,11 +91,12 @@ def split_training(
     if own:
         val_fraction = 0.0
     n_val = min(max(1, round(val_fraction * len(order))), len(order) - 1) if val_fraction else 0
+    return keep_fraction(order[n_val:], train_fraction), keep_fraction(own or order[:n_val], train_fraction)
 
-    def keep(part: Sequence[Sample]) -> list[Sample]:
-        return list(part[: max(1, round(train_fraction * len(part)))])
 
-    return keep(order[n_val:]), keep(own or order[:n_val])
+def keep_fraction(part: Sequence[Sample], fraction: float) -> list[Sample]:
+    """Return the first so many of the samples, one at least."""
+    return list(part[: max(1, round(fraction * len(part)))])
 
 
 def find_equal_files(train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:

@@ -53,6 +53,18 @@ def list_data(cfg: DictConfig) -> AnomalyDataModule:
     return data
 
 
+def fingerprint_data(cfg: DictConfig) -> str | None:
+    """Return the fingerprint of the data as they are now, without a word on them; None where they cannot be listed."""
+    log, level = logging.getLogger("kdad.data"), logging.getLogger("kdad.data").level
+    log.setLevel(logging.ERROR)
+    try:
+        return list_data(cfg).fingerprint
+    except UserError:  # the run says what is wrong, if there is to be one
+        return None
+    finally:
+        log.setLevel(level)
+
+
 def build_detector(cfg: DictConfig) -> KDDetector:
     """Return the untrained detector, its weights drawn by the configuration's seed. Raises `UserError`."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)

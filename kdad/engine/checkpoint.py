@@ -9,6 +9,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from omegaconf import OmegaConf
 
+from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
 from kdad.settings.compose import resolve
 from kdad.settings.keys import differences, find_key
@@ -63,6 +64,26 @@ class Checkpoint:
     def tested_epoch(self) -> int:
         """How many epochs its weights have behind them; `tested` says so, others are of their last one."""
         return self._made_by.get("tested_epoch", self.epochs)
+
+    @property
+    def seen(self) -> list[str]:
+        """The names of the images that it was trained and validated on; empty where version 0.1 has not noted them."""
+        return list(self._made_by.get("seen", []))
+
+    def describe_changed_data(self, data: AnomalyDataModule) -> str:
+        """Return in what the data differ from those that it was trained on; empty where they are the same or unknown.
+
+        Raises `UserError` where images that it has seen would be tested.
+        """
+        if not self.seen or self._made_by.get("data_fingerprint") == data.fingerprint:
+            return ""
+        if tested := data.find_seen(self.seen):
+            raise UserError(
+                f"{len(tested)} images that {self.path} was trained on are test images now; the first is {tested[0]}. "
+                "Their scores would mean nothing. Give the data as they were, or train anew"
+            )
+        before, now = set(self.seen), set(data.list_seen())
+        return f"data ({len(now - before)} images to train or validate on are new, {len(before - now)} are gone)"
 
     @property
     def provenance(self) -> dict[str, Any]:

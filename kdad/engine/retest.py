@@ -1,6 +1,7 @@
 """Trained weights tested again without training: by `kdad.evaluate`, and by the variants of a run."""
 
 import copy
+import logging
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +19,8 @@ from kdad.errors import UserError
 from kdad.settings.checks import check_configuration, scoring_keys
 from kdad.settings.compose import nearest, resolve
 from kdad.settings.keys import config_hash, may_retest
+
+log = logging.getLogger(__name__)
 
 
 def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = None) -> dict[str, Any]:
@@ -37,6 +40,9 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
         earlier = checkpoint.earlier_epochs(cfg.average_epochs)
         known = data is not None
         data, detector = (data, build_detector(cfg)) if data is not None else build(cfg)
+        if tested := data.find_seen(checkpoint.seen):
+            log.warning("%d test images were trained on; the first is %s", len(tested), tested[0])
+            record.add(n_trained_on=len(tested))
         checkpoint.restore(detector)
         detector.provenance = checkpoint.provenance
         evaluation = Evaluation(cfg.pictures, cfg.metrics)

@@ -101,20 +101,28 @@ class RunFolder:
         """Return whether complete results lie here, of the configuration with this hash if one is given."""
         return self.read().get("status") == "ok" and (of is None or of == self.read_hash())
 
-    def is_trained(self, of: str) -> bool:
-        """Return whether a run, not a test alone, of this configuration has left complete results here."""
-        return "fit_seconds" in self.read() and self.is_complete(of)
+    def is_trained(self, of: str, on: str | None = None) -> bool:
+        """Return whether a run, not a test alone, of this configuration has left complete results here.
+
+        `on` is the fingerprint of the data; None, or none in the results, as of version 0.1, for any.
+        """
+        results = self.read()
+        same = on is None or results.get("data_fingerprint") in (None, on)
+        return same and "fit_seconds" in results and self.is_complete(of)
 
     def siblings(self) -> Iterator["RunFolder"]:
         """Yield this folder, then `<folder>_2`, `<folder>_3` and so on, whether they exist or not."""
         yield self
         yield from (RunFolder(self.path.with_name(f"{self.path.name}_{i}")) for i in count(2))
 
-    def find_done(self, of: str, roots: Iterable[Path]) -> "RunFolder | None":
-        """Return where a complete run of this configuration lies: here or beside it, else anywhere below `roots`."""
+    def find_done(self, of: str, roots: Iterable[Path], on: str | None = None) -> "RunFolder | None":
+        """Return where a complete run of this configuration lies: here or beside it, else anywhere below `roots`.
+
+        `on` is the fingerprint of the data, None for any.
+        """
         beside = takewhile(lambda place: place.path.exists(), self.siblings())
         below = (RunFolder(path.parent) for root in dict.fromkeys(roots) for path in sorted(root.rglob(RESULTS)))
-        return next((place for some in (beside, below) for place in some if place.is_trained(of)), None)
+        return next((place for some in (beside, below) for place in some if place.is_trained(of, on)), None)
 
     def find_free(self, of: str) -> "RunFolder":
         """Return this folder or the first sibling without results, or where a job of this configuration has failed.

@@ -82,9 +82,8 @@ class Evaluation(pl.Callback):
         raw = self.outcome.rows.score
         if len(raw) > 1 and raw.min() == raw.max():  # which would pass for an AUROC of 0.5
             raise UserError(f"Collapsed: the score of every test image is {raw.min()}")
-        assert isinstance(detector, KDDetector)
         scores = torch.from_numpy(raw).to(detector.device, torch.float32)
-        self.columns = {name: values.tolist() for name, values in detector.score_columns(scores).items()}
+        self.columns = {name: values.tolist() for name, values in detector.score_columns(scores).items()}  # type: ignore[operator]
         if distributed.is_available() and distributed.is_initialized():
             parts: list[Any] = [None] * distributed.get_world_size()
             distributed.all_gather_object(parts, (self.lowest, self.highest, self.kept))

@@ -23,14 +23,13 @@ from torch import Tensor
 
 from kdad.data.base import AnomalyDataModule
 from kdad.data.samples import Sample
-from kdad.engine.build import build_detector
+from kdad.engine.build import build_detector, list_data
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.figures.style import ANOMALOUS, NORMAL, PAGE, use_style, wrap_text
 from kdad.models.base import Batch, KDDetector
 from kdad.results.series import find_file
-from kdad.settings.create import create
 
 SEED = 0
 PERPLEXITY = 30  # scikit-learn's; less where there are few vectors
@@ -55,8 +54,7 @@ def rebuild_run(run: pd.Series) -> tuple[AnomalyDataModule, KDDetector]:
     cfg = cast(DictConfig, OmegaConf.load(find_file(run, "config_file")))  # `read_runs` has seen that it is one
     path = RunFolder(run["folder"]).checkpoint("tested") if run["kind"] == "run" else Path(cfg.ckpt_path)
     checkpoint = Checkpoint.load(path)
-    data, detector = create(cfg.dataset), build_detector(cfg)
-    data.check()
+    data, detector = list_data(cfg), build_detector(cfg)
     checkpoint.restore(detector)
     if not hasattr(detector, "pairs"):
         raise UserError(f"model={detector.name} has no pairs(batch): teacher and student features to compare")

@@ -11,12 +11,6 @@ from kdad.errors import UserError
 from kdad.teacher.levels import Level, build_network, find_module_path
 
 
-def _keep(
-    outputs: dict[str, Tensor], overwritten: set[str], path: str, module: nn.Module, args: tuple, output: Tensor
-) -> None:
-    outputs[path] = output.clone() if path in overwritten else output
-
-
 class FeaturePyramid(nn.Module):
     """A timm network cut off behind its deepest requested level.
 
@@ -32,7 +26,7 @@ class FeaturePyramid(nn.Module):
         self._outputs: dict[str, Tensor] = {}
         self._overwritten: set[str] = set()  # levels that the network later works on in place
         for path in dict.fromkeys(self.paths):
-            hook = partial(_keep, self._outputs, self._overwritten, path)
+            hook = partial(self._keep, path)
             self.body.get_submodule(path).register_forward_hook(hook)
         self.shapes, self.strides, self._to_nchw = self._probe(image_size)
         self.channels = [c for c, _, _ in self.shapes]
@@ -42,6 +36,10 @@ class FeaturePyramid(nn.Module):
         features = [self._outputs[path] for path in self.paths]
         self._outputs.clear()
         return [f.permute(0, 3, 1, 2) if nhwc else f for f, nhwc in zip(features, self._to_nchw, strict=True)]
+
+    def _keep(self, path: str, module: nn.Module, args: tuple, output: Tensor) -> None:
+        # By way of the module: what traces it puts another dictionary in the place of this one.
+        self._outputs[path] = output.clone() if path in self._overwritten else output
 
     def _run_body(self, images: Tensor) -> None:
         """Run the network on images (B, 3, H, W), which leaves each level's output in `_outputs`."""
@@ -73,7 +71,14 @@ class FeaturePyramid(nn.Module):
         hooks = [m.register_forward_pre_hook(note_start(n)) for n, m in self.body.named_modules() if n]
         hooks += [self.body.get_submodule(path).register_forward_hook(note_end(path)) for path in self.paths]
         image = torch.linspace(-1, 1, 3 * image_size**2).view(1, 3, image_size, image_size)
-        self._run_body(image)
+        try:
+            self._run_body(image)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"image_size={image_size} does not get through backbone.name={self.name}: {reason}. Give a larger "
+                "image_size, one that its strides divide, or another backbone"
+            ) from error
         for hook in hooks:
             hook.remove()
         for path, output in self._outputs.items():

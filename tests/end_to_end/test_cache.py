@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from kdad.cache import main
 from kdad.engine.build import build
 from kdad.engine.features import attach_features
 from kdad.errors import UserError
@@ -109,7 +110,7 @@ def test_a_builder_that_dies_half_way_leaves_nothing_that_is_believed(tmp_path):
         store.fetch(ARRAYS, dies)
     assert list(store.folder.iterdir()) == []
     code = (
-        "import os, sys, numpy as np; from kdad.cache import Array, ArrayStore\n"
+        "import os, sys, numpy as np; from kdad.storage.cache import Array, ArrayStore\n"
         "def dies(w):\n    yield [np.zeros((4, 3), 'float32')] * len(w)\n    os.kill(os.getpid(), 9)\n"
         "ArrayStore('disk', folder=sys.argv[1]).fetch([Array(('test', i), (10, 3), 'float32', '') for i in range(2)], dies)"
     )
@@ -139,10 +140,10 @@ def test_several_builders_at_once(tmp_path):
 
 def test_list_and_clear(tmp_path, capsys):
     ArrayStore("disk", folder=tmp_path).fetch(ARRAYS, produce)
-    cache.main(["list", "--folder", str(tmp_path)])
+    main(["list", "--folder", str(tmp_path)])
     out = capsys.readouterr().out
     assert "array 0" in out and "array 1" in out and "2 arrays" in out
-    cache.main(["clear", "--folder", str(tmp_path)])
+    main(["clear", "--folder", str(tmp_path)])
     assert "Removed 2 arrays" in capsys.readouterr().out and not (tmp_path / "arrays").exists()
 
 
@@ -181,12 +182,12 @@ def test_other_jobs_may_remove_files_at_any_time(tmp_path, caplog):
     (store.folder / "gone.npy").symlink_to("nowhere")  # listed, but no longer there when it is looked at
     (store.folder / ".building.gone").symlink_to("nowhere")
     kept = store.fetch(ARRAYS, produce)
-    cache.main(["clear", "--folder", str(tmp_path)])
+    main(["clear", "--folder", str(tmp_path)])
     assert same(kept)  # mapped, so still whole
 
     def cleared_meanwhile(wanted):
         yield from produce(wanted)
-        cache.main(["clear", "--folder", str(tmp_path)])
+        main(["clear", "--folder", str(tmp_path)])
 
     other = ArrayStore("disk", folder=tmp_path)
     assert other.fetch(ARRAYS, cleared_meanwhile) is None and other.report["storage"] == "streamed"
@@ -198,7 +199,7 @@ def test_other_jobs_may_remove_files_at_any_time(tmp_path, caplog):
 def test_clear_removes_nothing_else(tmp_path):
     ArrayStore("disk", folder=tmp_path).fetch(ARRAYS, produce)
     (tmp_path / "arrays" / "mine.csv").write_text("1")
-    cache.main(["clear", "--folder", str(tmp_path)])
+    main(["clear", "--folder", str(tmp_path)])
     assert [p.name for p in (tmp_path / "arrays").iterdir()] == ["mine.csv"]
 
 

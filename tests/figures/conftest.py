@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from kdad.data.samples import Sample
+from kdad.engine.run_folder import RunFolder
 from kdad.engine.test import Evaluation
 from kdad.models.base import Detection
 
@@ -32,8 +33,8 @@ def write_run(tmp_path):
             results |= {"status": "failed", "error": error}
         else:
             evaluation = tested(np.random.default_rng(seed + 100), category, noise, masks, pictures)
-            evaluation.write(folder)
-            results |= evaluation.metrics
+            evaluation.write(RunFolder(folder))
+            results |= evaluation.outcome.metrics
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(json.dumps(results | {"fit_seconds": 1.0}))
         OmegaConf.save(config, folder / "config.yaml")
@@ -62,6 +63,8 @@ def tested(generator, category, noise, masks, pictures):
     trainer = SimpleNamespace(datamodule=SimpleNamespace(test_samples=samples))
     detector = SimpleNamespace(device="cpu", score_columns=lambda scores: {})
     evaluation.on_test_start(trainer, detector)
-    evaluation.on_test_batch_end(trainer, detector, Detection(maps, scores), batch | ({"mask": mask} if masks else {}))
+    evaluation.on_test_batch_end(
+        trainer, detector, Detection(maps, scores), batch | ({"mask": mask} if masks else {}), 0
+    )
     evaluation.on_test_end(trainer, detector)
     return evaluation

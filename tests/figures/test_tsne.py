@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from kdad.data.samples import Sample
+from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.figures.__main__ import main
 from kdad.figures.tsne import choose_samples, collect_vectors, draw_tsne, embed_vectors, rebuild_run
@@ -123,7 +124,7 @@ def trained(tmp_path_factory):
                 "val_fraction=0", "monitor=null",
             ],
         )  # fmt: skip
-    run(cfg, root / "run")
+    run(cfg, RunFolder(root / "run"))
     return root / "run"
 
 

@@ -1,0 +1,162 @@
+"""What may not have been meant is said: transparency, pages, dark 16-bit data, other suffixes, folders below, masks."""
+
+import logging
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdad.data import Folder
+from kdad.data.images import anomalous_pixels, look, mask_values
+from kdad.errors import UserError
+
+SIDE = 16
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def root(tmp_path, save):
+    for name in [*(f"normal/{i}.png" for i in range(6)), "scratch/0.png", "scratch/1.png"]:
+        save(tmp_path / "pictures" / name, RNG.integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def said(root, options, caplog):
+    """said(**options) -> what is warned of while a folder is checked and decoded."""
+
+    def call(**changes):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            data = Folder(**options(root, name="mine", **({"anomalous": "scratch"} | changes)))
+            data.setup()
+        return caplog.text, data
+
+    return call
+
+
+def test_nothing_odd_is_nothing_said(said):
+    text, data = said()
+    assert not any(word in text for word in ("transparency", "pages", "dark", "left out"))
+    assert not {"n_transparent_images", "n_multi_page_images", "brightest_16_bit_value"} & data.facts.keys()
+
+
+def test_transparency_is_counted_where_there_is_some(said, root):
+    opaque = Image.fromarray(RNG.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).convert("RGBA")
+    opaque.save(root / "normal/opaque.png")
+    assert "transparency" not in said()[0]
+    opaque.putpixel((0, 0), (1, 2, 3, 0))
+    opaque.save(root / "normal/clear.png")
+    text, data = said()
+    assert "1 images have transparency" in text and "clear.png" in text and data.facts["n_transparent_images"] == 1
+
+
+def test_files_of_several_pages_are_counted(said, root):
+    pages = [Image.fromarray(RNG.integers(0, 256, (SIDE, SIDE), np.uint8)) for _ in range(3)]
+    pages[0].save(root / "normal/pages.tif", save_all=True, append_images=pages[1:])
+    text, data = said()
+    assert "1 files hold several pages" in text and data.facts["n_multi_page_images"] == 1
+
+
+@pytest.mark.parametrize(("factor", "dark"), [(1, True), (16, False)])
+def test_12_bit_data_in_16_bit_files_are_told_of(said, root, factor, dark):
+    for path in root.rglob("*.png"):
+        Image.fromarray(RNG.integers(0, 4096, (SIDE, SIDE)).astype(np.uint16) * factor).save(path)
+    text, data = said()
+    assert ("16-bit images are dark" in text) == dark
+    assert (3900 < data.facts.get("brightest_16_bit_value", 0) < 4096) == dark
+
+
+def test_pictures_with_other_suffixes_are_counted_by_suffix(said, root):
+    for name in ("a.HEIC", "b.heic", "c.jp2", "notes.txt", ".hidden.heic"):
+        (root / "normal" / name).write_bytes(b"x")
+    text, _ = said()
+    assert "2 .heic, 1 .jp2 left out" in text and "txt" not in text
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JPE", "pgm", "ppm"])
+def test_further_suffixes_are_read(said, root, suffix):
+    before = said()[1].facts
+    Image.fromarray(RNG.integers(0, 256, (SIDE, SIDE), np.uint8)).save(
+        root / f"normal/more.{suffix}", format="JPEG" if suffix in ("jfif", "JPE") else "PPM"
+    )
+    after = said()[1].facts
+    assert after["n_train"] + after["n_test"] == before["n_train"] + before["n_test"] + 1
+
+
+@pytest.mark.parametrize("key", ["anomalous", "normal_test"])
+def test_images_below_a_named_folder_are_not_left_out_in_silence(said, root, key):
+    (root / "good").mkdir()
+    shutil.copy(root / "normal/0.png", root / "good/0.png")
+    folder = {"anomalous": "scratch", "normal_test": "good"}[key]
+    (root / folder / "monday").mkdir()
+    shutil.copy(root / "normal/1.png", root / folder / "monday/1.png")
+    named = {"normal_test": "good", "anomalous": "scratch"}
+    with pytest.raises(UserError, match=f"dataset.{key}: .*monday"):
+        said(**named)
+    named[key] = [folder, f"{folder}/monday"]  # named, they are taken
+    said(**named)
+
+
+# Masks -----------------------------------------------------------------------------------------------------------
+
+
+def mask(values, tmp_path, kind="auto"):
+    Image.new("RGB", values.shape[::-1]).save(tmp_path / "image.png")
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    return anomalous_pixels(mask_values(tmp_path / "mask.png"), kind, tmp_path / "mask.png", tmp_path / "image.png")[0]
+
+
+def blob(value=255, side=32):
+    values = np.zeros((side, side), np.uint8)
+    values[8:20, 10:24] = value
+    return values
+
+
+@pytest.mark.parametrize("value", [1, 2, 127, 255])
+def test_a_mask_of_two_values_is_plain(tmp_path, value):
+    assert np.array_equal(mask(blob(value), tmp_path), blob() > 0)
+
+
+def test_soft_and_compressed_edges_are_cut_at_half(tmp_path):
+    large = Image.fromarray(blob(side=96).repeat(1, 0)).resize((32, 32), Image.Resampling.BILINEAR)
+    soft = np.array(large)
+    assert len(np.unique(soft)) > 4 and np.array_equal(mask(soft, tmp_path), soft > 127)
+    Image.fromarray(blob()).save(tmp_path / "m.jpg", quality=60)
+    compressed = np.array(Image.open(tmp_path / "m.jpg"))
+    assert np.array_equal(mask(compressed, tmp_path), blob() > 0)
+
+
+@pytest.mark.parametrize("classes", [(1, 2), (1, 2, 3, 4, 5, 6), (0, 100, 200), (20, 255), (40, 80, 120, 160, 200)])
+def test_classes_of_defects_are_refused_with_the_way_out(tmp_path, classes):
+    values = blob(0)
+    for row, value in enumerate(classes):
+        values[4 + 3 * row : 7 + 3 * row, 4:20] = value
+    with pytest.raises(UserError, match="dataset.mask_kind=labels"):
+        mask(values, tmp_path)
+    assert np.array_equal(mask(values, tmp_path, "labels"), values > 0)
+
+
+def test_a_mask_with_transparency_is_refused(tmp_path):
+    image = Image.fromarray(np.dstack([blob()] * 3 + [blob()]), "RGBA")
+    image.save(tmp_path / "m.png")
+    with pytest.raises(UserError, match=r"m\.png has transparent pixels"):
+        mask_values(tmp_path / "m.png")
+
+
+def test_masks_the_wrong_way_round_are_told_of(said, root, save):
+    for i in range(2):
+        save(root / f"masks/scratch/{i}.png", 255 - blob(side=SIDE))
+    text, data = said(masks="masks")
+    assert "2 of 2 masks call more than half of the image anomalous" in text and data.facts["n_large_masks"] == 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_sizes_are_upright_in_every_format(tmp_path, suffix, orientation):
+    turned = Image.new("RGB", (64, 96) if orientation >= 5 else (96, 64))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned.save(tmp_path / f"x.{suffix}", exif=exif)
+    assert look(tmp_path / f"x.{suffix}").size == (96, 64)
