@@ -106,6 +106,9 @@ def check_data_set(cfg: DictConfig) -> None:
         with start_threads() as threads:
             odd = [*find_unread(samples), *find_oddities(samples, threads).describe()]
         remarks += [f"{name}: {said}" for said in odd]
+        suffixes = Counter(sample.path.suffix.lower() for sample in samples)
+        if len(suffixes) > 1:
+            remarks.append(f"{name}: {', '.join(f'{n} {suffix}' for suffix, n in sorted(suffixes.items()))}")
     console.print(table)
     if data.official and set(names) == set(known):
         remarks.append(compare_with_official(total, data.official, names))

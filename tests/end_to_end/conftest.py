@@ -3,14 +3,13 @@
 import sys
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pytest
 from PIL import Image
 
 from kdad.engine.run_folder import RunFolder
 from kdad.run import main, run
-from kdad.settings.compose import CONF
+from kdad.settings.compose import compose
 
 PLUGINS = Path(__file__).parents[1] / "plugins" / "conf"
 
@@ -41,15 +40,11 @@ def start(tiny_mvtec, tmp_path):
     """start("key=value", ..., folder=...) -> (results, folder), with random teacher weights."""
 
     def call(*overrides, folder="run"):
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = hydra.compose(
-                "run",
-                [
-                    "model=rd", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18",
-                    "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.max_epochs=1",
-                    "trainer.accelerator=cpu", "overwrite=true", f"hydra.searchpath=[file://{PLUGINS}]", *overrides,
-                ],
-            )  # fmt: skip
+        cfg = compose(
+            "model=rd", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18",
+            "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.max_epochs=1",
+            "trainer.accelerator=cpu", "overwrite=true", f"hydra.searchpath=[file://{PLUGINS}]", *overrides,
+        )  # fmt: skip
         return run(cfg, RunFolder(tmp_path / folder)), tmp_path / folder
 
     return call

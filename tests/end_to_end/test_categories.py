@@ -9,6 +9,7 @@ from kdad.errors import UserError
 from kdad.evaluate import main as evaluate
 from kdad.run import list_categories
 from kdad.settings.compose import compose as kdad_compose
+from kdad.settings.compose import resolve
 from kdad.settings.keys import config_hash
 
 TINY = [
@@ -52,7 +53,7 @@ def test_each_category_has_its_own_results(command, two, tmp_path, capsys):
     assert "1 of 2 categories failed:\n- empty: data set mvtec, category empty: no test images" in said
     # It is the very job that names the category.
     alone = compose(f"dataset.root={two}", "category=tile")
-    assert found["tile"]["config_hash"] == config_hash(alone) != found["empty"]["config_hash"]
+    assert found["tile"]["config_hash"] == config_hash(resolve(alone)) != found["empty"]["config_hash"]
 
     assert command(*all_of_them, "skip_done=true", "hydra.run.dir=outputs/second") == 2
     assert capsys.readouterr().out.count("Done already") == 1

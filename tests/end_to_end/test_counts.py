@@ -12,7 +12,7 @@ import torch
 from PIL.ImageFile import ImageFile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdad import cache
+from kdad.storage import cache
 from kdad.teacher import Teacher
 
 EPOCHS, TRAIN, TEST, SIDE = 3, 8, 6, 64

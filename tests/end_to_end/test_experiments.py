@@ -11,13 +11,14 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from kdad import evaluate as module
 from kdad import published
+from kdad.engine import retest
 from kdad.engine.build import build, build_detector
 from kdad.engine.retest import list_variants
+from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration, scoring_keys
-from kdad.settings.compose import CONF, choices, choose_optional
+from kdad.settings.compose import CONF, choices, choose_optional, resolve
 from kdad.settings.keys import config_hash
 from tests.layouts import mvtec3d, pictures, save
 from tests.one_class import WRITERS
@@ -96,7 +97,7 @@ def test_it_composes(name):
     for cfg in settings(name):
         check_configuration(cfg, "run")
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        list_variants(cfg, CONF)
+        list_variants(cfg, RunFolder(CONF))
         assert cfg.model.name == name.split("/")[0] or name == "all_categories"
 
 
@@ -108,7 +109,7 @@ def test_it_fills_the_printed_table(name):
     assert (cfg.table.paper, cfg.table.name) == (paper, table.removeprefix("table"))
     cells = published.load_table(paper, cfg.table.name).query("own")
     assert set(cfg.table.settings) == set(cells["setting"])
-    tests = [t for job in settings(name) for t in (job, *list_variants(job, CONF).values())]
+    tests = [t for job in settings(name) for t in (job, *list_variants(job, RunFolder(CONF)).values())]
     for setting, values in cfg.table.settings.items():
         hits = [t for t in tests if all(OmegaConf.select(t, key) == value for key, value in values.items())]
         assert len(hits) == len({t.dataset.name for t in tests}), setting
@@ -131,7 +132,7 @@ def test_debug_keeps_the_settings_and_nothing_else(name):
 
 def test_tables_of_the_same_jobs_are_run_once():
     def hashes(name):
-        return {config_hash(cfg) for cfg in settings(name)}
+        return {config_hash(resolve(cfg)) for cfg in settings(name)}
 
     for one, other in (("rd/table1", "rd/table2"), ("mkd/table3", "mkd/table4"), ("stpm/table1", "stpm/table2"),
                        ("dskd/table1", "dskd/table2"), ("dskd/table3", "dskd/table4")):  # fmt: skip
@@ -250,7 +251,7 @@ def test_variants_are_tests_of_the_trained_weights(start, tmp_path, monkeypatch)
     asked, decoded = [], []
     attach, decode = running.attach_features, base.AnomalyDataModule.setup
     monkeypatch.setattr(running, "attach_features", lambda *a: (asked.append("run"), attach(*a)))
-    monkeypatch.setattr(module, "attach_features", lambda *a: (asked.append("evaluate"), attach(*a)))
+    monkeypatch.setattr(retest, "attach_features", lambda *a: (asked.append("evaluate"), attach(*a)))
     monkeypatch.setattr(base.AnomalyDataModule, "setup", lambda self, stage=None: (decoded.append(self), decode(self)))
     own, folder = start("model=rd", "+variants={second:{model.score_levels:[2]},sharp:{model.sigma:0.0}}", "pictures=2")
     assert asked == ["run"] and len({id(data) for data in decoded}) == 1
@@ -261,14 +262,14 @@ def test_variants_are_tests_of_the_trained_weights(start, tmp_path, monkeypatch)
     for name, values in (("second", ["model.score_levels=[2]"]), ("sharp", ["model.sigma=0.0"])):
         place = found[name]
         left = {"config.yaml", "curves.npz", "maps", "results.json", "scores.csv"}
-        assert {p.name for p in place.iterdir()} == left
+        assert {p.name for p in place.iterdir()} - {".kdad", ".lock"} == left
         written, config = results(place), OmegaConf.load(place / "config.yaml")
         assert written["status"] == "ok" and written["ckpt_path"] == str(folder / "checkpoints" / "tested.ckpt")
         assert written["n_train"] == own["n_train"] and written["weights_fingerprint"] == own["weights_fingerprint"]
         key, value = values[0].split("=")
         assert str(OmegaConf.select(config, key)) == value and config.variants == {}
         # The hash is that of a run which is configured so.
-        monkeypatch.setattr("tests.end_to_end.conftest.run", module.evaluate)
+        monkeypatch.setattr("tests.end_to_end.conftest.run", retest.retest)
         again, other = start("model=rd", *values, f"ckpt_path={written['ckpt_path']}", folder=f"again_{name}")
         monkeypatch.undo()
         assert scores(other) == scores(place) and again["config_hash"] == written["config_hash"] != own["config_hash"]

@@ -6,7 +6,7 @@ import inspect
 import pytest
 import torch
 
-from kdad import cache
+from kdad.storage import cache
 from tests.one_class import WRITERS, write_head_ct, write_mnist
 
 ONE = ["trainer.limit_train_batches=1", "pictures=2", "optimizer.lr=0.001"]

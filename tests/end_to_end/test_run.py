@@ -130,7 +130,7 @@ def test_a_job_that_is_refused_leaves_complete_results_as_they_are(start):
     _, folder = start("pictures=2", "trainer.max_epochs=2")
 
     def files():
-        found = [path for path in folder.rglob("*") if path.is_file() and path.name != "refused.json"]
+        found = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("refused.json", ".kdad")]
         return {path.relative_to(folder): path.read_bytes() for path in found}
 
     before, last = files(), f"ckpt_path={folder}/checkpoints/last.ckpt"

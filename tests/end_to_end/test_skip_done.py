@@ -35,7 +35,7 @@ def files(folder):
     return {
         path.relative_to(folder): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ".kdad"
+        if path.is_file() and path.name not in (".kdad", ".lock")
     }
 
 
@@ -172,7 +172,7 @@ def test_two_jobs_do_not_share_a_folder(start, tmp_path):
     with hold_folder(folder), hold_folder(folder, needed=False):  # the further processes of one job
         pass
     results, _ = start("model=rd", "pictures=0", "seed=1")
-    assert results["seed"] == 1 and not (folder / ".lock").exists()
+    assert results["seed"] == 1
 
 
 def test_a_killed_job_holds_no_folder(tmp_path):
@@ -186,7 +186,5 @@ def test_a_killed_job_holds_no_folder(tmp_path):
     finally:
         process.kill()
         process.wait()
-    assert (tmp_path / ".lock").exists()
     with hold_folder(tmp_path):
         pass
-    assert not (tmp_path / ".lock").exists()
