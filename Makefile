@@ -13,7 +13,7 @@ help:           ## list the targets
 install: $(VENV)/installed  ## create the environment and install kdad with its test tools
 
 $(VENV)/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "kdad needs Python 3.11 or newer"'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("kdad needs Python 3.11 or newer, found " + sys.version.split()[0] + ": make PYTHON=python3.11 names another")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@

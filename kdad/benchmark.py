@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def run_benchmark(cfg: DictConfig) -> None:
-    """Measure, write benchmark.json and print a table: one job of the command line or of a sweep."""
+    """Measure a detector's costs, write benchmark.json and print a table: one job of a command line or sweep."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     costs = measure_costs(cfg)
     with atomic_write(folder / "benchmark.json") as file:
@@ -127,7 +127,7 @@ def time_calls(call: Callable[[], Any], repeats: int, device: str) -> list[float
 
 
 def measure_peak_bytes(detector: nn.Module, images: Tensor) -> int:
-    """Return the memory of one forward pass beyond the weights and the images: on a GPU what its allocator gave out."""
+    """Return the bytes that one forward pass takes beyond weights and images; on a GPU, as its allocator counts."""
     if images.device.type == "cpu":
         return count_operations(detector, images).peak_bytes
     torch.cuda.reset_peak_memory_stats()
@@ -187,7 +187,7 @@ def count_operations(detector: nn.Module, images: Tensor) -> Count:
 
 
 def list_storages(values: Any) -> list[torch.UntypedStorage]:
-    """Return the memory that the tensors in any nest of containers lie in."""
+    """Return the storages of all tensors in nested containers."""
     return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 

@@ -133,7 +133,7 @@ def make_row(part: Part) -> list[str]:
 
 
 def _format_sizes(sizes: list[tuple[int, int]]) -> str:
-    """Write the sizes, all of them if they are few, else from where to where they go."""
+    """Write the image sizes as text: each of them if they are few, else the ranges of width and height."""
     if len(sizes) < 3:
         return ", ".join(f"{width} x {height}" for width, height in sizes)
     widths, heights = zip(*sizes, strict=True)
@@ -153,7 +153,7 @@ def describe_copies(name: str, part: Part) -> list[str]:
 
 
 def describe_empty(data: AnomalyDataModule, part: Part) -> str:
-    """Say of a split without images where they should be and where they come from."""
+    """Say where the images of an empty split should be, and how to get them."""
     return f"{data.category}: no {part.split} images in {data.root}. Expected: {data.layout}. {data.obtain}"
 
 

@@ -15,7 +15,7 @@ from kdad.engine.show import show
 
 
 def main() -> None:
-    """`kdad evaluate` and `python -m kdad.evaluate`."""
+    """Run `kdad evaluate`, which is `python -m kdad.evaluate`."""
     launch(job, CONFIG, stored_in="evaluations")
 
 

@@ -25,7 +25,7 @@ def flattened_cosine_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Turn half-precision features into float32: in 8 bits differences of nearly equal vectors would be lost.
+    """Turn half-precision features into float32: 8 bits would lose the differences of nearly equal vectors.
 
     Returns others as they are.
     """
@@ -66,13 +66,13 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _blur_weights(n: int, sigma: float) -> NDArray[np.float64]:
-    """Return (n, n): row i holds the weights of the blurred value i."""
+    """Return the blur as a matrix (n, n): row i holds the weights of the blurred value i."""
     return gaussian_filter1d(np.eye(n), sigma, axis=0)
 
 
 @lru_cache(maxsize=64)
 def _resize_weights(n: int, size: int, align_corners: bool) -> NDArray[np.float64]:
-    """Return (size, n): row i holds the weights of value i of `upsample` along one axis."""
+    """Return `upsample` along one axis as a matrix (size, n): row i holds the weights of value i."""
     target = np.arange(size)
     if align_corners:
         source = (n - 1) / (size - 1) * target if size > 1 else np.zeros(1)
@@ -87,11 +87,11 @@ def _resize_weights(n: int, size: int, align_corners: bool) -> NDArray[np.float6
 
 
 def _blur_matrix(n: int, sigma: float) -> Tensor:
-    """Return the weights as a tensor, made anew each time: one that is made while a network is traced is no value."""
+    """Return `_blur_weights` as a tensor, not cached: one made while a network is traced holds no values."""
     return torch.from_numpy(_blur_weights(n, sigma))
 
 
 def _resize_matrix(n: int, size: int, align_corners: bool, sigma: float) -> Tensor:
-    """Return (size, n): `upsample` along one axis, then the blur."""
+    """Return a matrix (size, n) that does `upsample` along one axis, then the blur."""
     resized = torch.from_numpy(_resize_weights(n, size, align_corners))
     return resized if sigma == 0 else _blur_matrix(size, sigma) @ resized

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """`kdad run` and `python -m kdad.run`."""
+    """Run `kdad run`, which is `python -m kdad.run`."""
     launch(job, CONFIG)
 
 
@@ -65,7 +65,7 @@ def job(cfg: DictConfig) -> float | None:
 
 
 def list_categories(cfg: DictConfig) -> list[str]:
-    """Return what `category=all` stands for; none where one category is meant, which may itself be called `all`."""
+    """Return the categories that `category=all` stands for; none where one category is meant, even one named `all`."""
     if cfg.category != "all":
         return []
     try:
@@ -87,7 +87,7 @@ def list_categories(cfg: DictConfig) -> list[str]:
 
 
 def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chosen: str) -> dict[str, Any]:
-    """Run, or with skip_done only what is missing of it, sought below `roots` too; return what results.json holds."""
+    """Run a job, with skip_done only what is not done here or below `roots`; return what results.json holds."""
     if cfg.skip_done:
         wanted, data = config_hash(resolve(cfg)), fingerprint_data(cfg)
         if done := folder.find_done(wanted, roots, data):

@@ -35,7 +35,7 @@ _used = True
 
 
 def use_machine(mode: str | bool = "auto") -> None:
-    """Use the tricks from here on, or with "off" none of them. Call this before anything is computed.
+    """Turn the speed tricks on from here on or, with "off", all of them off. Call this before anything is computed.
 
     Memory that an earlier call lets the process keep stays kept. Raises `UserError` for another mode.
     """
@@ -88,7 +88,7 @@ def count_cores() -> int:
 
 
 def fuse(optimizer: Optimizer) -> Optimizer:
-    """Let Adam or AdamW, where weights are on a CPU, go over memory once in a step instead of six times.
+    """Let Adam or AdamW, with weights on a CPU, pass over memory once per step instead of six times.
 
     Returns the optimiser, changed in place; others are left as they are. `optimizer.fused` of the configuration
     overrules it. The gradients must be autograd's, which lie in memory as their weights do: torch's fused update takes
@@ -105,7 +105,7 @@ def fuse(optimizer: Optimizer) -> Optimizer:
 
 
 def _lay_out_moments(optimizer: Optimizer) -> None:
-    """Lay out an optimiser's moments in memory as the weights are: those of a checkpoint lie as weights did then."""
+    """Give an optimiser's moments the weights' memory layout: a checkpoint's keep the layout that it was saved with."""
     for weight, state in optimizer.state.items():
         for key, value in state.items():
             if torch.is_tensor(value) and value.shape == weight.shape:
@@ -123,7 +123,7 @@ class Contiguous(nn.Sequential):
 
 
 def lay_out(network: nn.Module) -> None:
-    """Lay out a network's weights in memory as convolutions on a CPU like them: channels last, but in `Contiguous`."""
+    """Lay out a network's weights as is fastest for convolutions on a CPU: channels last, except in `Contiguous`."""
     if not _used:
         return
     network.to(memory_format=torch.channels_last)

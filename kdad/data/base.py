@@ -114,11 +114,11 @@ class AnomalyDataModule(pl.LightningDataModule):
         return images.mask_values(sample.require_mask())
 
     def find_absent_masks(self) -> Path | None:
-        """Return the folder that should hold the category's masks if it is missing: there are image metrics only."""
+        """Return the folder of the category's masks if it is missing: then there are image metrics only."""
         return None
 
     def version(self, sample: Sample) -> tuple[int | str, ...]:
-        """Return values that change when the image does, by which a cache knows it: size and times of its file.
+        """Return size and times of an image's file, from which a cache sees that the image has changed.
 
         st_mtime_ns tells that it was written to, st_ctime_ns that another file took its name.
         """
@@ -143,7 +143,7 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     @property
     def place(self) -> checks.Place:
-        """What messages say of this data set."""
+        """The name, root and layout of this data set and how to get it, for messages."""
         return checks.Place(self.name, self.root, self.layout, self.obtain)
 
     def prepare_data(self) -> None:
@@ -185,7 +185,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         return [name_below(sample.path, self.root) for sample in self.train_samples + self.val_samples]
 
     def find_seen(self, seen: Iterable[str]) -> list[str]:
-        """Return the test images among these names, which are of images that a detector has seen before."""
+        """Return the names in `seen`, of images that a detector has seen before, that are test images now."""
         names = set(seen)
         return [name for name in (name_below(s.path, self.root) for s in self.test_samples) if name in names]
 

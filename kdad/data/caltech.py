@@ -75,7 +75,7 @@ class Caltech256(AnomalyDataModule):
         return ["all", *(folder.name for folder in list_folders(self.images) if folder.name != CLUTTER)]
 
     def compare_with_official(self, counts: Mapping[str, int]) -> str:
-        """Compare what is drawn from, the categories' images and the clutter's, with their official numbers."""
+        """Compare the numbers of images in the categories and the clutter, before drawing, with the official ones."""
         if self.category not in self.official:
             return ""
         sizes = {folder.name: len(list_images(folder)) for folder in list_folders(self.images)}

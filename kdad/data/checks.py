@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """A data set as messages speak of it."""
+    """What an error message needs to know of a data set."""
 
     name: str
     root: Path
@@ -40,7 +40,7 @@ def check_augmentation(name: str, known: Collection[str]) -> None:
 
 
 def check_official(official: Mapping[str, Mapping[str, int]]) -> None:
-    """Raise `UserError` where official counts are of another part than train, validation and test."""
+    """Raise `UserError` where official counts name a part other than train, validation and test."""
     for key, counts in official.items():
         if unknown := set(counts) - {"train", "validation", "test"}:
             raise UserError(f"dataset.official.{key}: no part {min(unknown)}; it has train, validation and test")
@@ -156,6 +156,6 @@ def warn_of_few(name: str, train: Sequence[Sample], batch_size: int) -> None:
 
 
 def warn_of(name: str, sentences: Iterable[str]) -> None:
-    """Warn of each of these, which may be meant, but often is not."""
+    """Log each sentence as a warning: it tells of something that may be intended, but often is not."""
     for said in sentences:
         log.warning("data set %s: %s", name, said)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def start_threads() -> ThreadPoolExecutor:
-    """Start threads to decode images on: Pillow releases the interpreter lock while it decodes and resizes."""
+    """Start a pool of threads to decode images: Pillow releases the interpreter lock while it decodes and resizes."""
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
 
@@ -33,7 +33,7 @@ class Readers(NamedTuple):
 def decode_images(
     samples: Sequence[Sample], read: Readers, size: int, store: ArrayStore, what: str, threads: ThreadPoolExecutor
 ) -> Tensor:
-    """Decode images, or find them where an earlier job has kept them of the same files. `what` names them to people.
+    """Decode images, or load them if an earlier job has cached the same files. `what` names them to people.
 
     Returns uint8 (N,size,size,3). Raises `UserError` where one cannot be read.
     """

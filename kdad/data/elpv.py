@@ -17,7 +17,7 @@ from kdad.errors import UserError
 
 
 class ELPV(AnomalyDataModule):
-    """Solar cells: of defect probability 0 normal, of 1 anomalous; those in between, 1/3 and 2/3, are left out.
+    """Solar cells: normal at defect probability 0, anomalous at 1; those in between, 1/3 and 2/3, are left out.
 
     `test_fraction` of the normal cells, the first in the order of the split, is for the test. `root` null is the
     installed package's own folder.

@@ -73,7 +73,7 @@ def resize_image(image: Image.Image, size: int) -> Tensor:
 
 
 class Look(NamedTuple):
-    """What is known of an image without decoding it where its format lets that be."""
+    """What is known of an image, without decoding it where its format allows that."""
 
     size: tuple[int, int]  # width, height
     mode: str  # Pillow's
@@ -157,7 +157,7 @@ def anomalous_pixels(values: np.ndarray, kind: str, path: Path, image_path: Path
 
 
 def _has_soft_edges(values: np.ndarray, full: int) -> bool:
-    """Tell a mask whose edges were smoothed or compressed from one of several classes, or of faint values.
+    """Return whether a mask's grey levels come from smoothed or compressed edges, not from classes or faint values.
 
     It has many values, some near the `full` one, and not mostly such that are near neither 0 nor `full`.
     """
@@ -176,7 +176,7 @@ def resize_mask(anomalous: np.ndarray, size: int, nonbinary: bool) -> tuple[Tens
 
 
 def has_transparency(image: Image.Image) -> bool:
-    """Return whether an image has pixels that are not opaque; of one with a palette, whether it may have."""
+    """Return whether an image has pixels that are not opaque, or might have them, if it has a palette."""
     if "transparency" in image.info and image.mode not in ("RGBA", "LA", "PA"):
         return True
     if image.mode not in ("RGBA", "LA", "PA"):

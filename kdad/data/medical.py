@@ -12,7 +12,7 @@ from kdad.errors import UserError
 
 
 class SmallMedical(AnomalyDataModule):
-    """A small set of which a few normal images and all anomalous ones are for the test, the other normal ones train.
+    """A small set: a few normal images and all anomalous ones are for the test, the other normal ones for training.
 
     The `n_normal_test` normal images are the first in the order of the split. Source: MKD, Sec. 4.1, "10 random normal
     images + all anomalous ones for test, the rest normal ones for training".
@@ -30,7 +30,7 @@ class SmallMedical(AnomalyDataModule):
 
     @property
     def images(self) -> Path:
-        """The folder that the split names images from: an archive's wrapping changes no split."""
+        """The folder that image paths are relative to in splits, so that an archive's outer folder changes no split."""
         return self.root
 
     def categories(self) -> list[str]:

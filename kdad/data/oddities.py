@@ -31,13 +31,13 @@ class Oddities(NamedTuple):
     dark: int | None
 
     def counts(self) -> dict[str, int]:
-        """Return what results.json says of them; nothing of what is not there."""
+        """Return the counts for results.json, without those that are 0."""
         found = {"n_transparent_images": len(self.transparent), "n_multi_page_images": len(self.several_pages)}
         found |= {"brightest_16_bit_value": self.dark or 0}
         return {name: n for name, n in found.items() if n}
 
     def describe(self) -> list[str]:
-        """Return a sentence on each kind."""
+        """Return a sentence on each kind of oddity found."""
         said = []
         if self.transparent:
             said.append(
@@ -58,7 +58,7 @@ class Oddities(NamedTuple):
 
 
 def find_oddities(samples: Sequence[Sample], threads: ThreadPoolExecutor) -> Oddities:
-    """Look at the headers of image files, and at the values of 16-bit ones; what is no image file is left out."""
+    """Find oddities in the headers of image files, and in the values of 16-bit ones; skip what is no image file."""
     paths = [sample.path for sample in samples if sample.path.suffix.lower() in SUFFIXES and sample.path.is_file()]
     headers = list(threads.map(_look_at_header, paths))
     deep = [path for path, (mode, _, _) in zip(paths, headers, strict=True) if mode == "I" or mode.startswith("I;16")]

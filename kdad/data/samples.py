@@ -25,12 +25,12 @@ class Sample(NamedTuple):
 
 
 def name_below(path: Path, root: Path) -> str:
-    """Return what a file is called wherever the data set lies: its path below root, outside root folder and file."""
+    """Return a file's name, the same wherever the data set lies: its path below root; outside root, folder/file."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
 
 
 def hash_name(sample: Sample, root: Path, split_seed: int) -> str:
-    """Return the digits by which an image is dealt with in splits: of split_seed and its name alone."""
+    """Return the hex digits that decide an image's part in a split, from split_seed and its name alone."""
     return hashlib.sha256(f"{split_seed}/{name_below(sample.path, root)}".encode()).hexdigest()
 
 
@@ -70,7 +70,7 @@ def fingerprint_samples(parts: Mapping[str, Sequence[Sample]], root: Path) -> st
 
 
 def hold_out(normal: Sequence[Sample], n_test: int, root: Path, split_seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Hold out `n_test` normal samples for the test: the first as `order_samples` has them. Returns (train, test)."""
+    """Hold out the first `n_test` normal samples, in the order of `order_samples`, to test. Returns (train, test)."""
     order = order_samples(normal, root, split_seed)
     return order[n_test:], order[:n_test]
 
@@ -95,7 +95,7 @@ def split_training(
 
 
 def keep_fraction(part: Sequence[Sample], fraction: float) -> list[Sample]:
-    """Return the first so many of the samples, one at least."""
+    """Return the first `fraction` of the samples, at least one."""
     return list(part[: max(1, round(fraction * len(part)))])
 
 

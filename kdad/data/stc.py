@@ -118,7 +118,7 @@ class STC(AnomalyDataModule):
         return seen
 
     def find_copies(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
-        """Find test images that are exact copies of training images, among those that are files: not of a video."""
+        """Find test images that are exact copies of training images, leaving out training frames of videos."""
         return super().find_copies([sample for sample in train if not _is_video(sample.path.parent)], test)
 
     def read_mask_values(self, sample: Sample) -> np.ndarray:

@@ -54,7 +54,7 @@ def list_data(cfg: DictConfig) -> AnomalyDataModule:
 
 
 def fingerprint_data(cfg: DictConfig) -> str | None:
-    """Return the fingerprint of the data as they are now, without a word on them; None where they cannot be listed."""
+    """Return the fingerprint of the data as they are now, without any warning; None where they cannot be listed."""
     log, level = logging.getLogger("kdad.data"), logging.getLogger("kdad.data").level
     log.setLevel(logging.ERROR)
     try:
@@ -101,11 +101,12 @@ def make_trainer(
 
 
 def quieten() -> None:
-    """Leave out Lightning's notices, and its remarks that do not apply here."""
+    """Silence Lightning's notices, and its warnings that do not apply here."""
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # The teacher is in eval mode, images are in memory, and a resumed log goes to a folder of its own.
-    for remark in ("does not have many workers", r"module\(s\) in eval mode", "LeafSpec", "num_workers"):
+    remarks = ("does not have many workers", r"module\(s\) in eval mode", "LeafSpec", "num_workers")
+    for remark in (*remarks, "exists and is not empty"):
         warnings.filterwarnings("ignore", message=f".*{remark}")
 
 

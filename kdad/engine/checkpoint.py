@@ -62,7 +62,7 @@ class Checkpoint:
 
     @property
     def tested_epoch(self) -> int:
-        """How many epochs its weights have behind them; `tested` says so, others are of their last one."""
+        """The number of epochs behind its weights: as `tested` records it, in other checkpoints all epochs so far."""
         return self._made_by.get("tested_epoch", self.epochs)
 
     @property
@@ -71,7 +71,7 @@ class Checkpoint:
         return list(self._made_by.get("seen", []))
 
     def describe_changed_data(self, data: AnomalyDataModule) -> str:
-        """Return in what the data differ from those that it was trained on; empty where they are the same or unknown.
+        """Return how the data differ from those that it was trained on; empty where they are the same or unknown.
 
         Raises `UserError` where images that it has seen would be tested.
         """
@@ -91,11 +91,11 @@ class Checkpoint:
         return self._made_by
 
     def differences(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Return where a resolved configuration differs from its own in what decides results: key -> (its, other)."""
+        """Return what decides results and differs between its own and another configuration: key -> (its, other)."""
         return differences(self.config, config)
 
     def changed_when_resumed(self, config: Mapping[str, Any]) -> list[str]:
-        """Return the keys whose values were others when it was made, or before.
+        """Return the keys whose values differ from those it was trained with, or that changed at an earlier resume.
 
         How long training lasts is no such key where no schedule depends on it, since the epochs are then the same ones;
         nor is the way to the teacher, which is recognised by its weights.
@@ -122,7 +122,7 @@ class Checkpoint:
             raise UserError(f"ckpt_path={self.path}: its weights do not fit this configuration. {error}") from error
 
     def files_to_go_on(self, max_epochs: int, average_epochs: int, best_state: str | None) -> list[Path]:
-        """Return the files beside it that training needs to go on from it: the best epoch's, and those averaged later.
+        """Return the files beside it that resumed training needs: the best epoch's, and those averaged later.
 
         `best_state` names the state of the callback that keeps the best epoch, if there is one. Raises `UserError`
         where training cannot go on from it, or a file is missing.
@@ -161,7 +161,7 @@ def epoch_file(folder: Path, epoch: int) -> Path:
 
 
 def find_epochs(folder: Path, epochs: Iterable[int]) -> list[Path]:
-    """Return the files with these epochs' weights. Raises `UserError` if one is missing."""
+    """Return the files that hold the weights of these epochs. Raises `UserError` if one is missing."""
     found = [epoch_file(folder, epoch) for epoch in epochs]
     for path in found:
         if not path.is_file():
@@ -181,14 +181,14 @@ def find_earlier(folder: Path, epoch: int, average_epochs: int) -> list[Path]:
 
 
 def remove_epochs(folder: Path, up_to: int) -> None:
-    """Remove the weights of single epochs up to this one, which a run that was shorter once has kept."""
+    """Remove the weights of single epochs up to this one, left over from when the run was shorter."""
     for path in folder.glob(f"epoch_*{SUFFIX}"):
         if int(path.stem.removeprefix("epoch_")) <= up_to:
             path.unlink()
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Write checkpoints beside their place first, and read them without running code.
+    """Write checkpoints to a temporary file in the same folder first, and read them without running code.
 
     Lightning writes to the system's temporary folder, and a move from there to another file system is a copy, which a
     kill would leave truncated in the place of the good checkpoint.

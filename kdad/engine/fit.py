@@ -198,7 +198,7 @@ def watch_best(folder: RunFolder, monitor: str | None, n_val: int, average_epoch
 
 
 def check_average(average_epochs: int, trainer: Mapping[str, Any]) -> None:
-    """Refuse an average over epochs that cannot be told before they are over. Raises `UserError`."""
+    """Refuse an average over the last epochs where nobody knows beforehand which those will be. Raises `UserError`."""
     limits = [f"trainer.{key}" for key in ("max_steps", "max_time") if trainer.get(key) not in (None, -1)]
     if average_epochs > 1 and (limits or trainer["max_epochs"] < 0):
         raise UserError(
@@ -229,7 +229,7 @@ def fit(
 
 
 def read_losses(trainer: pl.Trainer, best: ModelCheckpoint | None) -> dict[str, float]:
-    """Return the last epoch's means; of the validation loss the lowest, where its weights are the ones tested."""
+    """Return the last epoch's mean losses, but the lowest validation loss where the weights tested are of it."""
     found = {key: trainer.callback_metrics[key].item() for key in TRAINING if key in trainer.callback_metrics}
     if best is not None and best.best_model_score is not None:
         found[str(best.monitor)] = best.best_model_score.item()

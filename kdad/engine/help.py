@@ -41,6 +41,6 @@ def describe_command(job: Callable[..., Any], config_name: str) -> str:
 
 
 def _row(left: str, right: str) -> str:
-    """One line, or several where the right column is long."""
+    """Format two columns as one line, or several where the right column is long."""
     indent = " " * (WIDTH + 2)
     return textwrap.fill(f"  {left:{WIDTH}}{right}", 120, subsequent_indent=indent, break_long_words=False)

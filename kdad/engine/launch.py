@@ -125,7 +125,7 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
 
 
 def make_paths_absolute(cfg: DictConfig) -> None:
-    """Write paths that were typed relative to the current folder in full: a run is read from other folders, too."""
+    """Make relative paths in the configuration absolute, since a run is read from other folders, too."""
     for key in PATHS:
         text = OmegaConf.select(cfg, key)
         if isinstance(text, str) and not text.startswith("package:"):
@@ -148,7 +148,7 @@ def list_task_overrides(cfg: DictConfig) -> list[str]:
 
 
 def refuse_first_job_alone() -> None:
-    """Refuse an experiment that is a sweep without -m: its first job alone would be no result. Raises `UserError`."""
+    """Refuse a sweep experiment started without -m: its first job alone would be no result. Raises `UserError`."""
     started = HydraConfig.get()
     given = {split(override)[0] for override in started.overrides.task}
     swept = [key for key in started.sweeper.get("params") or {} if key not in given]
@@ -181,7 +181,7 @@ def sweep_name() -> str | None:
 
 
 def explain_disk(error: OSError) -> str:
-    """Return a sentence on a folder that cannot be written to, and the way out."""
+    """Return a sentence that says which folder cannot be written to, and what to do."""
     return (
         f"{error.filename or 'a file'}: cannot be written: {error.strerror}. Results go to hydra.run.dir=<folder>, "
         "with -m to hydra.sweep.dir=<folder>: name one that can be written and has room"

@@ -32,7 +32,7 @@ SUMMARY = (
 
 @contextmanager
 def open_logger(logger: Logger | None, config: dict[str, Any], problems: list[str]) -> Iterator[None]:
-    """Tell a logger the configuration, and end its run with the block: one run per job of a sweep.
+    """Log the configuration, and end the logger's run when the block ends: one run per job of a sweep.
 
     A failure of the logger is added to `problems`.
     """
@@ -154,6 +154,6 @@ def log_test(logger: Logger | None, results: dict[str, Any], outcome: Outcome, p
 
 
 def summarise(logger: Logger | None, results: dict[str, Any]) -> None:
-    """Leave a table "summary" of one row, where the logger takes tables."""
+    """Log a table "summary" of one row, where the logger takes tables."""
     if logger is not None and hasattr(logger, "log_table"):
         logger.log_table("summary", columns=list(SUMMARY), data=[[results.get(key) for key in SUMMARY]])

@@ -9,22 +9,22 @@ HEADLINE = ("image_auroc", "pixel_auroc", "pro")  # metrics that results.json al
 
 
 class Record:
-    """`results`, what results.json will hold, and `claimed`, whether the folder is the job's yet."""
+    """What results.json will hold (`results`), and whether the folder is already the job's (`claimed`)."""
 
     def __init__(self) -> None:
         self.results: dict[str, Any] = {"status": "failed"}
         self.claimed = False
 
     def add(self, **values: Any) -> None:
-        """Add to what results.json will hold."""
+        """Add these values to what results.json will hold."""
         self.results |= values
 
     def finish(self) -> None:
-        """Say that all went well."""
+        """Record that the job ended well."""
         self.results["status"] = "ok"
 
     def fail(self, error: BaseException) -> None:
-        """Say why the job has failed, with a traceback where it is no user's error; what is complete stays so."""
+        """Record why the job failed, with a traceback unless it is a user's error; a job that ended well stays so."""
         if self.results["status"] == "ok":
             return
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)

@@ -61,11 +61,11 @@ class RunFolder:
         return self.checkpoints / f"{name}.ckpt"
 
     def owns(self, checkpoint: Path) -> bool:
-        """Return whether a checkpoint lies where this run's do."""
+        """Return whether a checkpoint lies in this run's folder of checkpoints."""
         return checkpoint.resolve().parent == self.checkpoints.resolve()
 
     def variant(self, name: str) -> "RunFolder":
-        """Return the folder of a further test of the run's weights."""
+        """Return the folder of one variant: a further test of the run's weights, by its name."""
         return RunFolder(self.variants / name)
 
     # What is there
@@ -86,7 +86,7 @@ class RunFolder:
             return {}
 
     def read_hash(self) -> str | None:
-        """Return the hash of the configuration that the results are of; None where they are no configuration's.
+        """Return the hash of the configuration that gave the results; None where none is recorded.
 
         Version 0.1 counted other keys in: its runs are told by what their config.yaml holds.
         """
@@ -157,7 +157,7 @@ class RunFolder:
         return all(isinstance(group, dict) and "_target_" in group for group in groups)
 
     def find_foreign(self) -> list[Path]:
-        """Return what lies in the place of a file that a job would write, and was not written by kdad."""
+        """Return what lies where a job would write a file, and was not written by kdad."""
         places = [self.results, self.refusal, self.config, self.scores, self.curves]
         places += [self.checkpoint(name) for name in ("last", "tested", "best")]
         ours = set(self.list_written())
@@ -250,7 +250,7 @@ class RunFolder:
             marker.write("".join(f"{path.relative_to(self.path).as_posix()}\n" for path in paths))
 
     def clear(self, keep_checkpoints: bool = False) -> None:
-        """Remove what earlier jobs have written here, but for logs; a folder only when nothing else is left in it."""
+        """Remove what earlier jobs wrote here, except logs; remove a folder only when nothing else is left in it."""
         written = self.list_written()
         kept = [path for path in written if keep_checkpoints and path.parent == self.checkpoints]
         for path in written:

@@ -9,7 +9,7 @@ TESTED = ("image_auroc", "pixel_auroc", "pro")  # to maximise
 
 
 def check_objective(objective: str | None, on_test_data: bool, n_val: int | None = None, direction: Any = None) -> None:
-    """Refuse an objective that is unknown, not allowed, not to be had, or searched the wrong way. Raises `UserError`.
+    """Refuse an objective that is unknown, not allowed, unavailable, or searched the wrong way. Raises `UserError`.
 
     `n_val` is the number of validation images and `direction` that of the sweeper, each None where not known.
     """

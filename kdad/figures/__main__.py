@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def make_figure_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; `make` of what it parses makes the figures of the chosen kind."""
+    """Return the parser of the command line; `make` in its result is the function that makes the chosen figures."""
     command = argparse.ArgumentParser(prog="kdad figures", description="Figures of runs, each as PNG and PDF.")
     kinds = command.add_subparsers(required=True, metavar="kind")
 

@@ -139,7 +139,7 @@ def _draw_marks(panel: Axes, marks: pd.DataFrame, categories: list[str], place: 
 
 
 def _describe_conditions(shown: list[Series], marks: pd.DataFrame) -> str:
-    """Say what the paper's figures and the runs beside them were made with, which is seldom the same."""
+    """Say which backbone and image size the paper and the runs beside it used, which are seldom the same."""
     paper, setting = marks["paper"].iloc[0], marks["setting"].iloc[0]
     about = published.describe_table(paper, marks["table"].iloc[0])
     size = setting if setting in about["image_size"].split("; ") else about["image_size"].replace("; ", " or ")

@@ -75,7 +75,7 @@ def _show_picture(cell: Axes, picture: NDArray[np.uint8]) -> None:
 
 
 def list_pictures(run: pd.Series) -> pd.DataFrame:
-    """Return the test images of which a run has left a picture.
+    """Return the test images for which a run has saved a picture.
 
     Columns are kind, stem, label, misranked and picture (its path), rows the images' indices in the test. Raises
     `UserError` where the run has left none, or one of an image that scores.csv does not know.
@@ -100,7 +100,7 @@ def list_pictures(run: pd.Series) -> pd.DataFrame:
 
 
 def measure_misranking(scores: pd.DataFrame) -> pd.Series:
-    """Measure how far each image is ranked among those of the other label.
+    """Measure how badly each image is ranked against the images of the other label.
 
     Returns the part of the images of the other label that are ranked on its wrong side, in [0, 1], ties counting half;
     NaN where one label is missing. 1 minus the mean over the normal, or over the anomalous, images is the AUROC. A
@@ -119,7 +119,7 @@ def measure_misranking(scores: pd.DataFrame) -> pd.Series:
 
 
 def find_shared_images(names: list[str], tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the images that every run has a picture of, `misranked` the mean over the runs.
+    """Return the images that every run has a picture of, with the mean of `misranked` over the runs.
 
     Raises `UserError` where there are none, or a picture is of different images in two runs.
     """
@@ -133,7 +133,7 @@ def find_shared_images(names: list[str], tables: list[pd.DataFrame]) -> pd.DataF
 
 
 def choose_images(table: pd.DataFrame, images: str, rows: int) -> pd.DataFrame:
-    """Return the rows of `find_shared_images` to show, the hardest first, others in the test's order.
+    """Return the rows of `find_shared_images` to show: hardest first if `images` says so, else in the test's order.
 
     Raises `UserError` for a choice that is none, or leaves no image.
     """

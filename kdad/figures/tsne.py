@@ -62,7 +62,7 @@ def rebuild_run(run: pd.Series) -> tuple[AnomalyDataModule, KDDetector]:
 
 
 def choose_samples(samples: list[Sample], images: str) -> list[Sample]:
-    """Return the test images to show: where `images` is a number so many, else the one whose path ends in it.
+    """Return the test images to show: as many as the number `images`, or the one whose path ends in `images`.
 
     Of a number half are normal, and they are spread evenly. Raises `UserError` for a number below 2, and where not
     exactly one path ends so.
@@ -114,7 +114,7 @@ def collect_vectors(data: AnomalyDataModule, detector: KDDetector, samples: list
 
 
 def embed_vectors(one: Vectors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the places of the teacher's and of the student's vectors, (N, 2) each, by one t-SNE of both.
+    """Return 2-D coordinates of the teacher's and the student's vectors, (N, 2) each, by one t-SNE of both.
 
     Raises `UserError` without scikit-learn.
     """

@@ -162,7 +162,7 @@ class DetectionMetrics(ListStates):
         return Outcome(metrics, rows, curves, "streaming" if sketch else "exact")
 
     def _find_once(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-        """Find where in the states each image is, counting it once. Returns the indices, ascending, and the positions.
+        """Find each image once in the states. Returns the indices, ascending, and the positions.
 
         Of an image that came twice, the one in the sketch counts. Raises ValueError where an image is in the sketches
         of two processes.
@@ -200,13 +200,13 @@ class DetectionMetrics(ListStates):
         return int(self.read_state("needed").sum())
 
     def _find_limit(self) -> float:
-        """Return how many of these bytes there may be before the waiting pixels go into the sketch."""
+        """Return how many bytes `_count_needed` may reach before the waiting pixels go into the sketch."""
         if self.mode == "exact":
             return np.inf
         return self._find_share() / (1 if self.mode == "auto" and not len(self.normal_low) else 4)
 
     def _find_share(self) -> int:
-        """Return how many bytes of the budget are for this process's data: in `compute` each has those of all."""
+        """Return this process's share of the budget in bytes: in `compute`, each process holds the data of all."""
         several = distributed.is_available() and distributed.is_initialized()
         return self.budget // (distributed.get_world_size() if several else 1)
 

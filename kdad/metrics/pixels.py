@@ -32,7 +32,7 @@ class ExactPixels:
     parts: tuple[tuple[NDArray, NDArray, NDArray], ...] = ()  # normal scores, anomalous scores, weights of these
 
     def add(self, normal: NDArray, anomalous: NDArray, weights: NDArray) -> "ExactPixels":
-        """Return these pixels and further ones: normal scores (n,), anomalous ones (m,) and their weights (m,)."""
+        """Return all pixels so far with these added: normal scores (n,), anomalous ones (m,) and their weights (m,)."""
         return ExactPixels((*self.parts, (normal, anomalous, weights)))
 
     @cached_property
@@ -50,7 +50,7 @@ class ExactPixels:
 
 @dataclass(frozen=True)
 class SketchedPixels:
-    """Pixel scores in a sketch, of at most `cells` cells a copy, for which the error of the metrics is known.
+    """Pixel scores in a sketch of at most `cells` cells per copy, with known error bounds on the metrics.
 
     The pixel scores of a test of 100,000 images do not fit into memory: at 256 px they are 26 GB, and ranking them
     takes several times as much.
@@ -60,7 +60,7 @@ class SketchedPixels:
     cells: int
 
     def add(self, normal: NDArray, anomalous: NDArray, weights: NDArray) -> "SketchedPixels":
-        """Return these pixels and further ones: normal scores (n,), anomalous ones (m,) and their weights (m,).
+        """Return all pixels so far with these added: normal scores (n,), anomalous ones (m,) and their weights (m,).
 
         Raises ValueError if a score is NaN or infinite.
         """
@@ -98,7 +98,7 @@ def rank_or_reason(normal: NDArray, anomalous: NDArray, weights: NDArray | None,
 
 
 def evaluate(metrics: Mapping[str, Callable[[Curve], float]], curve: Curve | str) -> Values:
-    """Return the metrics of a curve; of a reason why there is none, None for each metric, and the reason."""
+    """Return the metrics of a curve or, where `curve` is a reason why there is none, None and that reason for each."""
     values: Values = {}
     for name, metric in metrics.items():
         if isinstance(curve, Curve):

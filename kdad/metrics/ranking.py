@@ -148,7 +148,7 @@ def _interleave(first: NDArray, second: NDArray) -> NDArray:
 
 
 def _require_finite(normal: NDArray, anomalous: NDArray) -> None:
-    """Raise ValueError where scores, ascending, are none or not finite: NaN sorts last, so the two ends tell."""
+    """Raise ValueError where the ascending scores are empty or not finite; NaN sorts last, so both ends suffice."""
     if not normal.size or not anomalous.size:
         raise ValueError(f"a curve needs scores of both kinds: {normal.size} normal, {anomalous.size} anomalous given")
     if not np.isfinite([normal[0], normal[-1], anomalous[0], anomalous[-1]]).all():

@@ -21,7 +21,7 @@ Cells = NDArray[np.float64]  # (2 or 3, n): scores, how many pixels each holds, 
 
 
 class Sketch(NamedTuple):
-    """The copies, ascending by score; see the module. Counts are exact in float64, up to 2^53 pixels."""
+    """The low and high copies, ascending by score; see the module. Counts are exact in float64, up to 2^53 pixels."""
 
     normal_low: Cells = np.empty((2, 0))
     normal_high: Cells = np.empty((2, 0))
@@ -29,7 +29,7 @@ class Sketch(NamedTuple):
     anomalous_high: Cells = np.empty((3, 0))
 
     def extend(self, normal: NDArray, anomalous: NDArray, weights: NDArray, cells: int) -> "Sketch":
-        """Return a sketch that holds further pixels, too: normal (n,), anomalous (m,) with their weights.
+        """Return a sketch with these pixels added: normal scores (n,), anomalous ones (m,) and their weights (m,).
 
         Each copy has at most `cells` cells. Raises ValueError if a score is NaN or infinite.
         """
@@ -40,11 +40,11 @@ class Sketch(NamedTuple):
 
     @property
     def curve(self) -> Curve:
-        """A curve between the two that bound the exact one: all scores are lowered alike."""
+        """A curve between the two that bound the exact one: that of both low copies."""
         return _rank_cells(self.normal_low, self.anomalous_low)
 
     def bound_metrics(self, rising: Mapping[str, Callable[[Curve], float]]) -> dict[str, tuple[float, float]]:
-        """Return the least and the greatest possible value of metrics, which must rise as the module says of AUROC."""
+        """Return the least and greatest possible value of each metric; all must rise as AUROC does (see the module)."""
         least = _evaluate(rising, _rank_cells(self.normal_high, self.anomalous_low))
         greatest = _evaluate(rising, _rank_cells(self.normal_low, self.anomalous_high))
         return {name: (least[name], greatest[name]) for name in rising}
@@ -99,7 +99,7 @@ def _shorten(unsorted: Cells, cells: int, raised: bool) -> Cells:
 
 
 def _choose_apart(amounts: list[NDArray], first: NDArray[np.intp], cells: int) -> NDArray[np.bool_]:
-    """Choose which of the cells that begin at `first` stay apart from the one below: at most `cells`.
+    """Choose which cells, beginning at `first`, are not merged with the one below: at most `cells` of them.
 
     Cells hold about equal shares of the pixels, of the logarithm of a pixel's rank from the top (the first false
     positives decide about precision) and of the weights.

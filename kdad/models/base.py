@@ -19,7 +19,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Detection(NamedTuple):
-    """What a detector says of a batch: higher means more anomalous."""
+    """A detector's maps and scores for a batch: higher means more anomalous."""
 
     anomaly_map: Tensor  # (B, 1, H, W)
     image_score: Tensor  # (B,)
@@ -42,7 +42,7 @@ class Normalise(nn.Module):
 
 
 class KDDetector(pl.LightningModule):
-    """A detector: two methods of a batch, `training_loss` and `detect`; this class is the rest.
+    """Base of all detectors: a subclass defines `training_loss` and `detect` of a batch, this class does the rest.
 
     Test, predict and export all come to `detect`; validation is the training loss on held-out normal images. Teacher
     features are asked for through `teacher_features` alone. A subclass passes its rule for `levels: auto` as
@@ -76,24 +76,24 @@ class KDDetector(pl.LightningModule):
     # The contract -----------------------------------------------------------------------------------------
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of a batch, each one number to log, of which "loss" is minimised."""
+        """Return the losses of a batch by name, each a scalar to log; the one called "loss" is minimised."""
         raise NotImplementedError
 
     def detect(self, batch: Batch) -> Detection:
-        """Return the maps and scores of a batch, of which only "image" is sure to be there.
+        """Return the maps and scores of a batch; only its key "image" is sure to be there.
 
         There is no other way to them: testing, predicting and export all come here.
         """
         raise NotImplementedError
 
     def before_fit(self, batches: Iterable[Batch]) -> None:
-        """Take statistics of the training images before the first step, and keep them in buffers.
+        """Compute statistics of the training images before the first step, and keep them in buffers.
 
         Not called when a fit goes on from a checkpoint, which has brought them.
         """
 
     def after_fit(self, batches: Iterable[Batch]) -> None:
-        """Take statistics with the weights that will be tested, and keep them in buffers.
+        """Compute statistics with the weights that will be tested, and keep them in buffers.
 
         The batches are of validation images if there are any, else of training images.
         """
@@ -108,7 +108,7 @@ class KDDetector(pl.LightningModule):
     # What is shared ---------------------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Detection:
-        """Return the maps and scores of images (B, 3, H, W) in [0, 1], of which nothing else is known."""
+        """Return the maps and scores of images (B, 3, H, W) in [0, 1], without labels, masks or cached features."""
         return self.detect({"image": images})
 
     @torch.no_grad()

@@ -60,7 +60,7 @@ DEVIATIONS = 3.0  # the score that far above the mean of normal images is called
 
 
 def is_anomalous(normalised: Tensor, threshold: float = 0.5) -> Tensor:
-    """Eq. (1), Sec. 1: tell of each score whether it reaches the threshold."""
+    """Eq. (1), Sec. 1: return whether each score reaches the threshold."""
     return normalised >= threshold
 
 
@@ -110,7 +110,7 @@ def image_score(smoothed: Tensor) -> Tensor:
 
 
 def normalised_score(score: Tensor, threshold: Tensor) -> Tensor:
-    """Map scores of at least 0 onto [0, 1), in their order and the threshold to 0.5: (B,) -> (B,)."""
+    """Map scores of at least 0 onto [0, 1), keeping their order, with the threshold at 0.5: (B,) -> (B,)."""
     score = score.clamp(min=0)  # rounding can leave a perfect match just below
     return score / (score + threshold).clamp(min=torch.finfo(score.dtype).tiny)
 
@@ -222,7 +222,7 @@ class DSKD(KDDetector):
 
     @torch.no_grad()
     def after_fit(self, batches: Iterable[Batch]) -> None:
-        """Take mean and standard deviation of the scores of the given normal images, of all processes."""
+        """Compute mean and standard deviation of the scores of the given normal images over all processes."""
         training = self.training
         self.eval()  # batch norm as in the test
         scores = [score for batch in batches for score in self.detect(batch).image_score.tolist()]
@@ -237,14 +237,14 @@ class DSKD(KDDetector):
         self.fitted_setting.copy_(self.describe_setting())
 
     def describe_setting(self) -> Tensor:
-        """Return, as numbers, what a score's scale depends on besides the weights."""
+        """Return the settings that a score's scale depends on besides the weights, as numbers in one tensor."""
         levels = [k in self.score_levels for k in range(1, len(self.teacher.channels) + 1)]
         return self.fitted_setting.new_tensor(
             [list(STRUCTURES).index(self.structure), self.euclidean_weight, self.sigma, self.image_size, *levels]
         )
 
     def score_columns(self, image_score: Tensor) -> dict[str, Tensor]:
-        """Return normalised score and Eq. (1)'s decision, (B,) each; none without statistics of this setting."""
+        """Return the normalised score and Eq. (1)'s decision, (B,) each; empty without statistics of this setting."""
         if not torch.equal(self.fitted_setting, self.describe_setting()):
             return {}
         normalised = normalised_score(image_score, self.score_mean + DEVIATIONS * self.score_std)

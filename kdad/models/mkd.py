@@ -81,7 +81,7 @@ def total_loss(value: Tensor, direction: Tensor, weight: float | Tensor) -> Tens
 
 
 def input_gradient(losses: Tensor, images: Tensor) -> Tensor:
-    """Eq. (5), Sec. 3.1: return the gradient of each image's loss by that image: (B,), (B, 3, H, W) -> (B, 3, H, W).
+    """Eq. (5), Sec. 3.1: return each image's gradient of its own loss: (B,), (B, 3, H, W) -> (B, 3, H, W).
 
     One backward pass for all, since no image's loss depends on another image.
     """
@@ -117,7 +117,7 @@ def scale_per_image(maps: Tensor) -> Tensor:
 
 @torch.no_grad()
 def find_rectified(teacher: Teacher, image_size: int) -> list[bool]:
-    """Tell of each level whether its features are never negative, as behind a ReLU; measured on one image."""
+    """Return for each level whether its features are never negative, as after a ReLU; measured on one image."""
     image = torch.linspace(-1, 1, 3 * image_size**2).view(1, 3, image_size, image_size)
     return [f.min().item() >= 0 for f in teacher(image)]
 
@@ -227,7 +227,7 @@ class MKD(KDDetector):
         }
 
     def compute_losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return Eq. (1) and (3), (levels, B) each, and the copy of the images that they can be differentiated by."""
+        """Return Eq. (1) and (3), (levels, B) each, and the copy of the images to differentiate them by."""
         x = batch["image"].clone().requires_grad_()
         if self.gradient_through_teacher:
             teacher = self.teacher(self.normalise(x))

@@ -54,7 +54,7 @@ class Cloner(nn.Module):
                 nn.init.xavier_uniform_(module.weight)  # released code; the paper does not say
 
     def forward(self, images: Tensor, relu: Callable[[Tensor], Tensor] = F.relu) -> list[Tensor]:
-        """Return the features of images, shallow to deep; `relu` stands in for every ReLU, see `guided_relu`."""
+        """Return the features of images, shallow to deep; `relu` replaces every ReLU, see `guided_relu`."""
         features, x = [], images
         for stage, level in zip(self.stages, self.ends_in_level, strict=True):
             for layer in stage.children():
@@ -111,5 +111,5 @@ class _GuidedReLU(torch.autograd.Function):
 
 
 def guided_relu(x: Tensor) -> Tensor:
-    """Apply a ReLU that lets no negative gradient back: guided backpropagation (Springenberg et al. 2015)."""
+    """Apply a ReLU that blocks negative gradients: guided backpropagation (Springenberg et al. 2015)."""
     return _GuidedReLU.apply(x)

@@ -40,7 +40,7 @@ class MirroredDecoder(nn.Module):
 
 
 def check_pyramid(strides: Sequence[int], image_size: int) -> None:
-    """Raise `UserError` for strides that halving and doubling cannot walk: shallow to deep, the embedding's last."""
+    """Raise `UserError` where halving and doubling cannot reach the strides: shallow to deep, the embedding's last."""
     steps = [deep // shallow for shallow, deep in pairwise(strides)]
     if any(s < 1 or s & (s - 1) for s in steps) or [s for s in strides if s & (s - 1)]:
         found = list(strides)

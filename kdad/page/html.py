@@ -120,7 +120,7 @@ def _describe_run(run: pd.Series, apart: set[str], best: pd.Series, pictures: in
 
 
 def _format_cell(run: pd.Series, key: str, kind: str) -> tuple[str, str]:
-    """Return what a cell shows, and what it is sorted by: a number in full, or nothing where there is none."""
+    """Return a cell's text and its sort key: the unrounded number, or an empty text where there is none."""
     value = run.get(key)
     if key == "settings":
         text = ", ".join(filter(None, [kind, run["settings"]]))
@@ -157,7 +157,7 @@ def find_differing_keys(table: pd.DataFrame) -> set[str]:
 
 
 def _make_paper_reports(runs: pd.DataFrame) -> Iterator[Report]:
-    """Yield the papers' tables in which some run, finished or not, is a printed cell."""
+    """Yield the papers' tables in which some run, finished or not, matches a printed cell."""
     for paper in published.list_papers():
         for name in published.list_tables(paper) if paper in set(runs["model"]) else []:
             made = make_paper_report(paper, name, runs)
@@ -168,7 +168,7 @@ def _make_paper_reports(runs: pd.DataFrame) -> Iterator[Report]:
 
 
 def find_absent_rows(table: Table) -> set[int]:
-    """Return the rows of a paper's table, by number from 0, that no run belongs into."""
+    """Return the rows of a paper's table, by number from 0, that no run belongs to."""
     measured = [column for column, (_, name) in enumerate(table.head) if name == "measured"]
     if not measured:
         return set()

@@ -15,7 +15,7 @@ NOT_MEASURED = Measured(gap="not measured")  # of costs
 
 @dataclass
 class Cell:
-    """What is printed, a row of `published.load_table` or None where the paper has nothing, and what runs measured."""
+    """A printed figure (a row of `published.load_table`, None where there is none) and what runs measured for it."""
 
     printed: dict[str, Any] | None
     measured: Measured
@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def difference(self) -> float:
-        """Measured - published, in the printed unit; NaN unless both are means over the same."""
+        """Measured - published, in the printed unit; NaN unless both are means over the same categories."""
         if not self.is_known or self.measured.gap or self.measured.absent:
             return math.nan
         return self.measured.mean * self.scale - float(self.published)
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass
 class Row:
-    """One printed setting and category under one set of conditions (None: no run), or what was run beside these."""
+    """One printed setting and category under one set of conditions (None: no run), or one that is not printed."""
 
     dataset: str
     setting: str
@@ -62,7 +62,7 @@ class Row:
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """The categories that no cell of an average is over, though some run is in it."""
+        """The categories that an average leaves out, though it is over some others."""
         cells = [cell.measured for cell in self.cells.values()]
         return next((measured.absent for measured in cells if measured.absent and not measured.gap), ())
 
@@ -105,7 +105,7 @@ def fill_printed_rows(own: pd.DataFrame, runs: pd.DataFrame, scale: int) -> Iter
 
 
 def fill_other_rows(own: pd.DataFrame, runs: pd.DataFrame, scale: int) -> Iterator[Row]:
-    """Yield rows of the runs that are none of the printed settings.
+    """Yield rows of the runs whose setting is not printed.
 
     Where they are of several categories, the last is their average.
     """

@@ -83,7 +83,7 @@ class Sheet:
         }
 
     def _count_digits(self, metric: str) -> int:
-        """Return the commonest number of decimals: a column of tenths prints 100 too."""
+        """Return the commonest number of decimals, since a paper prints 100 in a column of tenths."""
         values = self.own.loc[self.own["metric"] == metric, "value"].dropna()
         places = Counter(len(value.partition(".")[2]) for value in values)
         return max(places or DIGITS[self.about["unit"]], key=lambda d: (places[d], d))
@@ -110,7 +110,7 @@ class Sheet:
         return Table("", head, labels, lines, rules if len(rules) < len(rows) - 1 else set())
 
     def lay_out_others(self, rows: list[Row]) -> Table:
-        """Lay out what was measured with other values of what makes the method."""
+        """Lay out the runs whose values of the method's keys match no printed setting."""
         labels = self.labels | {"category": True}
         labels = {"setting" if label == self.about["setting"] else label: shown for label, shown in labels.items()}
         labels["setting"] = True
@@ -150,7 +150,7 @@ class Sheet:
         return cell.measured.format(cell.scale, self.digits[metric])
 
     def write_notes(self, rows: list[Row], more: list[Row]) -> list[str]:
-        """Write what stands under the tables: how to read them, under which conditions was run, and what is missing."""
+        """Write the notes under the tables: how to read them, the conditions of the runs, and what is missing."""
         notes = [f"As printed: {self.about['note']}."] if self.about["note"] else []
         if (self.own["status"] == "unknown").any():
             notes.append("unknown: the sources available do not show the cell.")
@@ -203,7 +203,7 @@ def lay_out_quoted(cells: pd.DataFrame) -> Table:
 
 
 def list_quoted_records(cells: pd.DataFrame) -> list[dict[str, str]]:
-    """Return the cells that a paper quotes of others, for a CSV file."""
+    """Return the figures of other methods that a paper quotes, for a CSV file."""
     keys = ["paper", "table", "method", "dataset", "setting", "category", "metric", "unit"]
     named = cells.assign(published=cells["value"].fillna("unknown"), published_spread=cells["spread"], status="quoted")
     records = named[[*keys, "published", "published_spread", "status"]].to_dict("records")

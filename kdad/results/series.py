@@ -89,7 +89,7 @@ def name_detector(model: str) -> str:
 
 
 def find_file(run: pd.Series, key: str) -> Path:
-    """Return the file or folder that a run has left, by its column. Raises `UserError` where it has left none."""
+    """Return the file or folder of a run that this column names. Raises `UserError` where it has left none."""
     if run[key] is None:
         name = locate_files(RunFolder(run["folder"]))[key].name + ("/" if key.endswith("_folder") else "")
         raise UserError(f"{run['folder']} has no {name}: test the run again with python -m kdad.evaluate")

@@ -19,7 +19,7 @@ ABSENT = "not recorded"
 
 
 def select_compared(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a configuration that decide a run's figures, but for seed and category, by dotted key."""
+    """Return the values of a configuration that decide a run's figures, except seed and category, by dotted key."""
     return select(config, COMPARED, copies=False)
 
 
@@ -30,7 +30,7 @@ def add_defaults(model: str, dataset: str, values: dict[str, Any]) -> dict[str, 
 
 
 def list_added_keys(runs: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
-    """Say which keys `add_defaults` has added to runs; of each run it takes the values before and after.
+    """Say which keys `add_defaults` has added, given the values of each run before and after.
 
     Returns one line, or none where it has added none.
     """
@@ -46,7 +46,7 @@ class Recipe:
     settings: dict[str, dict[str, Any]] = field(default_factory=lambda: {"": {}})
 
     def find_setting(self, run: dict[str, Any]) -> str | None:
-        """Return the printed setting whose values are all the run's; of several, the one with the most keys.
+        """Return the printed setting whose values all match the run's; of several, the one with the most keys.
 
         None where there is none.
         """
@@ -95,7 +95,7 @@ def find_recipe(paper: str, table: str, dataset: str, whole: bool) -> Recipe | N
 
 
 def compose_compared(*overrides: str) -> dict[str, Any]:
-    """Return what `select_compared` finds in the configuration that these overrides compose.
+    """Compose a configuration from overrides, and return what `select_compared` selects of it.
 
     Raises `UserError` where they do not.
     """
@@ -106,7 +106,7 @@ _compose = cache(compose)
 
 
 def assign_runs(paper: str, cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return the runs that belong into a table, and remarks on those that do not. `cells` are the paper's own.
+    """Return the runs that belong to a table, and remarks on those that do not. `cells` are the paper's own.
 
     In `setting` stands the printed one, or with `printed` False what sets the run apart from all of these; in
     `conditions` what else differs, as text.
@@ -139,7 +139,7 @@ def assign_runs(paper: str, cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd
 
 
 def _place_run(known: Recipe, run: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns `setting`, `printed` and `conditions` of a run, of its values by dotted key."""
+    """Return the columns `setting`, `printed` and `conditions` of a run, given its values by dotted key."""
     setting = known.find_setting(run)
     different = known.find_differences(run, setting)
     method = {key for key in different if find_key(key).role is Role.METHOD}
@@ -156,7 +156,7 @@ def _place_run(known: Recipe, run: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_fingerprints(runs: pd.DataFrame, keys: list[str], column: str) -> pd.Series:
-    """Return a text column with the fingerprints of the teachers' weights added where they alone tell runs apart.
+    """Return a text column, with fingerprints of the teachers' weights added where only these tell runs apart.
 
     That is where runs agree in `keys` and their fingerprints do not.
     """
@@ -208,6 +208,6 @@ def describe_runs(runs: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], lis
 
 
 def _follows(values: dict[Any, dict[str, Any]], indices: list[Any], name: str, leader: str) -> bool:
-    """Return whether equal values of `leader` have equal values of `name`."""
+    """Return whether runs with the same value of `leader` always have the same value of `name`."""
     pairs = {(json.dumps(values[i].get(leader)), json.dumps(values[i].get(name))) for i in indices}
     return len(pairs) == len({first for first, _ in pairs})

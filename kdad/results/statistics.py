@@ -95,7 +95,7 @@ def count_seeds(n: tuple[int, int], rows: pd.DataFrame) -> str:
 
 @cache
 def list_averages(dataset: str) -> dict[str, list[str]]:
-    """Return the means over categories that papers print of a data set, each with its categories.
+    """Return the names of the averages that papers print for a data set, each with its categories.
 
     The categories are in the papers' order. Empty for a data set without several categories.
     """
@@ -121,7 +121,7 @@ def _list_categories(dataset: str) -> list[str]:
 
 
 def drop_repeats(rows: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Keep one of the runs that agree in `keys`: a complete one, then one that was trained, then the latest.
+    """Keep one of the runs that agree in `keys`, preferring a complete one, then a trained one, then the latest.
 
     Returns the runs kept and those left out, both in the order given.
     """

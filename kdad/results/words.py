@@ -16,7 +16,7 @@ SHOWN = 5  # of one kind are named, the others counted
 
 
 def name_missing_categories(average: str, wanted: Sequence[str], absent: Sequence[str]) -> str:
-    """Say of an average which of its `wanted` categories it is over, where some are `absent`."""
+    """Say which of its `wanted` categories an average is over, where some are `absent`."""
     there = [category for category in wanted if category not in absent]
     which = ", ".join(there) if len(there) < len(absent) else f"all but {', '.join(absent)}"
     return f"{AVERAGES[average]} over {len(there)} of {len(wanted)} categories only: {which}"

@@ -40,7 +40,7 @@ def refuse_empty_groups(arguments: list[str], config_name: str) -> None:
 
 
 def scoring_keys(cfg: DictConfig) -> list[str]:
-    """Return the keys that change what a trained detector says and nothing that is trained, as its class names them."""
+    """Return the keys that change a trained detector's scores but not its training, as its class lists them."""
     return [f"model.{name}" for name in get_object(cfg.model._target_).scoring]
 
 

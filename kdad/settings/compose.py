@@ -36,12 +36,12 @@ OmegaConf.register_new_resolver("kdad_cache", find_cache_folder, replace=True)
 
 
 def home(config_name: str) -> Path:
-    """Return where an entry point's own file lies: conf/, or a folder of its name, whose groups then hide conf/'s."""
+    """Return the folder of an entry point's own file: conf/, or conf/<name>/, whose groups then hide conf/'s."""
     return CONF / config_name if (CONF / config_name).is_dir() else CONF
 
 
 def choose_optional(overrides: list[str]) -> list[str]:
-    """Return the overrides with `+experiment=` and the like as choices of groups that the defaults list declares."""
+    """Return the overrides without the + of `+experiment=` and the like, which the defaults list declares already."""
     return [o[1:] if o.startswith(tuple(f"+{group}=" for group in OPTIONAL)) else o for o in overrides]
 
 
@@ -74,7 +74,7 @@ def groups(config_name: str) -> list[str]:
 
 
 def top_level_keys(config_name: str) -> list[str]:
-    """Return the keys of an entry point's own file, and its groups that are nodes of the configuration."""
+    """Return the keys of an entry point's own file, and those of its groups that become configuration nodes."""
     entry = OmegaConf.load(home(config_name) / f"{config_name}.yaml")
     own = [str(key) for key in entry if key not in ("defaults", "hydra")]
     return [*own, *(name for name in groups(config_name) if name not in OPTIONAL)]

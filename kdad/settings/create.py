@@ -8,9 +8,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdad.errors import UserError
 
+LIGHTNING = ("pytorch_lightning", "lightning_fabric", "lightning_utilities")
+
 
 def create(node: DictConfig, **arguments: Any) -> Any:
-    """Return what a node's `_target_` makes of plain Python containers. Raises `UserError` for refused arguments."""
+    """Create a node's `_target_` object from plain Python containers. Raises `UserError` for refused arguments."""
     try:
         return instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
@@ -18,7 +20,8 @@ def create(node: DictConfig, **arguments: Any) -> Any:
         if isinstance(cause, UserError):
             raise cause from None
         target = str(node.get("_target_"))
-        if isinstance(cause, TypeError | ValueError) and not target.startswith("kdad."):
+        theirs = type(cause).__module__.partition(".")[0] in LIGHTNING  # such as an accelerator that is not there
+        if theirs or (isinstance(cause, TypeError | ValueError) and not target.startswith("kdad.")):
             raise UserError(
                 f"{target} refuses its arguments: {cause}. Given: {OmegaConf.to_container(node)}"
             ) from error

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class Role(Enum):
-    """What another value of a key makes of a job."""
+    """What a job becomes when a key has another value."""
 
     METHOD = "another method"
     CONDITION = "another setting of the same method"
@@ -169,7 +169,7 @@ COMPARED = (METHOD, CONDITION)  # roles of the keys that a report tells runs apa
 
 
 def find_key(name: str) -> Key:
-    """Return the entry of a dotted key: its own, or that of the nearest group around it.
+    """Return the table entry of a dotted key: its own, or that of the nearest enclosing group.
 
     Raises `KeyError` for a top-level key that no entry knows.
     """
@@ -187,7 +187,7 @@ def supplied(group: str) -> set[str]:
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return every key in dots, with its value; a mapping is there itself, and so are its keys."""
+    """Return every dotted key with its value; a mapping is included as a whole, and its keys one by one, too."""
     found: dict[str, Any] = {}
     for key, value in node.items():
         found[f"{prefix}{key}"] = value
@@ -197,7 +197,7 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def select(config: Mapping[str, Any], roles: Iterable[Role], copies: bool = True) -> dict[str, Any]:
-    """Return the values, by dotted key, of a resolved configuration's keys in these roles.
+    """Return those values of a resolved configuration, by dotted key, whose keys have one of these roles.
 
     `copies` False leaves out those that repeat a key of the top level. Keys that no entry knows are left out.
     """
@@ -226,6 +226,6 @@ def differences(trained: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str,
 
 
 def may_retest(name: str, scoring: Iterable[str]) -> bool:
-    """Return whether a trained detector may be tested with another value; `scoring`: its class's own such keys."""
+    """Return whether a trained detector may be tested with another value of this key (`scoring`: its class's own)."""
     key = find_key(name)
     return key.role not in DECIDING or key.retest or name in scoring

@@ -14,13 +14,13 @@ WORDS = {"null", "true", "false", "nan", "inf"}  # that are no text to it
 
 
 def split(override: str) -> tuple[str, str]:
-    """Return (key without a leading + or ~, value as written, empty where there is none)."""
+    """Return an override's key, without a leading + or ~, and its value as written, empty where there is none."""
     key, _, value = override.partition("=")
     return key.lstrip("+~"), value
 
 
 def quote(text: str) -> str:
-    """Return a text as Hydra's grammar reads it back: as it is where it may, else in quotes."""
+    """Return a text so that Hydra's grammar reads it back unchanged: bare where that works, else in quotes."""
     if PLAIN.fullmatch(text) and text.lower() not in WORDS:
         return text
     # In quotes a backslash counts for itself but before a quote; an interpolation would be replaced.
@@ -29,7 +29,7 @@ def quote(text: str) -> str:
 
 
 def unquote(value: str) -> str:
-    """Return the text of a value as written; one without quotes as it is."""
+    """Return the text that a value stands for: without its quotes, or as it is where it has none."""
     if len(value) < 2 or value[0] not in "'\"" or value[-1] != value[0]:
         return value
     mark, body = value[0], value[1:-1]
@@ -38,18 +38,18 @@ def unquote(value: str) -> str:
 
 
 def write(key: str, text: str) -> str:
-    """Return an override that gives a key this text."""
+    """Return the override that sets a key to this text."""
     return f"{key}={quote(text)}"
 
 
 def find_value(overrides: list[str], key: str) -> str:
-    """Return the text that the overrides give a key, the last one where there are several; empty for null or none."""
+    """Return the text that the last override of a key sets; empty for null or where there is no such override."""
     values = [value for name, value in map(split, overrides) if name == key]
     return unquote(values[-1]) if values and values[-1] != "null" else ""
 
 
 def complete(given: list[str], stored: list[str]) -> list[str]:
-    """Return the stored overrides that the given ones leave standing.
+    """Return the stored overrides that the given ones do not replace.
 
     `group=choice` puts another choice in the place of the stored one, whose `group.key=` then go with it, but for
     `trainer.max_epochs`, which is the recipe's.
@@ -91,5 +91,5 @@ def accept_literally(overrides: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _for_a_shell(text: str) -> str:
-    """Double quotes read better around single ones, where nothing in them is special to a shell."""
+    """Quote a text for a shell, in double quotes, easier to read around single ones, if nothing in it is special."""
     return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'

@@ -33,7 +33,7 @@ _MEMORY: OrderedDict[str, Tensor] = OrderedDict()  # of this process, least rece
 
 
 class Array(NamedTuple):
-    """One array to keep: `identity` is all that its values depend on, `what` says it to people."""
+    """One array to keep: `identity` holds all that its values depend on, `what` names it to people."""
 
     identity: tuple
     shape: tuple[int, ...]
@@ -186,7 +186,7 @@ class ArrayStore:
         return tensors
 
     def _evict(self, size: int) -> None:
-        """Make room below the budget by removing what was not used for longest, and what killed jobs left."""
+        """Make room within the budget: remove the least recently used arrays, and what killed jobs left behind."""
         for path, used, _ in list_files(self.folder, ".building.*"):
             if time.time() - used > 24 * 3600:
                 path.unlink(missing_ok=True)

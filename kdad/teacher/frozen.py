@@ -72,7 +72,7 @@ class Teacher(FeaturePyramid):
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    """Load the tensors of a file's `state` that `network` holds; those of a head or of deeper stages are left.
+    """Load those tensors of a file's `state` that `network` has; ignore those of a head or of deeper stages.
 
     Raises `UserError` where one is missing or has another shape.
     """

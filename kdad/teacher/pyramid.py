@@ -112,7 +112,7 @@ class FeaturePyramid(nn.Module):
         return shapes, strides, to_nchw
 
     def _cut(self, image: Tensor, needed: set[str]) -> None:
-        """Replace every module outside `needed` that plain sequences alone lead to, if the levels stay the same.
+        """Replace each module outside `needed` that lies in nothing but plain sequences, if the levels stay the same.
 
         Inside a residual block nothing is cut, since its sum would not fit any more.
         """

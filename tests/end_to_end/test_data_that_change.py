@@ -1,0 +1,86 @@
+"""A folder that grows between two runs: nothing that was trained on is tested, and it is said that the data are others."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdad.engine.checkpoint import Checkpoint
+from kdad.evaluate import main as evaluate
+
+RNG = np.random.default_rng(0)
+TINY = [
+    "model=stpm", "dataset=folder", "dataset.anomalous=scratch", "backbone=resnet18", "backbone.pretrained=false",
+    "image_size=64", "batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu", "optimizer.lr=0.05",
+    "pictures=0", "logger=none", "val_fraction=0", "monitor=null", "dataset.root=pictures", "hydra.run.dir=run",
+]  # fmt: skip
+
+
+def save(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, 256, (32, 32, 3), np.uint8)).save(path)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name in [*(f"normal/{i}.png" for i in range(16)), *(f"scratch/{i}.png" for i in range(3))]:
+        save(tmp_path / "pictures" / name)
+    return tmp_path / "pictures"
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def list_images(folder):
+    with (folder / "scores.csv").open() as file:
+        return {row["path"].rpartition("pictures/")[2] for row in csv.DictReader(file)}
+
+
+def test_a_resumed_run_tests_nothing_that_it_was_trained_on(command, pictures, tmp_path):
+    assert command(*TINY) == 0
+    seen = set(Checkpoint.load(tmp_path / "run/checkpoints/last.ckpt").seen)
+    assert seen.isdisjoint(list_images(tmp_path / "run")) and len(seen) == results(tmp_path / "run")["n_train"]
+    for i in range(60):
+        save(pictures / f"normal/later{i}.png")
+    assert command("ckpt_path=run/checkpoints/last.ckpt", "trainer.max_epochs=2") == 0
+    longer = results(tmp_path / "run_2")
+    assert seen.isdisjoint(list_images(tmp_path / "run_2")) and longer["n_train"] > len(seen)
+    assert longer["config_hash"] is None and "data (" in longer["changed_when_resumed"]
+    assert longer["data_fingerprint"] != results(tmp_path / "run")["data_fingerprint"]
+
+
+def test_where_it_would_the_run_is_refused(command, pictures, tmp_path, capsys):
+    """With another share held out, a training image is to be tested."""
+    assert command(*TINY, "dataset.test_fraction=0.1") == 0
+    last = "ckpt_path=run/checkpoints/last.ckpt"
+    assert command(last, "trainer.max_epochs=2", "dataset.test_fraction=0.6") == 2
+    assert "was trained on are test images now" in capsys.readouterr().err
+    assert results(tmp_path / "run")["status"] == "ok" and results(tmp_path / "run_2")["status"] == "failed"
+
+
+def test_a_finished_run_is_not_done_on_other_data(command, pictures, tmp_path, capsys):
+    again = [*TINY, "skip_done=true"]
+    assert command(*again) == 0 and command(*again) == 0
+    assert "Done already" in capsys.readouterr().out
+    save(pictures / "normal/later.png")
+    assert command(*again) == 0
+    assert "the data have changed" in capsys.readouterr().out and results(tmp_path / "run_2")["status"] == "ok"
+    assert command(*again) == 0 and "Done already" in capsys.readouterr().out
+    shutil.move(pictures, tmp_path / "elsewhere")
+    assert command(*again, "dataset.root=elsewhere") == 0 and "Done already" in capsys.readouterr().out
+
+
+def test_a_checkpoint_is_tested_from_another_folder(command, pictures, tmp_path, monkeypatch):
+    """dataset.root was typed relative to the folder that the run was started in."""
+    assert command(*TINY) == 0
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.setattr(monkeypatch, "chdir", lambda folder: None)  # `command` would go back
+    code = command("ckpt_path=../run/checkpoints/tested.ckpt", "hydra.run.dir=again", main=evaluate)
+    assert code == 0 and list_images(tmp_path / "below/again") == list_images(tmp_path / "run")
+    made_by = Checkpoint.load(tmp_path / "run/checkpoints/tested.ckpt")
+    assert made_by.config["dataset"]["root"] == str(pictures) and f"dataset.root={pictures}" in made_by.overrides
