@@ -25,6 +25,7 @@ import kdad
 from kdad.engine.help import describe_command
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.signals import end_on_signals
+from kdad.engine.sweep import Sweep
 from kdad.errors import UserError
 from kdad.settings.checks import refuse_empty_groups
 from kdad.settings.compose import choose_optional, explain, home
@@ -43,26 +44,31 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
     or to `stored_in` below it. Exits with status 2 and a message, not a traceback, on a `UserError` or a
     configuration that does not compose. In a sweep a failing job does not stop the others.
     """
+    sweep = Sweep([])
     failures: list[str] = []  # of a sweep's jobs, each with where it ran; of a single job, empty text
 
     @wraps(job)
     def reporting(cfg: DictConfig) -> Any:
         hydra_cfg = HydraConfig.get()
+        sweep.begin(hydra_cfg)
         try:
             refuse_first_job_alone()
             make_paths_absolute(cfg)
-            return job(cfg)
+            value = job(cfg)
+            sweep.end(hydra_cfg, "ok")
+            return value
         except Exception as error:
-            sweep = hydra_cfg.mode is RunMode.MULTIRUN
+            sweep.end(hydra_cfg, "failed")
+            several = hydra_cfg.mode is RunMode.MULTIRUN
             if isinstance(error, OSError) and error.errno in DISK:
                 error = UserError(explain_disk(error))
             if not isinstance(error, UserError):
-                if not sweep:
+                if not several:
                     raise
                 traceback.print_exc()
             print(f"kdad: {error}", file=sys.stderr)
             task, folder = " ".join(hydra_cfg.overrides.task), hydra_cfg.runtime.output_dir
-            failures.append(f"- {task}\n  {error}\n  {folder}" if sweep else "")
+            failures.append(f"- {task}\n  {error}\n  {folder}" if several else "")
 
     if not os.environ.get("KDAD_DATA"):
         os.environ.pop("KDAD_DATA", None)  # set but empty is not set: data sets would be looked for in /
@@ -82,13 +88,14 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
             print(f"kdad: {remark}", file=sys.stderr)
         refuse_empty_groups(given.overrides, config_name)
         given.overrides = add_stored(choose_optional(given.overrides), stored_in)
+        sweep.overrides = list(given.overrides)
         hydra_version.setbase("1.3")
         with end_on_signals():
             _run_hydra(given, parser, reporting, str(home(config_name)), config_name)
     except UserError as error:
         stop(str(error))
     except OSError as error:
-        if failures:
+        if failures or error.errno not in DISK:
             raise
         stop(explain_disk(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -96,6 +103,7 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
     except Exception:
         if not failures:  # a search over hyper-parameters ends so where every job of it has failed
             raise
+    sweep.show()
     if failures:
         if any(failures):
             print(f"\nkdad: {len(failures)} of the sweep's jobs failed:", *failures, sep="\n", file=sys.stderr)

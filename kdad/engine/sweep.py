@@ -1,0 +1,86 @@
+"""A sweep in the terminal: which job is at work, how long the rest may take, and what each has come to."""
+
+import time
+from math import prod
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from rich.console import Console
+from rich.table import Table
+
+from kdad.engine.record import HEADLINE
+from kdad.engine.run_folder import RunFolder
+from kdad.settings.overrides import split
+
+
+class Sweep:
+    """The jobs of one command, as they go by; of a single job nothing is shown."""
+
+    def __init__(self, overrides: list[str]) -> None:
+        self.overrides = overrides  # as they were given: a job knows its own values alone
+        self.started = time.monotonic()
+        self.rows: list[tuple[str, str, Path]] = []  # what a job has of its own, how it ended, where its results are
+
+    def begin(self, hydra_cfg: Any) -> None:
+        """Print the number of a job, what it has of its own, and how long the rest will take at the pace so far."""
+        if hydra_cfg.mode is not RunMode.MULTIRUN:
+            return
+        number, total = int(hydra_cfg.job.num) + 1, self.count_jobs(hydra_cfg)
+        of = f" of {total}" if total else ""
+        left = ""
+        if self.rows and total:
+            seconds = (time.monotonic() - self.started) / len(self.rows) * (total - len(self.rows))
+            left = f", about {seconds / 60:.0f} min left" if seconds > 90 else f", about {seconds:.0f} s left"
+        print(f"\nkdad: job {number}{of}{left}: {self.describe_job(hydra_cfg)}", flush=True)
+
+    def end(self, hydra_cfg: Any, status: str) -> None:
+        """Note how a job has ended."""
+        if hydra_cfg.mode is RunMode.MULTIRUN:
+            self.rows.append((self.describe_job(hydra_cfg), status, Path(hydra_cfg.runtime.output_dir)))
+
+    def show(self) -> None:
+        """Print a table of all jobs, each with its metrics if it has left any."""
+        if not self.rows:
+            return
+        table = Table(title="The sweep's jobs")
+        table.add_column("job")
+        for metric in HEADLINE:
+            table.add_column(metric, justify="right")
+        table.add_column("results")
+        for name, status, folder in self.rows:
+            cells = [read_mean(folder, metric) if status == "ok" else "-" for metric in HEADLINE]
+            table.add_row(name, *cells, str(folder) if status == "ok" else f"{status}: {folder}")
+        Console().print(table)
+
+    def count_jobs(self, hydra_cfg: Any) -> int:
+        """Return how many jobs a sweep over all combinations has; 0 where a search decides that as it goes."""
+        if "basic_sweeper" not in str(hydra_cfg.sweeper.get("_target_")):
+            return 0
+        return prod(self._list_swept(hydra_cfg).values())
+
+    def _list_swept(self, hydra_cfg: Any) -> dict[str, int]:
+        """Return how many values each key of the sweep takes: of the command line, else of the experiment."""
+        parser, counts = OverridesParser.create(), {}
+        given = [f"{key}={value}" for key, value in (hydra_cfg.sweeper.get("params") or {}).items()]
+        for text in (*given, *hydra_cfg.overrides.task, *self.overrides):
+            override = parser.parse_override(text)
+            name = split(text)[0]
+            counts[name] = len(list(override.sweep_string_iterator())) if override.is_sweep_override() else 1
+        return {name: n for name, n in counts.items() if n > 1}
+
+    def describe_job(self, hydra_cfg: Any) -> str:
+        """Return the overrides that a job of a sweep does not share with the others; all where it shares none."""
+        swept = self._list_swept(hydra_cfg)
+        own = [override for override in hydra_cfg.overrides.task if split(override)[0] in swept]
+        return " ".join(own or hydra_cfg.overrides.task)
+
+
+def read_mean(folder: Path, metric: str) -> str:
+    """Return a metric of a job as text, with category=all the mean over its categories; - where there is none."""
+    runs = [RunFolder(folder), *(RunFolder(path) for path in sorted(folder.iterdir()) if path.is_dir())]
+    found = [run.read().get(metric) for run in (runs[:1] if runs[0].is_complete() else runs[1:]) if run.is_complete()]
+    values = [value for value in found if isinstance(value, float)]
+    return f"{fmean(values):.4f}" if values else "-"
