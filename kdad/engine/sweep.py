@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from rich.console import Console
 from rich.table import Table
@@ -65,10 +66,13 @@ class Sweep:
         """Return how many values each key of the sweep takes: of the command line, else of the experiment."""
         parser, counts = OverridesParser.create(), {}
         given = [f"{key}={value}" for key, value in (hydra_cfg.sweeper.get("params") or {}).items()]
-        for text in (*given, *hydra_cfg.overrides.task, *self.overrides):
+        for text in (*given, *self.overrides):
             override = parser.parse_override(text)
             name = split(text)[0]
-            counts[name] = len(list(override.sweep_string_iterator())) if override.is_sweep_override() else 1
+            try:
+                counts[name] = len(list(override.sweep_string_iterator())) if override.is_sweep_override() else 1
+            except HydraException:  # an interval, which a search draws from
+                counts[name] = 2
         return {name: n for name, n in counts.items() if n > 1}
 
     def describe_job(self, hydra_cfg: Any) -> str:

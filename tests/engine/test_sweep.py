@@ -40,6 +40,12 @@ def test_a_search_has_no_number_beforehand():
     assert Sweep(["seed=0,1"]).count_jobs(hydra_cfg([], _target_="optuna")) == 0
 
 
+def test_a_trial_of_a_search_is_told_by_what_was_drawn(capsys):
+    interval = {"optimizer.lr": "tag(log, interval(1e-4, 1))"}
+    Sweep(["model=rd"]).begin(hydra_cfg(["optimizer.lr=0.1", "model=rd"], num=2, params=interval, _target_="optuna"))
+    assert "job 3: optimizer.lr=0.1\n" in capsys.readouterr().out
+
+
 def test_a_job_is_told_by_what_it_has_of_its_own(capsys):
     sweep = Sweep(["seed=0,1", "model=rd"])
     sweep.begin(hydra_cfg(["seed=1", "model=rd"], num=1))
