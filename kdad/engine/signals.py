@@ -39,7 +39,10 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        heard = [
+            n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN
+        ]  # not in a shell's &
+        before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield
         finally:

@@ -10,6 +10,14 @@ from kdad.engine import signals
 from kdad.engine.signals import Stop, end_on_signals
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """A shell has its background jobs ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_training_ends_after_its_epoch(number, capsys):
     stop, before = Stop(), signal.getsignal(number)
