@@ -154,15 +154,15 @@ class KDDetector(pl.LightningModule):
             )  # fmt: skip
         return losses
 
-    def choose_levels(self, score_levels: list[int] | None, count: int) -> list[int]:
-        """Choose the levels whose maps enter the score, counted from 1 as the papers do: those given, or all.
+    def choose_levels(self, levels: list[int] | None, count: int, key: str = "score_levels") -> list[int]:
+        """Choose the levels that a model's `key` names, counted from 1 as the papers do: those given, or all.
 
         `count` is how many there are. Raises `UserError` where a level is not among them.
         """
         every = list(range(1, count + 1))
-        if score_levels is not None and (not score_levels or not set(score_levels) <= set(every)):
-            raise UserError(f"model.score_levels={score_levels}: count the levels from 1 to {count}, or null for all")
-        return score_levels or every
+        if levels is not None and (not levels or not set(levels) <= set(every)):
+            raise UserError(f"model.{key}={levels}: count the levels from 1 to {count}, or null for all")
+        return levels or every
 
     # Lightning hands on whatever this returns, to callbacks and to `predict`.
     def test_step(self, batch: Batch, batch_index: int) -> Detection:  # type: ignore[override]

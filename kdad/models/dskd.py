@@ -11,7 +11,7 @@ Yao, "Dual-Student Knowledge Distillation Networks for Unsupervised Anomaly Dete
 | Eq. (5), Sec. 3.1 | cosine_maps | as printed |
 | Eq. (6), Sec. 3.1 | distance_maps | as printed; with unit vectors it is (1 + lambda)(1 - cos): lambda only scales |
 | Eq. (7), Sec. 3.1 | student_loss | as printed: the mean over levels |
-| Eq. (8), Sec. 3.3 | fused_map | as printed, with `align_corners` false, which is not given |
+| Eq. (8), Sec. 3.3 | fused_map | as printed; `align_corners` is not given |
 | Eq. (9), Sec. 3.3 | smoothed_map | as printed |
 | Eq. (10), Sec. 3.3 | image_score | as printed |
 
@@ -19,8 +19,9 @@ Readings where the paper is short, or contradicts itself; no code was released.
 Training: "performed separately and independently" (Sec. 1): l_e trains the encoder student, l_d the embedding and the
 decoder student, which take the encoder's features without their gradient; `detach_embedding: false` lets it through.
 Embedding: Algorithm 1 leaves F_emb undefined; as in Algorithm 2 it is made of the l2-normalised encoder features.
-Its stride and width, the decoder's upsampling and block counts are not given: they are RD's. Sec. 3.2 has one residual
-block, Table 6's 39.3 M parameters leave room for more (`dfe_blocks`).
+Its stride and width, the decoder's upsampling and block counts are not given: they are RD's. "A residual block" of
+Sec. 3.2 is read as a ResNet-18's stage of two, since Table 6's 39.3 M parameters, 105 MB and 6.17 G operations are
+those of two (one has 34.6 M, three 44.0 M). The encoder student starts as torchvision's ResNets do (`zero_init_last`).
 Normalised score (Sec. 1): t = mean + 3 standard deviations of the normal images' scores after training stands at 0.5;
 score / (score + t) keeps the order and stays in [0, 1). `after_fit` takes the statistics from the images it is given.
 Inputs "normalized by l2 function" (Sec. 4.1.2) would not fit a pre-trained teacher: they get its own statistics.
@@ -45,7 +46,7 @@ from kdad.functional import at_least_float32, cosine_distance, fuse_sum
 from kdad.models.base import Batch, Detection, KDDetector
 from kdad.networks.bottleneck import DeepFeatureEmbedding, DirectDownsampling, choose_width
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
-from kdad.networks.residual import read_style
+from kdad.networks.residual import read_style, start_last_norms
 from kdad.teacher import FeaturePyramid, at_strides
 
 # Table 7: the networks that each loss compares, the one to learn from first, and the score's; letters as in F_t.
@@ -94,14 +95,14 @@ def student_loss(maps: list[Tensor]) -> Tensor:
     return torch.stack([m.mean(dim=(1, 2)) for m in maps]).mean(dim=0)
 
 
-def fused_map(maps: list[Tensor], size: int, sigma: float = 0.0) -> Tensor:
+def fused_map(maps: list[Tensor], size: int, align_corners: bool = False, sigma: float = 0.0) -> Tensor:
     """Eq. (8), Sec. 3.3: add up the upsampled maps: list of (B, h, w) -> (B, size, size). `sigma` is Eq. (9)'s."""
-    return fuse_sum(maps, size, align_corners=False, sigma=sigma)
+    return fuse_sum(maps, size, align_corners, sigma)
 
 
-def smoothed_map(maps: list[Tensor], size: int, sigma: float) -> Tensor:
+def smoothed_map(maps: list[Tensor], size: int, sigma: float, align_corners: bool = False) -> Tensor:
     """Eq. (9), Sec. 3.3: blur Eq. (8) by a Gaussian, both in one step: list of (B, h, w) -> (B, size, size)."""
-    return fused_map(maps, size, sigma)
+    return fused_map(maps, size, align_corners, sigma)
 
 
 def image_score(smoothed: Tensor) -> Tensor:
@@ -121,10 +122,11 @@ class DSKD(KDDetector):
     `structure` is ds, t_e, t_d or e_d (Table 7); `dfe` false leaves the fusion of levels out of the embedding
     (Table 8), `dfe_blocks` counts its residual blocks; `detach_embedding` keeps l_d from training the encoder;
     `score_levels` counts levels from 1 ([1] is M_1 of Table 9), null takes all; `euclidean_weight` is lambda;
-    `sigma` is the Gaussian's, in pixels.
+    `sigma` is the Gaussian's, in pixels; `align_corners` how maps are upsampled; `zero_init_last` leaves the last
+    norm of each of the encoder student's residual branches at zero, as timm has it.
     """
 
-    scoring = ("score_levels", "sigma")
+    scoring = ("score_levels", "sigma", "align_corners")
     encoder: FeaturePyramid | None
     bottleneck: DeepFeatureEmbedding | DirectDownsampling | None
     decoder: MirroredDecoder | None
@@ -136,16 +138,20 @@ class DSKD(KDDetector):
         self,
         structure: str = "ds",
         dfe: bool = True,
-        dfe_blocks: int = 1,
+        dfe_blocks: int = 2,
         detach_embedding: bool = True,
         score_levels: list[int] | None = None,
         euclidean_weight: float = 0.1,
         sigma: float = 4.0,
+        align_corners: bool = False,
+        zero_init_last: bool = False,
         **shared: Any,
     ):
         if structure not in STRUCTURES:
             raise UserError(f"model.structure={structure}: give one of {', '.join(STRUCTURES)}")
-        for key, switch in (("dfe", dfe), ("detach_embedding", detach_embedding)):
+        switches = {"dfe": dfe, "detach_embedding": detach_embedding}
+        switches |= {"align_corners": align_corners, "zero_init_last": zero_init_last}
+        for key, switch in switches.items():
             if not isinstance(switch, bool):
                 raise UserError(f"model.{key}={switch}: give true or false")
         for key, number in (("euclidean_weight", euclidean_weight), ("sigma", sigma)):
@@ -155,19 +161,22 @@ class DSKD(KDDetector):
             raise UserError(f"model.dfe_blocks={dfe_blocks}: give a number of residual blocks, at least 1")
         idle = {
             "dfe": structure == "t_e" and not dfe,
-            "dfe_blocks": (structure == "t_e" or not dfe) and dfe_blocks != 1,
+            "dfe_blocks": (structure == "t_e" or not dfe) and dfe_blocks != 2,
             "detach_embedding": structure in ("t_e", "t_d") and not detach_embedding,
+            "zero_init_last": structure == "t_d" and zero_init_last,
         }
         for key in (key for key, value in idle.items() if value):  # it would be taken for an ablation's result
             raise UserError(f"model.{key} changes nothing where structure={structure} and dfe={dfe}: leave it out")
         super().__init__(auto_levels=at_strides(4, 8, 16), **shared)
-        self.structure, self.euclidean_weight, self.sigma = structure, euclidean_weight, sigma
+        self.structure, self.euclidean_weight = structure, euclidean_weight
+        self.sigma, self.align_corners = sigma, align_corners
         self.losses, self.scored = STRUCTURES[structure]
         self.detach_embedding = detach_embedding
         name, channels, strides = self.teacher.name, self.teacher.channels, self.teacher.strides
         self.encoder = self.bottleneck = self.decoder = None
         if "loss_e" in self.losses:
             self.encoder = FeaturePyramid(name, self.teacher.paths, self.image_size)
+            start_last_norms(self.encoder, zero_init_last, name)
         if "loss_d" in self.losses:
             style = read_style(name)
             width, stride = choose_width(name, channels[-1], strides[-1]), 2 * strides[-1]
@@ -217,7 +226,8 @@ class DSKD(KDDetector):
 
     def detect(self, batch: Batch) -> Detection:
         maps = distance_maps(*self.pairs(batch), self.euclidean_weight)
-        smoothed = smoothed_map([maps[k - 1] for k in self.score_levels], self.image_size, self.sigma)
+        chosen = [maps[k - 1] for k in self.score_levels]
+        smoothed = smoothed_map(chosen, self.image_size, self.sigma, self.align_corners)
         return Detection(smoothed[:, None], image_score(smoothed))
 
     @torch.no_grad()
@@ -238,7 +248,8 @@ class DSKD(KDDetector):
 
     def describe_setting(self) -> Tensor:
         """Return the settings that a score's scale depends on besides the weights, as numbers in one tensor."""
-        levels = [k in self.score_levels for k in range(1, len(self.teacher.channels) + 1)]
+        entered = 2 if self.align_corners else 1  # one number, so that checkpoints from before that key still load
+        levels = [entered * (k in self.score_levels) for k in range(1, len(self.teacher.channels) + 1)]
         return self.fitted_setting.new_tensor(
             [list(STRUCTURES).index(self.structure), self.euclidean_weight, self.sigma, self.image_size, *levels]
         )

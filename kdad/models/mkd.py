@@ -14,9 +14,10 @@ CVPR 2021.
 
 Readings where the paper is short. Lambda is mean L_val / mean L_dir of the untrained cloner over the training set.
 Three signed channels of Eq. (5) become one as the sum of their magnitudes, as in the released code. L_total of
-Eq. (5) is that of all critical points; `score_levels` chooses those of the image score alone ([2, 3, 4] is the
-released code's). A 3x3 ellipse is the plus. Fig. 3 drops points from the losses (`critical_points`), not from the
-cloner. SmoothGrad averages signed gradients. An "equal" cloner (Fig. 4) has VGG-16's plan with the teacher's channels.
+Eq. (5) is that of all critical points; `saliency_levels` chooses those of the map, `score_levels` those of the image
+score ([2, 3, 4] are the released code's, of both). A 3x3 ellipse is the plus. Fig. 3 drops points from the losses
+(`critical_points`), not from the cloner. SmoothGrad averages signed gradients. An "equal" cloner (Fig. 4) has VGG-16's
+plan with the teacher's channels.
 """
 
 import copy
@@ -135,12 +136,13 @@ class MKD(KDDetector):
     """A cloner of the teacher, which is trained on normal images and differs from it on anomalous ones.
 
     `cloner` is compact or equal (Fig. 4), `norm` none or batch; `critical_points` counts the levels, from the
-    deepest, that enter the losses (Fig. 3), null all, and `score_levels`, counted from 1, those in the score;
+    deepest, that enter the losses (Fig. 3), null all, and `score_levels` and `saliency_levels`, counted from 1, those
+    in the score and in the loss whose gradient is the map;
     `weight` is lambda, a number or initial; `saliency` gradient, smoothgrad or guided (Table 1); `sigma` the
     Gaussian's, in pixels; `scaling` none or per_image.
     """
 
-    scoring = ("score_levels", "saliency", "gradient_through_teacher", "scaling", "sigma")
+    scoring = ("score_levels", "saliency_levels", "saliency", "gradient_through_teacher", "scaling", "sigma")
     direction_weight: Tensor  # lambda
 
     def __init__(
@@ -151,6 +153,7 @@ class MKD(KDDetector):
         weight: str | float = "initial",
         critical_points: int | None = None,
         score_levels: list[int] | None = None,
+        saliency_levels: list[int] | None = None,
         saliency: str = "gradient",
         gradient_through_teacher: bool = False,
         scaling: str = "none",
@@ -179,9 +182,12 @@ class MKD(KDDetector):
         if critical_points is not None and critical_points not in range(1, count + 1):
             raise UserError(f"model.critical_points={critical_points}: give a number from 1 to {count}, or null")
         self.critical_points = list(range(count + 1 - (critical_points or count), count + 1))
-        self.score_levels = self.critical_points if score_levels is None else self.choose_levels(score_levels, count)
-        if not set(self.score_levels) <= set(self.critical_points):
-            raise UserError(f"model.score_levels={score_levels}: only {self.critical_points} are critical points")
+        chosen = []
+        for key, levels in (("score_levels", score_levels), ("saliency_levels", saliency_levels)):
+            chosen.append(self.critical_points if levels is None else self.choose_levels(levels, count, key))
+            if not set(chosen[-1]) <= set(self.critical_points):
+                raise UserError(f"model.{key}={levels}: only {self.critical_points} are critical points")
+        self.score_levels, self.saliency_levels = chosen
         self.loss, self.saliency, self.scaling, self.sigma = LOSSES[loss], saliency, SCALINGS[scaling], sigma
         self.gradient_through_teacher = gradient_through_teacher
         rectified = find_rectified(self.teacher, self.image_size)
@@ -246,7 +252,7 @@ class MKD(KDDetector):
         for _ in range(SMOOTHGRAD_SAMPLES):
             noise = SMOOTHGRAD_NOISE * torch.randn(images.shape[1:], generator=generator)
             value, direction, x = self.compute_losses({"image": images + noise.to(images)})
-            total += input_gradient(self.combine(value, direction, self.critical_points), x)
+            total += input_gradient(self.combine(value, direction, self.saliency_levels), x)
         return total / SMOOTHGRAD_SAMPLES
 
     def detect(self, batch: Batch) -> Detection:
@@ -258,6 +264,6 @@ class MKD(KDDetector):
             if self.saliency == "smoothgrad":
                 gradient = self.smooth_gradient(batch["image"])
             else:
-                gradient = input_gradient(self.combine(value, direction, self.critical_points), x)
+                gradient = input_gradient(self.combine(value, direction, self.saliency_levels), x)
         attribution = self.scaling(at_least_float32(gradient).abs().sum(dim=1))
         return Detection(localization_map(attribution, self.sigma)[:, None], score)

@@ -11,7 +11,8 @@ Deng and Li, "Anomaly Detection via Reverse Distillation from One-Class Embeddin
 Readings where the paper is short. Table 5: "Pre" feeds the frozen pre-trained fourth stage to the decoder,
 "+OCE" trains such a stage from scratch on the third, "+MFF" fuses the levels before it. Table 7 says
 "score map" in its header: `score_levels` chooses the maps that enter the score of a model trained on all.
-MFF's 1x1 convolution, which the released code builds and never calls, is applied, as in Fig. 4.
+MFF's 1x1 convolution, which the released code builds and never calls, is applied, as in Fig. 4; `bottleneck:
+concat_oce` is that code's, the aligned levels concatenated straight into the embedding.
 """
 
 from collections.abc import Callable
@@ -23,12 +24,12 @@ from torch import Tensor
 from kdad.errors import UserError
 from kdad.functional import cosine_distance, flattened_cosine_distance, fuse_sum
 from kdad.models.base import Batch, Detection, KDDetector
-from kdad.networks.bottleneck import OneClassEmbedding, choose_width
+from kdad.networks.bottleneck import DeepFeatureEmbedding, OneClassEmbedding, choose_width
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
 from kdad.networks.residual import read_style
 from kdad.teacher import at_strides
 
-BOTTLENECKS = ("pre", "oce", "mff_oce")
+BOTTLENECKS = ("pre", "oce", "mff_oce", "concat_oce")
 
 
 def distance_maps(teacher_features: list[Tensor], student_features: list[Tensor]) -> list[Tensor]:
@@ -66,9 +67,9 @@ class RD(KDDetector):
     """Teacher encoder, one-class bottleneck, student decoder.
 
     `loss` is per_position or flattened; `bottleneck` pre, oce or mff_oce (Table 5; pre takes one more level,
-    which is the embedding); `score_levels` counts levels from 1 as the paper does ([2, 3] is M^{2,3} of
-    Table 7), null takes all; `sigma` is the Gaussian's, in pixels; `image_score` max (Sec. 3.3) or, for
-    novelty detection, sum (Sec. 4.2).
+    which is the embedding) or concat_oce, the released code's; `score_levels` counts levels from 1 as the paper
+    does ([2, 3] is M^{2,3} of Table 7), null takes all; `sigma` is the Gaussian's, in pixels; `image_score` max
+    (Sec. 3.3) or, for novelty detection, sum (Sec. 4.2).
     """
 
     scoring = ("score_levels", "sigma", "image_score")
@@ -94,6 +95,7 @@ class RD(KDDetector):
         self.loss, self.image_score, self.sigma = LOSSES[loss], SCORES[image_score], sigma
         name, channels, strides = self.teacher.name, list(self.teacher.channels), list(self.teacher.strides)
         style = read_style(name)
+        self.bottleneck: OneClassEmbedding | DeepFeatureEmbedding | None
         if pre:
             if len(channels) < 2:
                 raise UserError("model.bottleneck=pre takes the last of levels as the embedding: give at least two")
@@ -101,7 +103,11 @@ class RD(KDDetector):
             width, stride = channels.pop(), strides.pop()
         else:
             width, stride = choose_width(name, channels[-1], strides[-1]), 2 * strides[-1]
-            self.bottleneck = OneClassEmbedding(channels, strides, width, style, fusion=bottleneck == "mff_oce")
+            self.bottleneck = (
+                DeepFeatureEmbedding(channels, strides, width, style, style.depths[-1])
+                if bottleneck == "concat_oce"
+                else OneClassEmbedding(channels, strides, width, style, fusion=bottleneck == "mff_oce")
+            )
         check_pyramid([*strides, stride], self.image_size)
         self.decoder = MirroredDecoder(width, stride, channels, strides, style)
         self.score_levels = self.choose_levels(score_levels, len(channels))

@@ -4,12 +4,13 @@ Wang, Han, Ding and Huang, "Student-Teacher Feature Pyramid Matching for Anomaly
 
 | Equation, section | function | as printed / variant / deviation |
 |---|---|---|
-| Eq. (1), Sec. 3.2 | distance_maps | as printed; the released code leaves the half out |
+| Eq. (1), Sec. 3.2 | distance_maps | as printed; variant `loss: squared`, the code's, trains without the half |
 | Eq. (2), Sec. 3.2 | level_losses | as printed |
 | Eq. (3), Sec. 3.2 | total_loss | as printed, with the paper's weights of 1 |
 | Eq. (4), Sec. 3.3 | anomaly_map | as printed; variant `map_size: 64`, the code's: multiplied there, then resized |
 
 Validation error is the total loss on the held-out normal images; the checkpoint with the lowest is tested (Sec. 4.2).
+The student starts as torchvision's ResNets and so the authors' do, with `zero_init_last` as timm's.
 """
 
 from functools import reduce
@@ -22,6 +23,7 @@ from torch import Tensor
 from kdad.errors import UserError
 from kdad.functional import at_least_float32, upsample
 from kdad.models.base import Batch, Detection, KDDetector
+from kdad.networks.residual import start_last_norms
 from kdad.teacher import FeaturePyramid, at_strides
 
 
@@ -52,29 +54,44 @@ def anomaly_map(maps: list[Tensor], size: int, map_size: int | None = None) -> T
     return product if map_size is None else upsample(product, size, align_corners=False)
 
 
+# How many times Eq. (3) is trained on: the released code's squared distance is twice the printed half of it.
+LOSSES = {"half_squared": 1, "squared": 2}
+
+
 class STPM(KDDetector):
     """A student of the teacher's own architecture, with random weights, which learns to match its pyramid.
 
-    `score_levels` counts levels from 1 and chooses those that enter the map, null takes all; `map_size` is
-    the side, in pixels, at which maps are multiplied, null the image's.
+    `loss` is half_squared or squared; `score_levels` counts levels from 1 and chooses those that enter the map,
+    null takes all; `map_size` is the side, in pixels, at which maps are multiplied, null the image's;
+    `zero_init_last` leaves the last norm of each of the student's residual branches at zero, as timm has it.
     """
 
     scoring = ("score_levels", "map_size")
 
-    def __init__(self, score_levels: list[int] | None = None, map_size: int | None = None, **shared: Any):
+    def __init__(
+        self,
+        loss: str = "half_squared",
+        score_levels: list[int] | None = None,
+        map_size: int | None = None,
+        zero_init_last: bool = False,
+        **shared: Any,
+    ):
+        if loss not in LOSSES:
+            raise UserError(f"model.loss={loss}: give one of {', '.join(LOSSES)}")
         super().__init__(auto_levels=at_strides(4, 8, 16), **shared)
         if map_size is not None and map_size < 1:
             raise UserError(f"model.map_size={map_size}: give a positive number of pixels, or null")
-        self.map_size = map_size
+        self.loss_factor, self.map_size = LOSSES[loss], map_size
         self.score_levels = self.choose_levels(score_levels, len(self.teacher.channels))
         self.student = FeaturePyramid(self.teacher.name, self.teacher.paths, self.image_size)
+        start_last_norms(self.student, zero_init_last, self.teacher.name)
 
     def pairs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """Return teacher and student features, level by level."""
         return self.teacher_features(batch), self.student(self.normalise(batch["image"]))
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        levels = level_losses(*self.pairs(batch)).mean(dim=1)
+        levels = self.loss_factor * level_losses(*self.pairs(batch)).mean(dim=1)
         return {"loss": levels.sum()} | {f"loss_level_{k}": loss for k, loss in enumerate(levels, 1)}
 
     def detect(self, batch: Batch) -> Detection:

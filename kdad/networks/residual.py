@@ -9,7 +9,9 @@ from typing import Literal
 
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from kdad.errors import UserError
 from kdad.teacher import build_network
 
 Resize = Literal["keep", "halve", "double"]
@@ -90,3 +92,16 @@ def initialise(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.Conv2d:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def start_last_norms(network: nn.Module, zero: bool, name: str) -> None:
+    """Let the last batch norm of each residual branch of a fresh network start at one, or leave it at zero.
+
+    timm's ResNets start at zero, so that every block begins as the identity; torchvision's, and so the authors', start
+    at one. Raises `UserError` where `zero` is asked of a network, called `name`, that has no weights of zero.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.affine and not m.weight.any()]
+    if zero and not norms:
+        raise UserError(f"model.zero_init_last=true changes nothing: {name} starts no batch norm at zero. Leave it out")
+    for norm in () if zero else norms:
+        nn.init.ones_(norm.weight)

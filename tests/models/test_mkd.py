@@ -172,6 +172,24 @@ def test_score_levels_are_those_of_the_score_alone(build):
     assert losses[0] == losses[1]
 
 
+def test_saliency_levels_are_those_of_the_map_alone(build):
+    """The gradient is that of their losses, here the second level's; score and training stay those of all."""
+    whole, detector = tiny(build), tiny(build, saliency_levels=[2])
+    detector.load_state_dict(whole.state_dict())
+    batch = images(2, 16).double()
+    x = batch.clone().requires_grad_()
+    teacher, student = detector.teacher_features({"image": batch}), detector.cloner(detector.normalise(x))
+    loss = (teacher[1] - student[1]).square().mean(dim=(1, 2, 3))
+    loss = loss + 0.7 * (1 - F.cosine_similarity(teacher[1].flatten(1), student[1].flatten(1)))
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
+    expected = mkd.localization_map(gradient.abs().sum(dim=1), 0.0)
+    found = detector(batch)
+    torch.testing.assert_close(found.anomaly_map[:, 0], expected)
+    assert not torch.allclose(found.anomaly_map, whole(batch).anomaly_map)
+    assert torch.equal(found.image_score, whole(batch).image_score)
+    assert detector.training_loss({"image": batch})["loss"] == whole.training_loss({"image": batch})["loss"]
+
+
 def test_equal_cloner(build):
     widths = [m.out_channels for m in build(cloner="equal").cloner.modules() if isinstance(m, nn.Conv2d)]
     assert widths == [32] * 2 + [64] * 2 + [128] * 3 + [256] * 3 + [512] * 3  # ResNet-18's channels on VGG-16's plan
@@ -410,6 +428,8 @@ def test_dead_cloner(build):
         ({"score_levels": []}, "count the levels from 1 to 4"),
         ({"score_levels": [5]}, "count the levels from 1 to 4"),
         ({"score_levels": [2], "critical_points": 2}, r"model.score_levels=\[2\]: only \[3, 4\]"),
+        ({"saliency_levels": [2], "critical_points": 2}, r"model.saliency_levels=\[2\]: only \[3, 4\]"),
+        ({"saliency_levels": [5]}, r"model.saliency_levels=\[5\]: count the levels from 1 to 4"),
         ({"saliency": "lime"}, "model.saliency=lime: give one of gradient, smoothgrad, guided"),
         ({"scaling": "minmax"}, "model.scaling=minmax: give one of none, per_image"),
         ({"gradient_through_teacher": "yes"}, "model.gradient_through_teacher=yes"),

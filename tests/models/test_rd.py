@@ -9,6 +9,7 @@ from kdad.errors import UserError
 from kdad.functional import gaussian_blur
 from kdad.models import rd
 from kdad.models.rd import RD
+from kdad.teacher import Teacher
 
 SHARED = {"image_size": 64}
 
@@ -112,6 +113,15 @@ def test_table_5_bottlenecks(build):
     assert len(pre.pairs(batch)[0]) == len(pre.pairs(batch)[1]) == 3
 
 
+def test_the_released_bottleneck_concatenates_straight_into_the_embedding(adam):
+    """With its 1x1 convolution that nothing calls, WRN-50's bottleneck and decoder take Table 3's 352 MB."""
+    wide = partial(Teacher, name="wide_resnet50_2.tv_in1k", pretrained=False)
+    detector = RD(backbone=wide, optimizer=adam, image_size=64, bottleneck="concat_oce")
+    uncalled = 4096 * 2048 + 2 * 2048
+    trained = sum(p.numel() for m in (detector.bottleneck, detector.decoder) for p in m.parameters())
+    assert 4 * (trained + uncalled) / 2**20 == pytest.approx(351.70, abs=5e-3)
+
+
 def test_the_score_of_an_image_does_not_depend_on_its_batch(build):
     detector, batch = build().eval(), images(6)
     together = detector(batch)
@@ -155,7 +165,7 @@ def test_half_precision_does_not_round_the_scores(build):
     ("wrong", "message"),
     [
         ({"loss": "l2"}, "model.loss=l2: give one of per_position, flattened"),
-        ({"bottleneck": "none"}, "model.bottleneck=none: give one of pre, oce, mff_oce"),
+        ({"bottleneck": "none"}, "model.bottleneck=none: give one of pre, oce, mff_oce, concat_oce"),
         ({"image_score": "mean"}, "model.image_score=mean"),
         ({"sigma": -1.0}, "model.sigma=-1.0: give a number of pixels, at least 0"),
         ({"score_levels": [0]}, "count the levels from 1 to 3"),

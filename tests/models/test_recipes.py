@@ -61,6 +61,7 @@ RECIPES = {
         "model.weight": "initial",
         "model.critical_points": None,
         "model.score_levels": None,
+        "model.saliency_levels": None,
         "model.saliency": "gradient",
         "model.gradient_through_teacher": False,
         "model.scaling": "none",
@@ -81,7 +82,9 @@ RECIPES = {
         "image_size": 256,
         "model.structure": "ds",
         "model.dfe": True,
-        "model.dfe_blocks": 1,
+        "model.dfe_blocks": 2,  # Table 6
+        "model.align_corners": False,
+        "model.zero_init_last": False,
         "model.detach_embedding": True,
         "model.euclidean_weight": 0.1,
         "model.score_levels": None,

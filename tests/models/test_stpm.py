@@ -55,6 +55,37 @@ def test_loss_is_the_equations_on_the_networks_features(build):
     assert losses["loss"].item() == pytest.approx(stpm.total_loss(*detector.pairs(batch)).mean().item(), rel=1e-6)
 
 
+def test_the_loss_without_the_half_is_twice_the_rate_and_half_the_decay(random_resnet18):
+    """The released code's loss; its maps and what it learns are the printed loss's, by SGD of lr 0.8 and decay 5e-5."""
+    batches, weights, maps = [images() for _ in range(3)], [], []
+    for loss, lr, decay in (("squared", 0.4, 1e-4), ("half_squared", 0.8, 5e-5)):
+        torch.manual_seed(0)
+        sgd = partial(torch.optim.SGD, lr=lr, momentum=0.9, weight_decay=decay)
+        detector = STPM(backbone=random_resnet18, optimizer=sgd, image_size=64, loss=loss)
+        optimizer = detector.configure_optimizers()
+        for batch in batches:
+            optimizer.zero_grad()
+            detector.training_loss({"image": batch})["loss"].backward()
+            optimizer.step()
+        weights.append(torch.cat([p.detach().flatten() for p in detector.student.parameters()]))
+        maps.append(detector.eval()(batches[0]).anomaly_map)
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-6)
+
+
+def test_the_student_starts_as_torchvisions_resnets(build):
+    """Unless asked to start as timm's, with zeros in the last norm of each of its six residual branches."""
+    started = [build(zero_init_last=zero).student for zero in (False, True)]
+    values = [[p for n, p in s.named_parameters() if n.endswith("bn2.weight")] for s in started]
+    assert [len(v) for v in values] == [6, 6]
+    assert all(bool((p == 1).all()) for p in values[0]) and not any(bool(p.any()) for p in values[1])
+
+
+def test_a_student_without_such_norms_refuses_to_start_them_at_zero(lite0, adam):
+    with pytest.raises(UserError, match="model.zero_init_last=true changes nothing: tf_efficientnet_lite0.in1k"):
+        STPM(backbone=lite0, optimizer=adam, image_size=64, zero_init_last=True)
+
+
 def test_levels_of_table_3(random_resnet18, adam):
     """Block k of the paper is layer{k-1}, timm's level k-1."""
     for blocks, paths in {
