@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
-from kdad.settings.compose import resolve
-from kdad.settings.keys import differences, find_key
+from kdad.settings.compose import OPTIONAL, resolve
+from kdad.settings.keys import DECIDING, differences, find_key, select
+from kdad.settings.overrides import split
 from kdad.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -93,6 +94,20 @@ class Checkpoint:
     def differences(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return what decides results and differs between its own and another configuration: key -> (its, other)."""
         return differences(self.config, config)
+
+    def fill_in(self, cfg: DictConfig, overrides: Iterable[str]) -> None:
+        """Give what the command line leaves open the value that it was trained with, since defaults may have changed.
+
+        `overrides` are the command line as typed. What repeats the checkpoint's own is no wish for today's defaults; a
+        group that is chosen anew stands for all of its keys, an experiment or debug= for every key.
+        """
+        typed = {split(override)[0] for override in overrides if override not in self.overrides}
+        if typed & set(OPTIONAL):
+            return
+        for name, (trained, _) in self.differences(select(resolve(cfg), DECIDING, copies=False)).items():
+            parts = name.split(".")
+            if not typed & {".".join(parts[: n + 1]) for n in range(len(parts))}:
+                OmegaConf.update(cfg, name, trained, merge=False)
 
     def changed_when_resumed(self, config: Mapping[str, Any]) -> list[str]:
         """Return the keys whose values differ from those it was trained with, or that changed at an earlier resume.

@@ -45,6 +45,7 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
     configuration that does not compose. In a sweep a failing job does not stop the others.
     """
     sweep = Sweep([])
+    typed: list[str] = []  # the command line as given
     failures: list[str] = []  # of a sweep's jobs, each with where it ran; of a single job, empty text
 
     @wraps(job)
@@ -53,6 +54,8 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
         sweep.begin(hydra_cfg)
         try:
             refuse_first_job_alone()
+            if cfg.get("ckpt_path"):
+                fill_in(cfg, typed)
             make_paths_absolute(cfg)
             value = job(cfg)
             sweep.end(hydra_cfg, "ok")
@@ -87,7 +90,8 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
         for remark in remarks:
             print(f"kdad: {remark}", file=sys.stderr)
         refuse_empty_groups(given.overrides, config_name)
-        given.overrides = add_stored(choose_optional(given.overrides), stored_in)
+        typed[:] = choose_optional(given.overrides)
+        given.overrides = add_stored(typed, stored_in)
         sweep.overrides = list(given.overrides)
         hydra_version.setbase("1.3")
         with end_on_signals():
@@ -130,6 +134,13 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
         added += [write(key, str(folder)) for key in ("hydra.run.dir", "hydra.sweep.dir") if key not in keys]
     first = next(i for i, override in enumerate(overrides) if split(override)[0] == "ckpt_path")
     return [*overrides[:first], *added, *overrides[first:]]
+
+
+def fill_in(cfg: DictConfig, typed: list[str]) -> None:
+    """Give what the command line leaves open the value of the checkpoint that it names."""
+    from kdad.engine.checkpoint import Checkpoint
+
+    Checkpoint.load(cfg.ckpt_path).fill_in(cfg, typed)
 
 
 def make_paths_absolute(cfg: DictConfig) -> None:

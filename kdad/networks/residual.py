@@ -4,6 +4,7 @@ One block serves encoder-like parts (RD's one-class embedding) and decoders: the
 that changes the resolution, a strided convolution or a 2x2 deconvolution (RD, Sec. 3.1).
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,8 +12,9 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kdad.errors import UserError
 from kdad.teacher import build_network
+
+log = logging.getLogger(__name__)
 
 Resize = Literal["keep", "halve", "double"]
 
@@ -98,10 +100,10 @@ def start_last_norms(network: nn.Module, zero: bool, name: str) -> None:
     """Let the last batch norm of each residual branch of a fresh network start at one, or leave it at zero.
 
     timm's ResNets start at zero, so that every block begins as the identity; torchvision's, and so the authors', start
-    at one. Raises `UserError` where `zero` is asked of a network, called `name`, that has no weights of zero.
+    at one. Warns where `zero` is asked of a network, called `name`, that has no weights of zero.
     """
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.affine and not m.weight.any()]
     if zero and not norms:
-        raise UserError(f"model.zero_init_last=true changes nothing: {name} starts no batch norm at zero. Leave it out")
+        log.warning("model.zero_init_last=true changes nothing: %s starts no batch norm at zero", name)
     for norm in () if zero else norms:
         nn.init.ones_(norm.weight)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from kdad.results.statistics import PUBLISHED_AS
 from kdad.results.words import count_runs, format_settings, format_value
 from kdad.settings.compose import CONF, choices, compose, resolve
-from kdad.settings.keys import COMPARED, Role, find_key, select
+from kdad.settings.keys import COMPARED, Role, find_before, find_key, select
 
 ALWAYS_SAID = ("backbone.name", "image_size", "trainer.max_epochs")  # said of all runs, or of each where they differ
 ABSENT = "not recorded"
@@ -24,9 +24,11 @@ def select_compared(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_defaults(model: str, dataset: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run holds, with today's defaults for keys that came into being after it."""
-    known = model in choices("model") and dataset in choices("dataset")
-    return (compose_compared(f"model={model}", f"dataset={dataset}") if known else {}) | values
+    """Return what a run holds; for keys that came after it, what was done without them, else the default."""
+    if model not in choices("model") or dataset not in choices("dataset"):
+        return values
+    today = compose_compared(f"model={model}", f"dataset={dataset}")
+    return {key: value if find_before(key) is ... else find_before(key) for key, value in today.items()} | values
 
 
 def list_added_keys(runs: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
@@ -34,7 +36,8 @@ def list_added_keys(runs: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> li
 
     Returns one line, or none where it has added none.
     """
-    keys = sorted({key for before, after in runs for key in after.keys() - before.keys()})
+    added = {key for before, after in runs for key in after.keys() - before.keys()}
+    keys = sorted(key for key in added if find_before(key) is ...)
     return [f"Not recorded by some of the runs, and taken as the defaults: {', '.join(keys)}."] if keys else []
 
 

@@ -41,6 +41,7 @@ class Key(NamedTuple):
     copy: bool = False  # repeats a key of the top level
     recognised: bool = False  # what it names is recognised by its content: a checkpoint refuses another teacher
     supplied: bool = False  # kdad itself passes it to the group's target
+    before: Any = ...  # of a key that came later: the value that does what was done without it
 
 
 def _is_whole(value: Any) -> bool:
@@ -68,6 +69,11 @@ KEYS = (
     Key("model.name", IDENTITY, "what results call the detector"),
     *(Key(f"model.{name}", METHOD, supplied=True) for name in ("auto_levels", "backbone", "optimizer", "levels")),
     *(Key(f"model.{name}", METHOD, supplied=True) for name in ("image_size", "normalisation")),
+    # Those that version 0.1 had not
+    Key("model.zero_init_last", METHOD, "residual branches of the student start at zero, as timm has it", before=True),
+    Key("model.align_corners", METHOD, "how DSKD's maps are upsampled", before=False),
+    Key("model.saliency_levels", METHOD, "levels whose gradient is MKD's map, from 1; null: all", before=None),
+    Key("model.loss", METHOD, "which form of the loss is trained on", before="half_squared"),
     Key("optimizer", METHOD, "the model's, with changed values: optimizer.lr=",
         Values("the model's, with changed values", lambda v: isinstance(v, Mapping))),
     Key("optimizer._partial_", DISPLAY),
@@ -212,17 +218,28 @@ def select(config: Mapping[str, Any], roles: Iterable[Role], copies: bool = True
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Return sixteen hex digits of all that decides a job's results, of its resolved configuration."""
-    return hashlib.sha256(json.dumps(select(config, DECIDING), sort_keys=True).encode()).hexdigest()[:16]
+    """Return sixteen hex digits of all that decides a job's results, of its resolved configuration.
+
+    A key that came later is left out where it does what was done without it, so that earlier jobs are found again.
+    """
+    deciding = {k: v for k, v in select(config, DECIDING).items() if v != find_before(k)}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differences(trained: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return where two resolved configurations differ in what decides results: key -> (trained, now).
 
-    A key that only one of them has is of another version of kdad and cannot be compared.
+    Where only `now` has a key, the trained value is that which does what was done before there was this key; other
+    keys that only one of them has are of another version of kdad and cannot be compared.
     """
     before = select(trained, DECIDING)
-    return {k: (before[k], value) for k, value in select(now, DECIDING).items() if before.get(k, value) != value}
+    pairs = {k: (before.get(k, find_before(k)), value) for k, value in select(now, DECIDING).items()}
+    return {k: (was, value) for k, (was, value) in pairs.items() if was is not ... and was != value}
+
+
+def find_before(name: str) -> Any:
+    """Return the value of a key that does what was done before there was this key; `...` for one of the first."""
+    return _BY_NAME[name].before if name in _BY_NAME else ...
 
 
 def may_retest(name: str, scoring: Iterable[str]) -> bool:

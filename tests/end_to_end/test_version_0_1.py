@@ -12,6 +12,8 @@ from kdad.engine.run_folder import RunFolder
 from kdad.evaluate import main as evaluate
 from kdad.report.study import make_study_report
 from kdad.results.read import read_runs
+from kdad.settings.compose import compose, resolve
+from kdad.settings.keys import config_hash
 
 OLD = Path(__file__).parents[1] / "version_0_1"
 MODELS = ("rd", "stpm", "mkd", "dskd")
@@ -66,12 +68,38 @@ def test_training_goes_on(command, old, model):
 def test_a_finished_run_is_found_done(model):
     run = RunFolder(OLD / "runs" / model)
     made_by = Checkpoint.load(run.checkpoint("tested")).config
-    from kdad.settings.keys import config_hash
-
     assert run.is_trained(config_hash(made_by)) and run.find_done(config_hash(made_by), []) is run
     assert not run.is_trained(config_hash({**made_by, "seed": 1}))
     moved = {**made_by, "dataset": {**made_by["dataset"], "root": "/elsewhere"}}
     assert run.is_trained(config_hash(moved))
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [
+        ("rd", []),
+        ("mkd", []),
+        # Today's students start at one, and DSKD's embedding has two blocks.
+        ("stpm", ["model.zero_init_last=true"]),
+        ("dskd", ["model.zero_init_last=true", "model.dfe_blocks=1"]),
+    ],
+)
+def test_todays_configuration_finds_a_run_of_the_same_method(model, asked):
+    run = RunFolder(OLD / "runs" / model)
+    overrides = Checkpoint.load(run.checkpoint("tested")).overrides
+    today = resolve(compose(*overrides))
+    assert run.is_trained(config_hash(resolve(compose(*overrides, *asked))))
+    assert run.is_trained(config_hash(today)) == (not asked)
+
+
+def test_a_checkpoint_keeps_the_defaults_that_it_was_trained_with(old):
+    """DSKD's embedding had one block by default; what is asked for by name counts all the same."""
+    checkpoint = Checkpoint.load(old / "dskd/checkpoints/tested.ckpt")
+    assert not any("dfe_blocks" in override for override in checkpoint.overrides)
+    for typed, blocks, sigma in ([], 1, 4.0), (["model.sigma=2"], 1, 2), (["model.dfe_blocks=2"], 2, 4.0):
+        cfg = compose(*checkpoint.overrides, *typed)
+        checkpoint.fill_in(cfg, typed)
+        assert (cfg.model.dfe_blocks, cfg.model.sigma, cfg.model.zero_init_last) == (blocks, sigma, True)
 
 
 def test_a_report_has_them_all():

@@ -81,9 +81,9 @@ def test_the_student_starts_as_torchvisions_resnets(build):
     assert all(bool((p == 1).all()) for p in values[0]) and not any(bool(p.any()) for p in values[1])
 
 
-def test_a_student_without_such_norms_refuses_to_start_them_at_zero(lite0, adam):
-    with pytest.raises(UserError, match="model.zero_init_last=true changes nothing: tf_efficientnet_lite0.in1k"):
-        STPM(backbone=lite0, optimizer=adam, image_size=64, zero_init_last=True)
+def test_a_student_without_such_norms_says_that_none_starts_at_zero(lite0, adam, caplog):
+    STPM(backbone=lite0, optimizer=adam, image_size=64, zero_init_last=True)
+    assert "model.zero_init_last=true changes nothing: tf_efficientnet_lite0.in1k" in caplog.text
 
 
 def test_levels_of_table_3(random_resnet18, adam):
