@@ -18,7 +18,7 @@ from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, describe, fingerprint_data, make_trainer
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.features import attach_features
-from kdad.engine.fit import Training, check_average, fit, watch_best
+from kdad.engine.fit import Training, check_average, fit, takes_single, watch_best
 from kdad.engine.launch import CONFIG, carry_on, launch, list_task_overrides, sweep_name
 from kdad.engine.loggers import log_test, make_logger, note_failure, open_logger, summarise
 from kdad.engine.retest import check_variants, test_variants
@@ -140,6 +140,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
         data, detector = build(cfg)
         record.add(data_fingerprint=data.fingerprint)
+        data.takes_single = takes_single(detector)
         if resumed and (other := resumed.describe_changed_data(data)):
             log.warning("%s goes on with other data: %s", resumed.path, other)
             changed = [*changed, other]

@@ -84,6 +84,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.has_masks = False
         self.facts: dict[str, int] = {}
         self.fingerprint = ""  # of which images are in which part
+        self.takes_single = True  # whether the detector can train on a batch of one image
         self.store = ArrayStore("off")  # where decoded images are kept for later jobs
         self.pools: list[Pool] = []
         self._splits: dict[str, Split] = {}
@@ -234,7 +235,8 @@ class AnomalyDataModule(pl.LightningDataModule):
     # Loaders
 
     def train_dataloader(self) -> DataLoader:
-        return make_train_loader(self._splits["train"], self.batch_size, self.seed, AUGMENTATIONS[self.augment])
+        split, augment = self._splits["train"], AUGMENTATIONS[self.augment]
+        return make_train_loader(split, self.batch_size, self.seed, augment, self.takes_single)
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         """Return a loader of the validation images, or an empty list where there are none, as Lightning wants it."""

@@ -1,7 +1,7 @@
 """Reading images and masks: one geometry for all data sets, and refusals that name the file.
 
 Geometry: the image is resized to a square, bilinear with antialiasing, no crop; a mask is resized
-the same way and kept where it exceeds 0.5.
+the same way, as 0 and 255 in 8 bits, and kept where it exceeds 127: a pixel that is half covered stays anomalous.
 """
 
 import os
@@ -169,8 +169,8 @@ def _has_soft_edges(values: np.ndarray, full: int) -> bool:
 
 def resize_mask(anomalous: np.ndarray, size: int, nonbinary: bool) -> tuple[Tensor, MaskFacts]:
     """Resize a mask bool (H,W). Returns bool (size,size), and what is odd about the mask."""
-    resized = Image.fromarray(anomalous.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR)
-    kept = torch.from_numpy(np.array(resized) > 0.5)
+    resized = Image.fromarray(anomalous.astype(np.uint8) * 255).resize((size, size), Image.Resampling.BILINEAR)
+    kept = torch.from_numpy(np.array(resized) > 127)
     vanished = bool(anomalous.any()) and not kept.any().item()
     return kept, MaskFacts(not anomalous.any(), vanished, bool(nonbinary), bool(anomalous.mean() > 0.5))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kdad.data.samples import Sample
+from kdad.errors import UserError
 
 # image float32 (B,3,H,W) in [0,1], channels-last in memory; label, index long (B,); where there are any, mask bool
 # (B,1,H,W) and features, list of (B,C,h,w). A single sample has the same without B.
@@ -130,14 +131,23 @@ def locate_process() -> tuple[int, int]:
     return 0, 1
 
 
-def make_train_loader(split: Split, batch_size: int, seed: int, augment: Augment | None = None) -> DataLoader:
-    """Make a loader of training images, in another order each epoch, changed by `augment` if it is given."""
+def make_train_loader(
+    split: Split, batch_size: int, seed: int, augment: Augment | None = None, takes_single: bool = True
+) -> DataLoader:
+    """Make a loader of training images, in another order each epoch, changed by `augment` if it is given.
+
+    A last batch of one image is left out unless the detector `takes_single` images. Raises `UserError` where there
+    would be no other batch.
+    """
     sampler = TrainOrder(len(split), seed, *locate_process())
-    # Batch norm cannot train on one value per channel, which is what a single image gives at 1 x 1:
-    # a last batch of one image is left out, unless it is the only batch.
-    single = len(sampler) > batch_size and len(sampler) % batch_size == 1
+    if not takes_single and (batch_size == 1 or len(sampler) == 1):
+        raise UserError(
+            f"batch_size={batch_size} with {len(sampler)} training images gives batches of one image, which batch norm "
+            "cannot train on where its maps are 1 x 1. Give a larger batch_size, image_size or training set"
+        )
+    drop_last = not takes_single and len(sampler) % batch_size == 1
     images = augment(split, sampler) if augment else split
-    return DataLoader(images, batch_size, sampler=sampler, drop_last=single, collate_fn=_keep_batch)
+    return DataLoader(images, batch_size, sampler=sampler, drop_last=drop_last, collate_fn=_keep_batch)
 
 
 def make_ordered_loader(split: Split, batch_size: int) -> DataLoader:

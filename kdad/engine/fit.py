@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.checkpoint import AtomicCheckpoints, Checkpoint, epoch_file, find_earlier, remove_epochs
@@ -205,6 +208,32 @@ def check_average(average_epochs: int, trainer: Mapping[str, Any]) -> None:
             f"average_epochs={average_epochs} needs to know which epochs are the last: end training by "
             f"trainer.max_epochs alone, found {', '.join(limits) or trainer['max_epochs']}; or give average_epochs=1"
         )
+
+
+@torch.no_grad()
+def takes_single(detector: KDDetector) -> bool:
+    """Return whether a detector can train on one image: batch norm cannot where that gives one value per channel."""
+    single: list[bool] = []
+
+    def look(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        single.append(inputs[0].numel() == inputs[0].shape[1])
+
+    norms = [m for m in detector.modules() if isinstance(m, _BatchNorm) and m.training]
+    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
+    size, training = detector.image_size, detector.training
+    compiled = any(m._compiled_call_impl is not None for m in detector.modules())
+    try:
+        with isolate_rng(), torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            detector.eval()  # so that no statistics move
+            detector.training_loss({
+                "image": torch.zeros(1, 3, size, size), "label": torch.zeros(1, dtype=torch.long),
+                "index": torch.zeros(1, dtype=torch.long),
+            })  # fmt: skip
+    finally:
+        detector.train(training)
+        for hook in hooks:
+            hook.remove()
+    return not any(single)
 
 
 def fit(

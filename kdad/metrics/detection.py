@@ -23,6 +23,7 @@ from kdad.metrics.sketch import Sketch
 
 log = logging.getLogger(__name__)
 MODES = ("auto", "exact", "streaming")
+PIXELS = ("all", "anomalous_images")
 GB = 2**30
 # Measured peaks. Exact: bytes per byte of a normal score, and per anomalous pixel. Streaming: bytes per cell, with a
 # quarter of the budget for the pixels that wait, and a fifth to spare.
@@ -68,7 +69,9 @@ class DetectionMetrics(ListStates):
     `mode`: "exact" keeps all pixels; "streaming" works within `memory_gb` (of each process, besides one batch and a row
     per image) and bounds the error of the pixel metrics; "auto" is exact as long as that fits, then streaming, with
     a warning. Streaming is there because the pixel scores of a test of 100,000 images do not fit into memory. Batches
-    change nothing in any mode; the order of images does in streaming, within the error.
+    change nothing in any mode; the order of images does in streaming, within the error. `pixels`: "all", or
+    "anomalous_images", which leaves the pixels of normal images out of all pixel metrics, as MKD's released code does:
+    fewer false positives are possible then, so that these values are not comparable with others.
 
     An image that comes twice, by its index, counts once: a distributed sampler may pad with duplicates. With several
     processes the first `compute` after an update must be called by all of them.
@@ -82,13 +85,15 @@ class DetectionMetrics(ListStates):
     normal_low: list[Tensor]
     needed: list[Tensor]
 
-    def __init__(self, mode: str = "exact", memory_gb: float = 4.0) -> None:
+    def __init__(self, mode: str = "exact", memory_gb: float = 4.0, pixels: str = "all") -> None:
         if mode not in MODES:
             raise UserError(f"metrics.mode={mode}: give one of {', '.join(MODES)}")
         if not isinstance(memory_gb, int | float) or not memory_gb >= 0.001:
             raise UserError(f"metrics.memory_gb={memory_gb}: give a number of GB, at least 0.001")
+        if pixels not in PIXELS:
+            raise UserError(f"metrics.pixels={pixels}: give one of {', '.join(PIXELS)}")
         super().__init__(*PER_IMAGE, *WAITING, *Sketch._fields, "needed")
-        self.mode, self.budget = mode, int(memory_gb * GB)
+        self.mode, self.budget, self.pixels = mode, int(memory_gb * GB), pixels
 
     def update(
         self,
@@ -113,8 +118,9 @@ class DetectionMetrics(ListStates):
             if anomaly_map is None or len(anomaly_map) != len(index):
                 raise ValueError("masks need an anomaly map per image")
             scores, anomalous = convert_maps(anomaly_map, mask)
-            anomalous_pixels = np.count_nonzero(anomalous, axis=(1, 2))
-            normal_pixels = np.prod(anomalous.shape[1:]) - anomalous_pixels
+            counted = convert_truths(label, index.shape) | (self.pixels == "all")
+            anomalous_pixels = np.count_nonzero(anomalous, axis=(1, 2)) * counted
+            normal_pixels = np.prod(anomalous.shape[1:]) * counted - anomalous_pixels
             needed = EXACT_NORMAL * scores.itemsize * normal_pixels + EXACT_ANOMALOUS * anomalous_pixels
         rows = {
             "index": index.detach().cpu().numpy().astype(np.int64),
@@ -132,7 +138,8 @@ class DetectionMetrics(ListStates):
             part = slice(start, stop)
             self.append(**{name: values[part] for name, values in rows.items()})
             if mask is not None:
-                self.append(**dict(zip(WAITING, split_pixels(scores[part], anomalous[part]), strict=True)))
+                kept = np.arange(start, min(stop, len(index)))[counted[part]]
+                self.append(**dict(zip(WAITING, split_pixels(scores[kept], anomalous[kept]), strict=True)))
             self.needed = [torch.tensor([self._count_needed() + needed[part].sum()])]
             if self._count_needed() > self._find_limit():
                 self._sketch_waiting()
@@ -177,6 +184,8 @@ class DetectionMetrics(ListStates):
     def _has_masks(self) -> bool:
         """Tell whether the images have masks. Raises ValueError where some have and others have not."""
         masked = self.read_state("normal_pixels") + self.read_state("anomalous_pixels") > 0
+        if self.pixels != "all":  # those of normal images were left out
+            masked = masked[self.read_state("label") == 1]
         if masked.any() and not masked.all():  # `update` sees only its own process
             raise ValueError(MIXED_MASKS)
         return bool(masked.any())

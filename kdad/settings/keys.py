@@ -139,8 +139,10 @@ KEYS = (
     *(Key(f"trainer.{name}", CONDITION, supplied=True) for name in ("enable_checkpointing", "limit_val_batches")),
     # How it is tested
     Key("metrics", CONDITION, "of pixels: mode exact, streaming or auto",
-        Values("mode and memory_gb", lambda v: isinstance(v, Mapping) and set(v) == {"mode", "memory_gb"}),
-        retest=True),
+        Values("mode, pixels and memory_gb",
+               lambda v: isinstance(v, Mapping) and set(v) <= {"mode", "pixels", "memory_gb"}), retest=True),
+    Key("metrics.pixels", CONDITION, "all, or anomalous_images: without the pixels of normal images, as in MKD's code",
+        Values("all or anomalous_images", lambda v: v in ("all", "anomalous_images")), retest=True, before="all"),
     Key("metrics.memory_gb", SPEED, "memory for the pixel scores of the test, beyond which auto streams them"),
     # How it is computed
     Key("cache", SPEED, "of decoded images and teacher features",

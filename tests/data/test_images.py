@@ -121,6 +121,16 @@ def test_mask_is_resized_like_its_image(tmp_path, value):
     assert facts == MaskFacts(empty=False, vanished=False, nonbinary=False)
 
 
+def test_a_pixel_that_is_half_covered_stays_anomalous(tmp_path):
+    """As in the authors' code: the mean of 0 and 255 is rounded up in 8 bits, and a quarter is not enough."""
+    half, quarter = np.zeros((2, 2, 2), np.uint8)
+    half[:, 0] = quarter[0, 0] = 255
+    assert mask_of(tmp_path, half, 1)[0].all() and not mask_of(tmp_path, quarter, 1)[0].any()
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, 8:17] = 255  # columns 2 to 7 at a quarter of the size would be 2 to 4 were the last lost
+    assert mask_of(tmp_path, stripes, 32)[0][16].nonzero().flatten().tolist() == [4, 5, 6, 7, 8]
+
+
 def test_mask_at_its_own_size_is_unchanged(tmp_path):
     pixels = (np.random.default_rng(0).random((8, 8)) > 0.5).astype(np.uint8) * 255
     assert torch.equal(mask_of(tmp_path, pixels)[0], torch.from_numpy(pixels > 0))

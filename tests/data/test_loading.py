@@ -11,6 +11,7 @@ from kdad.data import MVTec, Sample
 from kdad.data.images import read_image
 from kdad.data.loading import InOrder, Pool, Split, TrainOrder, make_ordered_loader, make_train_loader
 from kdad.data.samples import order_samples
+from kdad.errors import UserError
 
 
 @pytest.fixture
@@ -89,12 +90,24 @@ def test_processes_share_out_the_images():
 
 
 @pytest.mark.parametrize(
-    ("n", "batch_size", "sizes"), [(9, 4, [4, 4]), (10, 4, [4, 4, 2]), (8, 4, [4, 4]), (1, 4, [1]), (3, 1, [1, 1, 1])]
+    ("n", "batch_size", "sizes"), [(9, 4, [4, 4, 1]), (10, 4, [4, 4, 2]), (8, 4, [4, 4]), (1, 4, [1]), (2, 1, [1, 1])]
 )
-def test_a_single_last_training_image_is_left_out(n, batch_size, sizes):
+def test_every_training_image_is_in_a_batch(n, batch_size, sizes):
     loader = make_train_loader(split_of(n), batch_size, seed=0)
     assert [len(batch["index"]) for batch in loader] == sizes and len(loader) == len(sizes)
     assert sum(len(batch["index"]) for batch in make_ordered_loader(split_of(n), batch_size)) == n
+
+
+@pytest.mark.parametrize(("n", "batch_size", "sizes"), [(9, 4, [4, 4]), (10, 4, [4, 4, 2]), (8, 4, [4, 4])])
+def test_a_last_image_alone_is_left_out_where_a_detector_cannot_take_it(n, batch_size, sizes):
+    loader = make_train_loader(split_of(n), batch_size, seed=0, takes_single=False)
+    assert [len(batch["index"]) for batch in loader] == sizes and len(loader) == len(sizes)
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 4), (1, 1), (5, 1)])
+def test_batches_of_one_image_alone_are_refused_where_a_detector_cannot_take_them(n, batch_size):
+    with pytest.raises(UserError, match=f"batch_size={batch_size} with {n} training images gives batches of one"):
+        make_train_loader(split_of(n), batch_size, seed=0, takes_single=False)
 
 
 class EpochOrders(pl.LightningModule):

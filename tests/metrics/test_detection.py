@@ -5,6 +5,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from torch import Tensor
 from torchmetrics.classification import BinaryAUROC
 
+from kdad.errors import UserError
 from kdad.metrics import AUROC, PRO, DetectionMetrics
 from kdad.metrics.pro import pro
 
@@ -288,3 +289,24 @@ def test_curves_describe_the_values():
         assert trapezoid == pytest.approx(values[name], abs=1e-12)
     assert all(curve.dtype == np.float64 and curve[0] == 0 and curve[-1] == 1 for curve in curves.values())
     assert not np.array_equal(curves["pro"], curves["pixel_tpr"])
+
+
+@pytest.mark.parametrize("mode", ["exact", "streaming"])
+def test_pixels_of_normal_images_are_left_out_on_request(mode):
+    """MKD's released protocol: the same as a test of the anomalous images alone; image metrics stay those of all."""
+    run = run_of()
+    found = DetectionMetrics(mode, 0.001, pixels="anomalous_images")
+    for start in range(0, 12, 5):
+        found.update(**part(run, slice(start, start + 5)))
+    values, everything = found.compute().metrics, metrics_of(run).compute().metrics
+    alone = metrics_of(part(run, run["label"] == 1)).compute().metrics
+    for name in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "pro"):
+        assert values[name] == pytest.approx(alone[name], abs=values.get(f"{name}_error", 0) + 1e-12)
+    assert alone["pixel_auroc"] != everything["pixel_auroc"] and alone["pro"] != everything["pro"]
+    for name in ("image_auroc", "image_ap", "image_f1_max"):
+        assert values[name] == everything[name]
+
+
+def test_unknown_pixels_are_refused():
+    with pytest.raises(UserError, match="metrics.pixels=good: give one of all, anomalous_images"):
+        DetectionMetrics(pixels="good")
