@@ -25,6 +25,7 @@ from kdad.engine.retest import check_variants, test_variants
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import check_objective, objective_value
 from kdad.engine.show import show
+from kdad.engine.sweep import note_results
 from kdad.engine.test import Evaluation, test
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
@@ -92,6 +93,7 @@ def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chos
         wanted, data = config_hash(resolve(cfg)), fingerprint_data(cfg)
         if done := folder.find_done(wanted, roots, data):
             print(f"Done already: {done}")
+            note_results(done)
             test_variants(cfg, done)
             return done.read()
         if other := folder.find_done(wanted, roots):
@@ -101,6 +103,7 @@ def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chos
         wanted = config_hash(resolve(cfg))
         if folder.is_trained(wanted):
             print(f"Done already: {folder}. overwrite=true tests it once more")
+            note_results(folder)
             return folder.read()
         folder = folder.find_free(wanted)
         print(f"The run that the checkpoint is of is complete and stays as it is; this one goes to {folder}")
@@ -118,6 +121,7 @@ def run(cfg: DictConfig, folder: RunFolder, *chosen: str) -> dict[str, Any]:
 
     A failing variant leaves the results and the other variants as they are; `UserError` at the end names it.
     """
+    note_results(folder)
     with folder.hold():
         results, data = train(cfg, folder, *chosen)
         show(results, folder)

@@ -9,11 +9,12 @@ import pytorch_lightning as pl
 import timm
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
 import kdad
 from kdad.data.base import AnomalyDataModule
+from kdad.engine.bar import ProgressBar
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.models.base import KDDetector
@@ -89,7 +90,7 @@ def make_trainer(
 ) -> pl.Trainer:
     """Return a Lightning trainer that writes below `folder`, with kdad's callbacks and no remarks that do not apply."""
     quieten()
-    bar = [] if cfg.trainer.get("enable_progress_bar") is False else [RichProgressBar(leave=False)]
+    bar = [] if cfg.trainer.get("enable_progress_bar") is False else [ProgressBar()]
     return create(
         cfg.trainer,
         default_root_dir=str(folder),

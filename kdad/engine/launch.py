@@ -93,6 +93,8 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
         typed[:] = choose_optional(given.overrides)
         given.overrides = add_stored(typed, stored_in)
         sweep.overrides = list(given.overrides)
+        if given.multirun:
+            sweep.set_digits(config_name)
         hydra_version.setbase("1.3")
         with end_on_signals():
             _run_hydra(given, parser, reporting, str(home(config_name)), config_name)

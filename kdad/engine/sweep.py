@@ -1,5 +1,7 @@
 """A sweep in the terminal: which job is at work, how long the rest may take, and what each has come to."""
 
+import os
+import sys
 import time
 from math import prod
 from pathlib import Path
@@ -9,12 +11,24 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from kdad.engine.record import HEADLINE
 from kdad.engine.run_folder import RunFolder
+from kdad.errors import UserError
+from kdad.settings.compose import DIGITS, compose
 from kdad.settings.overrides import split
+
+BEST = "optimization_results.yaml"  # what Optuna's sweeper leaves in a sweep's folder
+WIDE = 200  # columns of a table in a file, where nothing has to be cut
+_places: list[RunFolder] = []  # where the results of the job at work lie
+
+
+def note_results(folder: RunFolder) -> None:
+    """Note where results of the job at work lie: not always in its own folder, as where they were done already."""
+    _places.append(folder)
 
 
 class Sweep:
@@ -23,10 +37,12 @@ class Sweep:
     def __init__(self, overrides: list[str]) -> None:
         self.overrides = overrides  # as they were given: a job knows its own values alone
         self.started = time.monotonic()
-        self.rows: list[tuple[str, str, Path]] = []  # what a job has of its own, how it ended, where its results are
+        # Of each job: what it has of its own, how it ended, its folder, and where its results are
+        self.rows: list[tuple[str, str, Path, list[RunFolder]]] = []
 
     def begin(self, hydra_cfg: Any) -> None:
         """Print the number of a job, what it has of its own, and how long the rest will take at the pace so far."""
+        _places.clear()
         if hydra_cfg.mode is not RunMode.MULTIRUN:
             return
         number, total = int(hydra_cfg.job.num) + 1, self.count_jobs(hydra_cfg)
@@ -40,21 +56,42 @@ class Sweep:
     def end(self, hydra_cfg: Any, status: str) -> None:
         """Note how a job has ended."""
         if hydra_cfg.mode is RunMode.MULTIRUN:
-            self.rows.append((self.describe_job(hydra_cfg), status, Path(hydra_cfg.runtime.output_dir)))
+            folder = Path(hydra_cfg.runtime.output_dir)
+            self.rows.append((self.describe_job(hydra_cfg), status, folder, list(_places) or [RunFolder(folder)]))
 
     def show(self) -> None:
-        """Print a table of all jobs, each with its metrics if it has left any."""
+        """Print a table of all jobs, each with its metrics if it has left any; of a search, what was best."""
         if not self.rows:
             return
         table = Table(title="The sweep's jobs")
-        table.add_column("job")
+        table.add_column("job", overflow="fold")
         for metric in HEADLINE:
-            table.add_column(metric, justify="right")
-        table.add_column("results")
-        for name, status, folder in self.rows:
-            cells = [read_mean(folder, metric) if status == "ok" else "-" for metric in HEADLINE]
-            table.add_row(name, *cells, str(folder) if status == "ok" else f"{status}: {folder}")
-        Console().print(table)
+            table.add_column(metric, justify="right", no_wrap=True)
+        table.add_column("results", overflow="fold")
+        for name, status, folder, places in self.rows:
+            place = places[0].path if len(places) == 1 else folder
+            table.add_row(
+                name, *(read_mean(places, metric) for metric in HEADLINE),
+                str(place) if status == "ok" else f"{status}: {place}",
+            )  # fmt: skip
+        console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
+        console.print(table)
+        best = self.rows[0][2].parent / BEST
+        if best.is_file():
+            found: Any = OmegaConf.load(best)
+            drawn = " ".join(f"{key}={value}" for key, value in found.get("best_params", {}).items())
+            console.print(f"Best trial: {drawn}, {found.get('best_value')}; {best}", soft_wrap=True, highlight=False)
+
+    def set_digits(self, config_name: str) -> None:
+        """Let the names of the jobs' folders have as many digits as their numbers need, so that they sort."""
+        parser = OverridesParser.create()
+        plain = [text for text in self.overrides if not parser.parse_override(text).is_sweep_override()]
+        try:
+            hydra_cfg: Any = compose(*plain, config_name=config_name, hydra_too=True).hydra
+        except UserError:  # it depends on what is swept
+            hydra_cfg = OmegaConf.create({"sweeper": {"_target_": "basic_sweeper"}})
+        total = self.count_jobs(hydra_cfg) or hydra_cfg.sweeper.get("n_trials") or 1
+        os.environ[DIGITS] = str(len(str(total - 1)))
 
     def count_jobs(self, hydra_cfg: Any) -> int:
         """Return how many jobs a sweep over all combinations has; 0 where a search decides that as it goes."""
@@ -82,9 +119,8 @@ class Sweep:
         return " ".join(own or hydra_cfg.overrides.task)
 
 
-def read_mean(folder: Path, metric: str) -> str:
+def read_mean(places: list[RunFolder], metric: str) -> str:
     """Return a metric of a job as text, with category=all the mean over its categories; - where there is none."""
-    runs = [RunFolder(folder), *(RunFolder(path) for path in sorted(folder.iterdir()) if path.is_dir())]
-    found = [run.read().get(metric) for run in (runs[:1] if runs[0].is_complete() else runs[1:]) if run.is_complete()]
+    found = [run.read().get(metric) for run in places if run.is_complete()]
     values = [value for value in found if isinstance(value, float)]
     return f"{fmean(values):.4f}" if values else "-"

@@ -20,6 +20,7 @@ PACKAGE = Path(kdad.__file__).parent
 # Inside an installed wheel the configuration lies in the package, in a checkout beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 # Groups that are empty unless chosen: +group=choice, as Hydra has it for a group that is not listed, means the same.
+DIGITS = "KDAD_JOB_DIGITS"  # an environment variable, so that processes which a launcher starts have it, too
 OPTIONAL = ("sweep", "experiment", "debug")
 
 
@@ -31,6 +32,12 @@ def find_cache_folder() -> str:
     return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/kdad"
 
 
+def number_job(number: int) -> str:
+    """Return the name of the folder of a sweep's job, with leading zeros as the sweep's number of jobs asks for."""
+    return str(number).zfill(int(os.environ.get(DIGITS, 1)))
+
+
+OmegaConf.register_new_resolver("kdad_job", number_job, replace=True)
 OmegaConf.register_new_resolver("kdad_conf", lambda: str(CONF), replace=True)
 OmegaConf.register_new_resolver("kdad_cache", find_cache_folder, replace=True)
 
@@ -45,11 +52,14 @@ def choose_optional(overrides: list[str]) -> list[str]:
     return [o[1:] if o.startswith(tuple(f"+{group}=" for group in OPTIONAL)) else o for o in overrides]
 
 
-def compose(*overrides: str, config_name: str = "run") -> DictConfig:
-    """Return the configuration that these overrides compose. Raises `UserError` where they do not."""
+def compose(*overrides: str, config_name: str = "run", hydra_too: bool = False) -> DictConfig:
+    """Return the configuration that these overrides compose, on request with Hydra's own part.
+
+    Raises `UserError` where they do not compose.
+    """
     try:
         with hydra.initialize_config_dir(str(home(config_name)), version_base="1.3"):
-            return hydra.compose(config_name, choose_optional(list(overrides)))
+            return hydra.compose(config_name, choose_optional(list(overrides)), return_hydra_config=hydra_too)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{' '.join(overrides)}: {explain(error, config_name, overrides)}") from error
 

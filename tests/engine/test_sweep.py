@@ -7,7 +7,8 @@ import pytest
 from hydra.types import RunMode
 
 from kdad.engine.run_folder import RunFolder
-from kdad.engine.sweep import Sweep, read_mean
+from kdad.engine.sweep import Sweep, note_results
+from kdad.settings.compose import DIGITS, number_job
 
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "params": None}
 
@@ -66,14 +67,55 @@ def test_a_single_job_has_no_title_and_no_table(capsys):
 
 def test_the_table_has_each_jobs_metrics_and_means_over_categories(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    sweep = Sweep(["seed=0,1,2"])
+    sweep = Sweep(["seed=0,1,2,3"])
     RunFolder(tmp_path / "0").write_results({"status": "ok", "pro": 0.5, "image_auroc": 0.25, "pixel_auroc": None})
     for name, value in (("a", 0.5), ("b", 1.0)):
         RunFolder(tmp_path / "1" / name).write_results({"status": "ok", "pro": value})
     (tmp_path / "2").mkdir()
-    for number, status in enumerate(("ok", "ok", "failed")):
-        sweep.end(hydra_cfg([f"seed={number}"], tmp_path / str(number)), status)
+    elsewhere = tmp_path / "another_sweep" / "5"
+    RunFolder(elsewhere).write_results({"status": "ok", "pro": 0.125})
+    places = ([tmp_path / "0"], [tmp_path / "1" / "a", tmp_path / "1" / "b"], [tmp_path / "2"], [elsewhere])
+    for number, status in enumerate(("ok", "ok", "failed", "ok")):
+        job = hydra_cfg([f"seed={number}"], tmp_path / str(number))
+        sweep.begin(job)
+        for place in places[number]:
+            note_results(RunFolder(place))
+        sweep.end(job, status)
+    capsys.readouterr()
     sweep.show()
     rows = [line for line in capsys.readouterr().out.splitlines() if "seed=" in line]
     assert "0.2500" in rows[0] and "0.5000" in rows[0] and "0.7500" in rows[1] and "failed" in rows[2]
-    assert read_mean(tmp_path / "1", "pro") == "0.7500"
+    assert "0.1250" in rows[3] and str(elsewhere) in rows[3]  # done already, by another sweep
+
+
+def test_a_long_name_is_not_cut_in_a_log(tmp_path, capsys):
+    sweep, name = (
+        Sweep(["model.gradient_through_teacher=true,false", "seed=0,1"]),
+        "model.gradient_through_teacher=true",
+    )
+    sweep.end(hydra_cfg([name, "seed=1"], tmp_path), "ok")
+    sweep.show()
+    assert f"{name} seed=1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["seed=range(0,10)"], ["0", "9"]),
+        (["seed=range(0,11)"], ["00", "10"]),
+        (["+experiment=rd/table5", "seed=0,1"], ["00", "09"]),  # three bottlenecks and fifteen categories
+        (["sweep=optuna", "hydra.sweeper.n_trials=101", "seed=0"], ["000", "100"]),
+    ],
+)
+def test_the_folders_of_jobs_sort_as_their_numbers(monkeypatch, given, names):
+    monkeypatch.setenv(DIGITS, "1")
+    Sweep(given).set_digits("run")
+    assert [number_job(int(name)) for name in names] == names
+
+
+def test_the_best_trial_of_a_search_is_told(tmp_path, capsys):
+    sweep = Sweep(["optimizer.lr=0.1,0.2"])
+    (tmp_path / "optimization_results.yaml").write_text("best_params: {optimizer.lr: 0.2}\nbest_value: 0.5\n")
+    sweep.end(hydra_cfg(["optimizer.lr=0.2"], tmp_path / "0"), "ok")
+    sweep.show()
+    assert "Best trial: optimizer.lr=0.2, 0.5" in capsys.readouterr().out
