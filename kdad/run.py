@@ -18,7 +18,7 @@ from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, describe, fingerprint_data, make_trainer
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.features import attach_features
-from kdad.engine.fit import Training, check_average, fit, takes_single, watch_best
+from kdad.engine.fit import Training, check_average, fit, stop_early, takes_single, watch_best
 from kdad.engine.launch import CONFIG, carry_on, launch, list_task_overrides, sweep_name
 from kdad.engine.loggers import log_test, make_logger, note_failure, open_logger, summarise
 from kdad.engine.retest import check_variants, test_variants
@@ -139,7 +139,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         check_configuration(cfg, CONFIG)
         record.add(**describe(cfg))
         folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
-        check_average(cfg.average_epochs, cfg.trainer)
+        check_average(cfg.average_epochs, cfg.trainer, cfg.patience)
         resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
         changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
         data, detector = build(cfg)
@@ -161,6 +161,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
             "seen": data.list_seen(),
         }
         best = watch_best(folder, cfg.monitor, len(data.val_samples), cfg.average_epochs)
+        early = stop_early(cfg.patience, len(data.val_samples))
         training = Training(folder, cfg.seed, cfg.checkpoint_seconds, best, cfg.average_epochs)
         if resumed:
             training.go_on(resumed, cfg.trainer.max_epochs)
@@ -174,7 +175,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         logger = make_logger(told, folder, sweep_name())
         problems: list[str] = []
         with open_logger(logger, resolve(told), problems):
-            callbacks = [evaluation, training, *([best] if best else [])]
+            callbacks = [evaluation, *early, training, *([best] if best else [])]
             trainer = make_trainer(cfg, folder, data, logger, *callbacks)
             training.start_clock()
             attach_features(detector, data, data.store, trainer.strategy.root_device)

@@ -77,6 +77,8 @@ def build_detector(cfg: DictConfig) -> KDDetector:
         image_size=cfg.image_size,
         normalisation=cfg.normalisation,
     )
+    if cfg.get("scheduler"):
+        detector.scheduler = create(cfg.scheduler)
     if cfg.get("compile"):
         for network in detector.children():
             if any(p.requires_grad for p in network.parameters()):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
@@ -200,9 +200,22 @@ def watch_best(folder: RunFolder, monitor: str | None, n_val: int, average_epoch
     return BestCheckpoint(folder, monitor)
 
 
-def check_average(average_epochs: int, trainer: Mapping[str, Any]) -> None:
+def stop_early(patience: int | None, n_val: int) -> list[EarlyStopping]:
+    """Return the callback that ends training after `patience` epochs without a lower validation loss, or none.
+
+    Raises `UserError` where there are no validation images.
+    """
+    if patience is None:
+        return []
+    if not n_val:
+        raise UserError(f"patience={patience} needs validation images: set val_fraction above 0 (found {n_val} images)")
+    return [EarlyStopping("val_loss", patience=patience, check_finite=False)]
+
+
+def check_average(average_epochs: int, trainer: Mapping[str, Any], patience: int | None = None) -> None:
     """Refuse an average over the last epochs where nobody knows beforehand which those will be. Raises `UserError`."""
     limits = [f"trainer.{key}" for key in ("max_steps", "max_time") if trainer.get(key) not in (None, -1)]
+    limits += ["patience"] if patience is not None else []
     if average_epochs > 1 and (limits or trainer["max_epochs"] < 0):
         raise UserError(
             f"average_epochs={average_epochs} needs to know which epochs are the last: end training by "

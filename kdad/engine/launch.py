@@ -100,12 +100,12 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
             _run_hydra(given, parser, reporting, str(home(config_name)), config_name)
     except UserError as error:
         stop(str(error))
+    except (HydraException, OmegaConfBaseException) as error:  # some of Hydra's are OSErrors, too
+        stop(explain(error, config_name, given.overrides))
     except OSError as error:
         if failures or error.errno not in DISK:
             raise
         stop(explain_disk(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        stop(explain(error, config_name, given.overrides))
     except Exception:
         if not failures:  # a search over hyper-parameters ends so where every job of it has failed
             raise

@@ -8,6 +8,7 @@ import torch
 from lightning_fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from kdad.errors import UserError
 from kdad.speed import fuse
@@ -66,6 +67,7 @@ class KDDetector(pl.LightningModule):
         self.name = name or type(self).__name__.lower()
         self.image_size = image_size
         self.optimizer = optimizer
+        self.scheduler: Callable[[Optimizer], LRScheduler] | None = None  # of the learning rate, by epochs
         self.teacher = backbone(levels=levels, auto=auto_levels, image_size=image_size)
         known = {"auto": (self.teacher.mean, self.teacher.std), "imagenet": IMAGENET, "none": None}
         if normalisation not in known:
@@ -170,9 +172,15 @@ class KDDetector(pl.LightningModule):
 
     predict_step = test_step
 
-    def configure_optimizers(self) -> Optimizer:
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser of what is trained, and its schedule if there is one, as Lightning takes them."""
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        return fuse(optimizer) if self.automatic_optimization else optimizer
+        if self.automatic_optimization:
+            fuse(optimizer)
+        if self.scheduler is None:
+            return optimizer
+        # The name is what a schedule that waits for a plateau looks at.
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "monitor": "loss"}}
 
     # A checkpoint holds what was trained; of the teacher only what is needed to recognise it.
 

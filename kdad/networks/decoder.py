@@ -46,8 +46,8 @@ def check_pyramid(strides: Sequence[int], image_size: int) -> None:
         found = list(strides)
         raise UserError(f"levels: strides {found} (the last is the embedding's) must be powers of two, ascending")
     if image_size % strides[-1]:
-        smaller = image_size // strides[-1] * strides[-1]
+        smaller = max(image_size // strides[-1], 1) * strides[-1]
         raise UserError(
             f"image_size={image_size}: must be a multiple of {strides[-1]}, the stride of the embedding, such as "
-            f"{smaller or strides[-1]} or {smaller + strides[-1]}"
+            f"{smaller} or {smaller + strides[-1]}"
         )

@@ -1,6 +1,5 @@
 """Refusals of what no code would read, and of values that could only fail later."""
 
-import inspect
 from typing import Any
 
 from hydra.utils import get_object
@@ -9,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdad.errors import UserError
 from kdad.settings.compose import choices, nearest, top_level_keys
 from kdad.settings.keys import KEYS, supplied
+from kdad.settings.targets import explain_supplied, parameters
 
 
 def check_configuration(cfg: DictConfig, config_name: str) -> None:
@@ -51,9 +51,7 @@ def _check_node(where: str, node: Any) -> None:
         valid = parameters(node._target_)
         taken = supplied(where)
         if double := taken & {str(key) for key in node}:
-            raise UserError(
-                f"{where}.{min(double)}: kdad sets this argument of {node._target_} itself; see conf/run.yaml"
-            )
+            raise UserError(explain_supplied(where, min(double), node._target_))
         valid = None if valid is None else [v for v in valid if v not in taken]
         for key in map(str, node):
             if valid is not None and not key.startswith("_") and key not in valid:
@@ -61,28 +59,3 @@ def _check_node(where: str, node: Any) -> None:
     for key in map(str, node):
         if OmegaConf.is_dict(node._get_node(key)):
             _check_node(f"{where}.{key}", node[key])
-
-
-def parameters(target: str) -> list[str] | None:
-    """Return the keyword arguments of a class or function; None if it takes any.
-
-    A class that passes `**keywords` on is read together with its parents. Raises `UserError` for a target that cannot
-    be imported.
-    """
-    try:
-        found = get_object(target)
-    except Exception as error:
-        raise UserError(f"_target_: {target} cannot be imported: {error}") from error
-    names: list[str] = []
-    for owner in inspect.getmro(found) if inspect.isclass(found) else [found]:
-        if owner is object:
-            return None
-        function = owner.__dict__.get("__init__") if inspect.isclass(found) else owner
-        if function is None:
-            continue
-        # Decorators such as Lightning's keep the signature behind __wrapped__.
-        signature = inspect.signature(function).parameters.values()
-        names += [p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
-        if not any(p.kind is p.VAR_KEYWORD for p in signature):
-            return names
-    return None

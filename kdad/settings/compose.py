@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 import kdad
 from kdad.errors import UserError
 from kdad.settings.keys import flatten
+from kdad.settings.targets import explain_absent
 
 PACKAGE = Path(kdad.__file__).parent
 # Inside an installed wheel the configuration lies in the package, in a checkout beside it.
@@ -92,17 +93,22 @@ def top_level_keys(config_name: str) -> list[str]:
 
 def known_keys(config_name: str, overrides: Iterable[str] = ()) -> list[str]:
     """Return every key, in dots, of an entry point's configuration with the groups that these overrides choose."""
+    return list(flatten(OmegaConf.to_container(compose_chosen(config_name, overrides))))  # type: ignore[arg-type]
+
+
+def compose_chosen(config_name: str, overrides: Iterable[str]) -> DictConfig:
+    """Return an entry point's configuration with the groups that these overrides choose, where they compose."""
     chosen = [o for o in overrides if o.partition("=")[0] in groups(config_name) and "," not in o]
     try:
-        cfg = compose(*chosen, config_name=config_name)
+        return compose(*chosen, config_name=config_name)
     except UserError:  # one of them is what is wrong
-        cfg = compose(config_name=config_name)
-    return list(flatten(OmegaConf.to_container(cfg)))  # type: ignore[arg-type]
+        return compose(config_name=config_name)
 
 
 def nearest(name: str, valid: list[str]) -> str:
     """Return a sentence with the valid names that are nearest, or with all of them where none is near."""
-    close = get_close_matches(name, list(dict.fromkeys(valid)), n=3, cutoff=0.4)
+    same = [key for key in valid if key != name and key.rpartition(".")[2] == name.rpartition(".")[2]]
+    close = list(dict.fromkeys([*same, *get_close_matches(name, list(dict.fromkeys(valid)), n=3, cutoff=0.4)]))[:3]
     return f"Nearest: {', '.join(close)}" if close else f"Valid: {', '.join(valid)}"
 
 
@@ -118,6 +124,7 @@ def explain(error: Exception, config_name: str, overrides: Iterable[str] = ()) -
         names = [*known_keys(config_name, overrides), *(p.name for p in CONF.iterdir() if p.is_dir())]
         if key.group(1) in names:  # a mapping, to which entries are added: Hydra says how
             return text
-        hint = ". An argument that is not listed is added by a leading +" if "." in key.group(1) else ""
-        return f"{key.group(1)}: no such key. " + nearest(key.group(1), names) + hint
+        above = key.group(1).rpartition(".")[0]
+        said = explain_absent(key.group(1), OmegaConf.select(compose_chosen(config_name, overrides), above or "_"))
+        return said or f"{key.group(1)}: no such key. " + nearest(key.group(1), names)
     return text

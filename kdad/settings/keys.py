@@ -77,6 +77,8 @@ KEYS = (
     Key("optimizer", METHOD, "the model's, with changed values: optimizer.lr=",
         Values("the model's, with changed values", lambda v: isinstance(v, Mapping))),
     Key("optimizer._partial_", DISPLAY),
+    Key("scheduler", METHOD, "of the learning rate: none, cosine, step, exponential", before=None),
+    Key("scheduler._partial_", DISPLAY),
     Key("levels", METHOD, "auto (the model's rule), or a list of timm feature indices or module paths",
         Values("auto or a list such as [1,2,3]", lambda v: isinstance(v, str | list))),
     Key("normalisation", METHOD, "auto (the teacher's own statistics), imagenet or none",
@@ -108,6 +110,8 @@ KEYS = (
     Key("val_fraction", CONDITION, "part of the training images kept for validation",
         Values("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1)),
     Key("monitor", CONDITION, "null: the last epoch's weights are tested; val_loss: those of its lowest value"),
+    Key("patience", CONDITION, "epochs without a lower validation loss after which training ends; null: none",
+        COUNT_OR_NULL, before=None),
     Key("average_epochs", CONDITION, "metrics are means over the weights of so many last epochs", COUNT,
         retest=True, lasting=True),
     # The teacher
@@ -135,8 +139,12 @@ KEYS = (
     *(Key(f"trainer.{name}", SPEED) for name in ("num_sanity_val_steps", "use_distributed_sampler", "profiler")),
     *(Key(f"trainer.{name}", DISPLAY) for name in ("log_every_n_steps", "enable_progress_bar", "enable_model_summary")),
     *(Key(f"trainer.{name}", DISPLAY) for name in ("enable_autolog_hparams", "model_registry", "detect_anomaly")),
-    *(Key(f"trainer.{name}", PLACE, supplied=True) for name in ("default_root_dir", "logger", "callbacks")),
-    *(Key(f"trainer.{name}", CONDITION, supplied=True) for name in ("enable_checkpointing", "limit_val_batches")),
+    Key("trainer.default_root_dir", PLACE, "give hydra.run.dir=", supplied=True),
+    Key("trainer.logger", PLACE, "give logger=", supplied=True),
+    Key("trainer.callbacks", PLACE, "patience= ends training early, monitor=val_loss tests its best epoch, scheduler= "
+        "changes the rate", supplied=True),
+    Key("trainer.enable_checkpointing", CONDITION, "checkpoint_seconds= says how often", supplied=True),
+    Key("trainer.limit_val_batches", CONDITION, "val_fraction= says how many images it holds out", supplied=True),
     # How it is tested
     Key("metrics", CONDITION, "of pixels: mode exact, streaming or auto",
         Values("mode, pixels and memory_gb",

@@ -91,6 +91,7 @@ class FeaturePyramid(nn.Module):
         self.body.train(was_training)
         self.modules_before = [set(ran[: ran_before.get(path, 0)]) for path in self.paths]
 
+        known = {str(entry["module"]): int(entry["reduction"]) for entry in getattr(self.body, "feature_info", [])}
         shapes, strides, to_nchw = [], [], []
         for path in self.paths:
             if path not in self._outputs:
@@ -105,8 +106,9 @@ class FeaturePyramid(nn.Module):
                     "Choose a convolutional or hierarchical backbone, or another level."
                 )
             shapes.append((c, h, w))
-            # To the nearest power of two, since odd sizes are rounded on the way down.
-            strides.append(2 ** round(math.log2(image_size / h)))
+            # To the nearest power of two, since odd sizes are rounded on the way down; a pixel or two tell nothing.
+            measured = 2 ** round(math.log2(image_size / h))
+            strides.append(known.get(path, measured) if h <= 2 else measured)
             to_nchw.append(nhwc)
         self._outputs.clear()
         return shapes, strides, to_nchw

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kdad.engine.fit import takes_single
+from kdad.engine.fit import check_average, stop_early, takes_single
+from kdad.errors import UserError
 from kdad.models.dskd import DSKD
 from kdad.models.rd import RD
 from kdad.models.stpm import STPM
@@ -26,3 +27,11 @@ def test_one_image_trains_where_no_norm_has_one_value_per_channel(random_resnet1
     else:
         with pytest.raises(ValueError, match="more than 1 value per channel"):
             detector.training_loss(batch)
+
+
+def test_patience_needs_validation_images():
+    assert stop_early(None, 0) == []
+    with pytest.raises(UserError, match="patience=3 needs validation images"):
+        stop_early(3, 0)
+    with pytest.raises(UserError, match="average_epochs=2 needs to know .* found patience"):
+        check_average(2, {"max_epochs": 9}, patience=3)

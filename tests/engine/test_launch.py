@@ -90,6 +90,11 @@ def test_a_home_folder_is_found(say, monkeypatch, tmp_path):
         (["modle=rd"], "modle: no such key. Nearest: model"),
         (["dataset=folder", "dataset.anomaly=x"], "dataset.anomalous"),
         (["model=null"], "model=null: give one of"),
+        (["model=rdd"], "model=rdd: no such choice. Nearest: rd"),
+        (["lr=0.1"], "lr: no such key. Nearest: optimizer.lr"),
+        (["trainer.callbacks=[a]"], "kdad sets this argument of pytorch_lightning.Trainer itself; patience= ends"),
+        (["trainer.logger=false"], "kdad sets this argument of pytorch_lightning.Trainer itself; give logger="),
+        (["optimizer.weight_decay=1e-4"], "not set yet, add it by a leading +: +optimizer.weight_decay=..."),
         (["trainer.max_epoch=3"], "Nearest: trainer.max_epochs"),
         (["ckpt_path=nowhere.ckpt"], "no such file"),
     ],
@@ -97,6 +102,12 @@ def test_a_home_folder_is_found(say, monkeypatch, tmp_path):
 def test_refusals_are_sentences(say, arguments, message):
     status, _, err = say(start, *arguments)
     assert status == 2 and message in err and "Traceback" not in err and "Lexer" not in err
+
+
+@pytest.mark.parametrize("key", ["metrics.max_fpr", "model.max_fpr", "cache.size"])
+def test_what_nothing_takes_is_not_said_to_be_addable(say, key):
+    status, _, err = say(start, f"{key}=0.3")
+    assert status == 2 and f"{key}: no such key. Nearest: " in err and "+" not in err
 
 
 def test_a_nearest_name_is_named_once(say):

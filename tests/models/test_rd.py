@@ -177,3 +177,9 @@ def test_half_precision_does_not_round_the_scores(build):
 def test_wrong_values_are_named(build, wrong, message):
     with pytest.raises(UserError, match=message):
         build(**wrong)
+
+
+def test_an_image_too_small_for_the_pyramid_is_told_the_sizes_that_fit(build):
+    """At 8 px every deep level has one pixel, which tells nothing of its stride."""
+    with pytest.raises(UserError, match=r"image_size=8: must be a multiple of 32, .*such as 32 or 64$"):
+        build(image_size=8)

@@ -1,0 +1,58 @@
+"""What the targets of a configuration's nodes take: the classes and functions that `_target_` names."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import get_object
+
+from kdad.errors import UserError
+from kdad.settings.keys import find_key, supplied
+
+
+def parameters(target: str) -> list[str] | None:
+    """Return the keyword arguments of a class or function; None if it takes any.
+
+    A class that passes `**keywords` on is read together with its parents. Raises `UserError` for a target that cannot
+    be imported.
+    """
+    try:
+        found = get_object(target)
+    except Exception as error:
+        raise UserError(f"_target_: {target} cannot be imported: {error}") from error
+    names: list[str] = []
+    for owner in inspect.getmro(found) if inspect.isclass(found) else [found]:
+        if owner is object:
+            return None
+        function = owner.__dict__.get("__init__") if inspect.isclass(found) else owner
+        if function is None:
+            continue
+        # Decorators such as Lightning's keep the signature behind __wrapped__.
+        signature = inspect.signature(function).parameters.values()
+        names += [p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+        if not any(p.kind is p.VAR_KEYWORD for p in signature):
+            return names
+    return None
+
+
+def explain_supplied(group: str, name: str, target: str) -> str:
+    """Return a sentence on an argument that kdad itself passes to a group's target, with the keys to use instead."""
+    meaning = find_key(f"{group}.{name}").meaning
+    return f"{group}.{name}: kdad sets this argument of {target} itself" + (f"; {meaning}" if meaning else "")
+
+
+def explain_absent(key: str, node: Mapping[str, Any] | None) -> str:
+    """Return what to say of a dotted key that the configuration lacks; `node` is that of its group, if it has one.
+
+    Only an argument that the group's target takes can be added. Empty where there is nothing to say.
+    """
+    group, _, name = key.rpartition(".")
+    if not node or "_target_" not in node:
+        return ""
+    if name in supplied(group):
+        return explain_supplied(group, name, str(node["_target_"]))
+    try:
+        valid = parameters(str(node["_target_"]))
+    except UserError:
+        return ""
+    return f"{key}: not set yet, add it by a leading +: +{key}=..." if valid is None or name in valid else ""
