@@ -47,7 +47,7 @@ class Training(pl.Callback):
     ):
         self.folder, self.seed, self.checkpoint_seconds, self.best = folder, seed, checkpoint_seconds, best
         self.average_epochs = average_epochs
-        self.saved, self.saved_step = time.monotonic(), -1  # when, and after which step, `last` was written
+        self.saved = time.monotonic()  # when `last` was written
         self.stop, self.listening = Stop(), ExitStack()
         self.resumed_epochs = 0  # that the checkpoint to go on from has behind it
         self.beside: list[Path] = []  # what goes on with it
@@ -117,14 +117,15 @@ class Training(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        final = epoch == trainer.max_epochs
+        # Also where patience, trainer.max_steps or max_time ends it: a checkpoint made later would count an epoch more.
+        final = trainer.should_stop or epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
         if self.average_epochs > 1 and epoch > (trainer.max_epochs or 0) - self.average_epochs:
             self.save(trainer, epoch_file(self.folder.checkpoints, epoch), weights_only=True)
         # Every process must take part in saving, so that the first one's clock decides for all.
         due = final or self.stop.number or time.monotonic() - self.saved >= self.checkpoint_seconds
         if trainer.strategy.broadcast(bool(due)):
             self.save(trainer, self.folder.checkpoint("last"), weights_only=False)
-            self.saved, self.saved_step = time.monotonic(), trainer.global_step
+            self.saved = time.monotonic()
         self.stop.end_if_asked(epoch_is_over=True)
 
     def save(self, trainer: pl.Trainer, path: Path, weights_only: bool) -> None:
@@ -134,8 +135,6 @@ class Training(pl.Callback):
         trainer.save_checkpoint(path, weights_only=weights_only)
 
     def on_train_end(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
-        if self.saved_step != trainer.global_step:  # trainer.max_steps or max_time has ended it
-            self.save(trainer, self.folder.checkpoint("last"), weights_only=False)
         self.choose_tested(trainer, detector, trainer.current_epoch)
 
     def choose_tested(self, trainer: pl.Trainer, detector: Any, epochs: int) -> None:
@@ -209,7 +208,8 @@ def stop_early(patience: int | None, n_val: int) -> list[EarlyStopping]:
         return []
     if not n_val:
         raise UserError(f"patience={patience} needs validation images: set val_fraction above 0 (found {n_val} images)")
-    return [EarlyStopping("val_loss", patience=patience, check_finite=False)]
+    # Right after validation, so that the last checkpoint knows that it is the last.
+    return [EarlyStopping("val_loss", patience=patience, check_finite=False, check_on_train_epoch_end=False)]
 
 
 def check_average(average_epochs: int, trainer: Mapping[str, Any], patience: int | None = None) -> None:
