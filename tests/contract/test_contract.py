@@ -5,16 +5,28 @@ import torch
 
 from kdad.engine.build import build_detector
 from kdad.models.base import Detection, KDDetector
-from kdad.settings.compose import choices
-from kdad.settings.compose import compose as kdad_compose
+from kdad.settings.compose import choices, compose
+from tests.conftest import share
 
 MODELS = choices("model")
 
 
+@share
+def build(model) -> KDDetector:
+    return build_detector(
+        compose(
+            f"model={model}",
+            "backbone=resnet18",
+            "backbone.name=test_resnet.r160_in1k",
+            "backbone.pretrained=false",
+            "image_size=64",
+        )
+    )
+
+
 @pytest.fixture(params=MODELS)
 def detector(request) -> KDDetector:
-    cfg = kdad_compose(*[f"model={request.param}", "backbone=resnet18", "backbone.pretrained=false", "image_size=64"])
-    return build_detector(cfg)
+    return build(model=request.param)
 
 
 def batch(n=4):

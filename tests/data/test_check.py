@@ -11,6 +11,8 @@ import pytest
 from kdad.data import check
 from tests.layouts import LAYOUTS, N_ANOMALOUS, N_NORMAL, N_TRAIN, N_VALIDATION, SIDE, save
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 
 @pytest.fixture
 def checked(tmp_path, monkeypatch, capsys):

@@ -12,6 +12,8 @@ from sklearn.metrics import roc_auc_score
 from kdad.data import Demo
 from kdad.data import demo as module
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 # Every image and mask, in order. A change of it makes figures on the demo incomparable with earlier
 # ones: rename the folder in conf/dataset/demo.yaml when it is meant.
 FINGERPRINTS = {"brick": "882529d6556739f4", "grass": "b679b7098f76925c", "gravel": "e4d7f49553d002bb"}

@@ -7,6 +7,8 @@ import torch
 
 from kdad.data import MTD, MVTec
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 
 def test_mvtec_grid(kdad_data, options):
     data = MVTec(**options(kdad_data / "mvtec", category="grid", image_size=32))

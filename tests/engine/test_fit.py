@@ -14,9 +14,9 @@ from kdad.models.stpm import STPM
     ("model", "image_size", "takes"),
     [(RD, 32, False), (RD, 64, True), (DSKD, 32, False), (DSKD, 64, True), (STPM, 32, True)],
 )
-def test_one_image_trains_where_no_norm_has_one_value_per_channel(random_resnet18, adam, model, image_size, takes):
+def test_one_image_trains_where_no_norm_has_one_value_per_channel(tiny_resnet, adam, model, image_size, takes):
     """As torch itself finds: RD's and DSKD's embedding is 1 x 1 at 32 px, STPM's deepest level 2 x 2."""
-    detector = model(backbone=random_resnet18, optimizer=adam, image_size=image_size)
+    detector = model(backbone=tiny_resnet, optimizer=adam, image_size=image_size)
     before, drawn = {k: v.clone() for k, v in detector.state_dict().items()}, torch.get_rng_state()
     assert takes_single(detector) == takes
     assert detector.training and not detector.teacher.training and torch.equal(drawn, torch.get_rng_state())

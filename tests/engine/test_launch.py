@@ -11,6 +11,8 @@ from kdad.__main__ import main as kdad_main
 from kdad.engine.launch import launch, make_paths_absolute
 from kdad.settings.compose import choices
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 
 @pytest.fixture
 def say(monkeypatch, capsys, tmp_path):

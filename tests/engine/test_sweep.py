@@ -88,7 +88,8 @@ def test_the_table_has_each_jobs_metrics_and_means_over_categories(tmp_path, cap
     assert "0.1250" in rows[3] and str(elsewhere) in rows[3]  # done already, by another sweep
 
 
-def test_a_long_name_is_not_cut_in_a_log(tmp_path, capsys):
+def test_a_long_name_is_not_cut_in_a_log(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     sweep, name = (
         Sweep(["model.gradient_through_teacher=true,false", "seed=0,1"]),
         "model.gradient_through_teacher=true",

@@ -5,6 +5,8 @@ import pytest
 from kdad.figures.__main__ import main
 from kdad.results.series import find_runs
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 
 def failing(*arguments):
     with pytest.raises(SystemExit) as stopped:

@@ -21,6 +21,8 @@ from kdad.figures.gallery import (
 from kdad.figures.histograms import draw_histograms
 from kdad.results.series import find_runs, group_runs, keep_complete, read_scores
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 
 def shown(*folders, names=("model", "dataset", "category")):
     return group_runs(keep_complete(find_runs(folders)), names)

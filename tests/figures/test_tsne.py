@@ -17,6 +17,8 @@ from kdad.results.series import find_runs, group_runs, read_scores
 from kdad.run import run
 from kdad.settings.compose import CONF
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 SAMPLES = [Sample(f"{kind}/{i}", label, kind) for label, kind in ((0, "good"), (1, "dent")) for i in range(5)]
 
 

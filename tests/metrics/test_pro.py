@@ -31,6 +31,7 @@ def scene(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
     return (np.round(maps * 3) / 3 if ties else maps), masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0.3, 0.05, 1.0])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(3))

@@ -89,6 +89,7 @@ def bounds_of(sketch: Sketch) -> dict[str, tuple[float, float]]:
     return sketch.bound_metrics(RISING) | {"pixel_ap": sketch.bound_average_precision()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiny_regions", [False, True])
 @pytest.mark.parametrize("cells", [20, 200, 2_000])
 @pytest.mark.parametrize("stream", STREAMS)

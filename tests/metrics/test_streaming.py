@@ -91,6 +91,7 @@ def test_auto_warns_once(caplog):
     assert "metrics.memory_gb=0.001" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["streaming", "auto"])
 @pytest.mark.parametrize("anomalous", [0.01, 0.9])
 def test_stays_within_the_budget(mode, anomalous):
@@ -130,6 +131,7 @@ def test_stays_within_the_budget(mode, anomalous):
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_the_error_shrinks_with_memory():
     run = run_of()
     errors = [

@@ -11,6 +11,8 @@ from torch import distributed, multiprocessing
 from kdad.metrics import AUROC, PRO, DetectionMetrics
 from kdad.metrics.sketch import Sketch
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 # Which of the eight images each process sees, in which order; 0 to 3 are normal.
 SHARES = {
     "uneven": ([6, 0, 4], [5, 1, 2, 3, 7]),

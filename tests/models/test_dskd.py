@@ -15,14 +15,20 @@ from kdad.models import dskd
 from kdad.models.dskd import DSKD, STRUCTURES
 from kdad.networks.bottleneck import DeepFeatureEmbedding, DirectDownsampling
 from kdad.teacher import Teacher
+from tests.conftest import share
 from tests.tolerances import CLOSE
 
 COMPARED = {"ds": "td", "t_e": "te", "t_d": "td", "e_d": "ed"}
 
 
-@pytest.fixture
-def build(random_resnet18, adam):
-    return partial(DSKD, backbone=random_resnet18, optimizer=adam, image_size=64)
+@pytest.fixture(scope="module")
+def build(tiny_resnet, adam):
+    return share(partial(DSKD, backbone=tiny_resnet, optimizer=adam, image_size=64))
+
+
+@pytest.fixture(scope="module")
+def build_resnet18(random_resnet18, adam):
+    return share(partial(DSKD, backbone=random_resnet18, optimizer=adam, image_size=64))
 
 
 def images(n=4, size=64):
@@ -111,8 +117,9 @@ def test_students_and_nothing_else_are_trained(build):
     assert all(p.grad is not None for p in detector.parameters() if p.requires_grad)
 
 
-def test_the_encoder_student_is_the_teachers_network_with_other_weights(build):
-    detector = build()
+@pytest.mark.slow
+def test_the_encoder_student_is_the_teachers_network_with_other_weights(build_resnet18):
+    detector = build_resnet18()
     shapes = [{k: v.shape for k, v in network.state_dict().items()} for network in (detector.teacher, detector.encoder)]
     assert shapes[0] == shapes[1]
     assert not torch.equal(detector.teacher.body.conv1.weight, detector.encoder.body.conv1.weight)
@@ -208,9 +215,9 @@ def test_structures_score_what_they_compare_and_use_every_parameter(build, struc
 # The embedding, Table 8
 
 
-def test_the_embedding_is_figure_4(build):
+def test_the_embedding_is_figure_4(build_resnet18):
     """Level 1 is halved twice and level 2 once by 3x3 stride-2 convolutions; then a stage whose first block has a 1x1 shortcut."""
-    bottleneck = build().bottleneck
+    bottleneck = build_resnet18().bottleneck
     assert isinstance(bottleneck, DeepFeatureEmbedding)
     chains = [
         [(m.in_channels, m.out_channels, m.kernel_size, m.stride) for m in chain.modules() if isinstance(m, nn.Conv2d)]
@@ -225,16 +232,17 @@ def test_the_embedding_is_figure_4(build):
     assert bottleneck(features).shape == (2, 512, 2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("blocks", "millions", "mebibytes"), [(1, 34.57, 87.3), (2, 39.288, 105.28), (3, 44.01, 123.3)]
 )
-def test_table_6_counts_the_parameters_of_two_blocks(build, blocks, millions, mebibytes):
+def test_table_6_counts_the_parameters_of_two_blocks(build_resnet18, blocks, millions, mebibytes):
     """It prints 39.3 M and 105 MB, which is what is trained.
 
     Counted are two whole ResNet-18 (11 689 512 each), decoder, embedding, and, as in RD's released code, a 1x1 of 1024
     to 512 that nothing calls. What is trained is all but the teacher.
     """
-    detector = build(dfe_blocks=blocks) if blocks != 2 else build()
+    detector = build_resnet18(dfe_blocks=blocks) if blocks != 2 else build_resnet18()
     whole = 11_689_512
     own = sum(p.numel() for network in (detector.bottleneck, detector.decoder) for p in network.parameters())
     trained = whole + own + 1024 * 512 + 2 * 512
@@ -242,21 +250,23 @@ def test_table_6_counts_the_parameters_of_two_blocks(build, blocks, millions, me
     assert 4 * trained / 2**20 == pytest.approx(mebibytes, abs=5e-2)
 
 
-def test_table_6_counts_the_operations_of_two_blocks(build):
+@pytest.mark.slow
+def test_table_6_counts_the_operations_of_two_blocks(build_resnet18):
     """It prints 6.17 G: the multiplications of the networks' convolutions at 256 px, and 0.3 % for the norms.
 
     A block has 0.302 G, so that one or three would be far off.
     """
-    detector = build(image_size=256).eval()
+    detector = build_resnet18(image_size=256).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         detector.pyramids({"image": images(1, 256)})
     # A multiplication with its addition counts as two there.
     assert counter.get_total_flops() / 2e9 == pytest.approx(6.17, abs=0.02)
 
 
-def test_the_encoder_starts_as_torchvisions_resnets(build):
+@pytest.mark.slow
+def test_the_encoder_starts_as_torchvisions_resnets(build_resnet18):
     """Unless asked to start as timm's, with zeros in the last norm of each of its six residual branches."""
-    timms, torchvisions = build(zero_init_last=True).encoder, build().encoder
+    timms, torchvisions = build_resnet18(zero_init_last=True).encoder, build_resnet18().encoder
     zeros = [n for n, p in timms.named_parameters() if n.endswith("bn2.weight") and not p.any()]
     assert len(zeros) == 6
     ones = [p for n, p in torchvisions.named_parameters() if n.endswith("bn2.weight")]
@@ -272,8 +282,9 @@ def test_corners_are_aligned_on_request(build):
     torch.testing.assert_close(detector(batch).anomaly_map[:, 0], gaussian_blur(raised, 4.0), rtol=1e-4, atol=1e-5)
 
 
-def test_without_dfe_the_decoder_sees_the_deepest_level_alone(build):
-    detector = build(dfe=False).eval()
+@pytest.mark.slow
+def test_without_dfe_the_decoder_sees_the_deepest_level_alone(build_resnet18):
+    detector = build_resnet18(dfe=False).eval()
     assert isinstance(detector.bottleneck, DirectDownsampling)
     convolutions = [m for m in detector.bottleneck.modules() if isinstance(m, nn.Conv2d)]
     (only,) = convolutions
@@ -281,7 +292,7 @@ def test_without_dfe_the_decoder_sees_the_deepest_level_alone(build):
     features = dskd.unit_vectors(detector.teacher_features({"image": images()}))
     blank = [torch.zeros_like(features[0]), torch.zeros_like(features[1]), features[2]]
     assert torch.equal(detector.bottleneck(features), detector.bottleneck(blank))
-    full = build().eval().bottleneck
+    full = build_resnet18().eval().bottleneck
     assert not torch.equal(full(features), full(blank))
     assert detector(images()).anomaly_map.shape == (4, 1, 64, 64)
 
@@ -289,6 +300,7 @@ def test_without_dfe_the_decoder_sees_the_deepest_level_alone(build):
 # Table 9 and the map
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [[1], [2], [3], [1, 2, 3]])
 def test_table_9_chooses_maps_of_one_trained_model(build, levels):
     whole, batch = build(sigma=0.0).eval(), images()
@@ -309,6 +321,7 @@ def test_sigma_smooths_and_lambda_scales(build):
         torch.testing.assert_close(other(batch).anomaly_map, expected, **CLOSE[torch.float32])
 
 
+@pytest.mark.slow
 def test_any_backbone_with_a_pyramid(adam):
     """A bottleneck network's blocks; and one whose features can be negative."""
     for name in ("resnet50.tv_in1k", "tf_efficientnet_lite0.in1k"):
@@ -352,6 +365,7 @@ def test_the_decision_is_at_three_deviations(build):
     assert columns["anomalous"].tolist() == [False, False, False, True, True]
 
 
+@pytest.mark.slow
 def test_statistics_are_in_the_state_and_belong_to_their_scores(build):
     """Scores of another scale than those that were taken after fit get no decision."""
     detector = build().eval()

@@ -10,13 +10,14 @@ from kdad.functional import gaussian_blur
 from kdad.models import rd
 from kdad.models.rd import RD
 from kdad.teacher import Teacher
+from tests.conftest import share
 
 SHARED = {"image_size": 64}
 
 
-@pytest.fixture
-def build(random_resnet18, adam):
-    return partial(RD, backbone=random_resnet18, optimizer=adam, **SHARED)
+@pytest.fixture(scope="module")
+def build(tiny_resnet, adam):
+    return share(partial(RD, backbone=tiny_resnet, optimizer=adam, **SHARED))
 
 
 def images(n=4, size=64):
@@ -113,6 +114,7 @@ def test_table_5_bottlenecks(build):
     assert len(pre.pairs(batch)[0]) == len(pre.pairs(batch)[1]) == 3
 
 
+@pytest.mark.slow
 def test_the_released_bottleneck_concatenates_straight_into_the_embedding(adam):
     """With its 1x1 convolution that nothing calls, WRN-50's bottleneck and decoder take Table 3's 352 MB."""
     wide = partial(Teacher, name="wide_resnet50_2.tv_in1k", pretrained=False)
@@ -131,6 +133,7 @@ def test_the_score_of_an_image_does_not_depend_on_its_batch(build):
         )
 
 
+@pytest.mark.slow
 def test_normalisation(build, random_resnet18):
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)

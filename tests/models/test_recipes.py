@@ -1,5 +1,7 @@
 """Every value of a paper's recipe, typed from the paper, so that no refactor changes one unseen."""
 
+from functools import cache
+
 import hydra
 import pytest
 import torch
@@ -7,8 +9,10 @@ from omegaconf import OmegaConf
 
 from kdad.models.base import IMAGENET
 from kdad.settings.compose import CONF, choices
-from kdad.settings.compose import compose as kdad_compose
+from kdad.settings.compose import compose as compose_anew
 from kdad.settings.create import create
+
+compose = cache(compose_anew)  # nothing here changes what it composes
 
 # model -> key -> value. The source is the paper's section on implementation; see conf/model/<model>.yaml.
 RECIPES = {
@@ -104,7 +108,7 @@ def test_every_model_has_its_recipe_here():
 
 @pytest.mark.parametrize(("model", "key"), [(m, k) for m, recipe in RECIPES.items() for k in recipe])
 def test_recipe_value(model, key):
-    cfg = kdad_compose(*[f"model={model}", "dataset=mvtec", "category=screw"])
+    cfg = compose(f"model={model}", "dataset=mvtec", "category=screw")
     value = OmegaConf.select(cfg, key)
     assert (OmegaConf.to_container(value) if OmegaConf.is_config(value) else value) == RECIPES[model][key]
 
@@ -119,7 +123,7 @@ OPTIMISERS = {
 
 @pytest.mark.parametrize("model", RECIPES)
 def test_the_values_arrive_in_the_optimiser(model):
-    cfg = kdad_compose(*[f"model={model}"])
+    cfg = compose(f"model={model}")
     optimizer = create(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     kind, values = OPTIMISERS[model]
     assert type(optimizer) is kind
@@ -148,15 +152,17 @@ def test_every_recipe_of_a_paper_is_here():
     assert {path.stem for path in (CONF / "recipe").glob("*.yaml")} == {*ON_DATA_SETS, "rd_demo"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_DATA_SETS)
 def test_what_a_paper_does_differently_on_one_data_set(name):
     model, _, dataset = name.partition("_")
-    cfg = kdad_compose(*[f"model={model}", f"dataset={dataset}"])
+    cfg = compose(f"model={model}", f"dataset={dataset}")
     for key, expected in (RECIPES[model] | ON_DATA_SETS[name]).items():
         value = OmegaConf.select(cfg, key)
         assert (OmegaConf.to_container(value) if OmegaConf.is_config(value) else value) == expected, key
 
 
+@pytest.mark.slow
 def test_a_recipes_teacher_yields_to_the_command_line():
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         for chosen in choices("backbone"):
@@ -168,6 +174,7 @@ def test_a_recipes_teacher_yields_to_the_command_line():
         assert hydra.compose("run", ["model=rd", "dataset=mnist", "default_backbone=vgg16"]).backbone.name == "vgg16"
 
 
+@pytest.mark.slow
 def test_imagenets_statistics_are_the_teachers_own(random_resnet18):
     """So that `auto` is what MKD and RD do on CIFAR-10."""
     for name in ("vgg16.tv_in1k", "resnet18.tv_in1k"):

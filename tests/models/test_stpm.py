@@ -8,19 +8,25 @@ import torch
 from kdad.errors import UserError
 from kdad.models import stpm
 from kdad.models.stpm import STPM
+from tests.conftest import share
 
 
-@pytest.fixture
-def build(random_resnet18, adam):
-    return partial(STPM, backbone=random_resnet18, optimizer=adam, image_size=64)
+@pytest.fixture(scope="module")
+def build(tiny_resnet, adam):
+    return share(partial(STPM, backbone=tiny_resnet, optimizer=adam, image_size=64))
+
+
+@pytest.fixture(scope="module")
+def build_resnet18(random_resnet18, adam):
+    return share(partial(STPM, backbone=random_resnet18, optimizer=adam, image_size=64))
 
 
 def images(n=4):
     return torch.rand(n, 3, 64, 64)
 
 
-def test_the_student_is_identical_but_for_its_weights(build):
-    detector = build()
+def test_the_student_is_identical_but_for_its_weights(build_resnet18):
+    detector = build_resnet18()
     shapes = [{k: v.shape for k, v in network.state_dict().items()} for network in (detector.teacher, detector.student)]
     assert shapes[0] == shapes[1]
     assert not torch.equal(detector.teacher.body.conv1.weight, detector.student.body.conv1.weight)
@@ -55,6 +61,7 @@ def test_loss_is_the_equations_on_the_networks_features(build):
     assert losses["loss"].item() == pytest.approx(stpm.total_loss(*detector.pairs(batch)).mean().item(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_loss_without_the_half_is_twice_the_rate_and_half_the_decay(random_resnet18):
     """The released code's loss; its maps and what it learns are the printed loss's, by SGD of lr 0.8 and decay 5e-5."""
     batches, weights, maps = [images() for _ in range(3)], [], []
@@ -73,9 +80,9 @@ def test_the_loss_without_the_half_is_twice_the_rate_and_half_the_decay(random_r
     torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-6)
 
 
-def test_the_student_starts_as_torchvisions_resnets(build):
+def test_the_student_starts_as_torchvisions_resnets(build_resnet18):
     """Unless asked to start as timm's, with zeros in the last norm of each of its six residual branches."""
-    started = [build(zero_init_last=zero).student for zero in (False, True)]
+    started = [build_resnet18(zero_init_last=zero).student for zero in (False, True)]
     values = [[p for n, p in s.named_parameters() if n.endswith("bn2.weight")] for s in started]
     assert [len(v) for v in values] == [6, 6]
     assert all(bool((p == 1).all()) for p in values[0]) and not any(bool(p.any()) for p in values[1])
@@ -86,6 +93,7 @@ def test_a_student_without_such_norms_says_that_none_starts_at_zero(lite0, adam,
     assert "model.zero_init_last=true changes nothing: tf_efficientnet_lite0.in1k" in caplog.text
 
 
+@pytest.mark.slow
 def test_levels_of_table_3(random_resnet18, adam):
     """Block k of the paper is layer{k-1}, timm's level k-1."""
     for blocks, paths in {

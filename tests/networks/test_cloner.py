@@ -36,6 +36,7 @@ def test_figure_2():
     assert sum(p.numel() for p in cloner.parameters()) == 9 * sum(products)
 
 
+@pytest.mark.slow
 def test_the_equal_cloner_is_vgg16_without_biases():
     theirs = [m for m in timm.create_model("vgg16").features if isinstance(m, nn.Conv2d)]
     ours = [m for m in vgg16_cloner(size="equal").modules() if isinstance(m, nn.Conv2d)]

@@ -22,8 +22,10 @@ RESNETS = {  # width of a bottleneck's middle, blocks per stage, channels of lev
     "wide_resnet50_2": (1 / 2, (3, 4, 6, 3), [256, 512, 1024], 2048),
 }
 
+NAMES = ["resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in RESNETS if name != "resnet18")]
 
-@pytest.mark.parametrize("name", RESNETS)
+
+@pytest.mark.parametrize("name", NAMES)
 def test_style_of_resnets(name):
     bottleneck, depths, channels, embedding = RESNETS[name]
     style = read_style(name)
@@ -37,7 +39,7 @@ def test_style_of_other_pyramids():
     assert choose_width("tf_efficientnet_lite0", 320, 32) == 640  # there is none: twice as wide
 
 
-@pytest.mark.parametrize("name", RESNETS)
+@pytest.mark.parametrize("name", NAMES)
 def test_embedding_and_decoder_restore_the_pyramid(name):
     _, depths, channels, embedding = RESNETS[name]
     style, strides, size = read_style(name), [4, 8, 16], 32
@@ -56,6 +58,7 @@ def test_embedding_and_decoder_restore_the_pyramid(name):
     assert not any(m.stride == (2, 2) for m in decoder.modules() if type(m) is nn.Conv2d)
 
 
+@pytest.mark.slow
 def test_the_oce_block_is_the_fourth_stage_of_the_same_network():
     """timm's own layer4 has the same weights, shape by shape."""
     import timm

@@ -6,6 +6,8 @@ import pytest
 
 from kdad.report.__main__ import main
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 
 def test_a_study(write_run, tmp_path, capsys):
     write_run(0.9)

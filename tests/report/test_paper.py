@@ -12,6 +12,8 @@ from kdad.report.writers import FORMATS
 from kdad.results.read import read_runs
 from kdad.results.statistics import list_averages
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 TABLES = [(paper, table) for paper in published.list_papers() for table in published.list_tables(paper)]
 
 
@@ -26,6 +28,7 @@ def lines(report, table=0):
     return [dict(zip(head, row, strict=True)) for row in report.tables[table].rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("paper", "table"), TABLES)
 def test_every_table_without_runs(report, paper, table):
     found = report(paper, table, quoted=True)

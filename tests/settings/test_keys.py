@@ -41,6 +41,13 @@ def test_no_key_has_two_entries():
     assert [name for name, n in Counter(key.name for key in KEYS).items() if n > 1] == []
 
 
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_key_of_every_data_set_has_one_role(dataset):
+    keys = leaves(compose("model=rd", f"dataset={dataset}"))
+    assert len(keys) > 50 and all(has_one_role(key) for key in keys)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_key_of_every_model_and_data_set_has_one_role(model):
     for dataset in DATASETS:
@@ -48,6 +55,7 @@ def test_every_key_of_every_model_and_data_set_has_one_role(model):
         assert len(keys) > 50 and all(has_one_role(key) for key in keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choice", [*(f"experiment={name}" for name in choices("experiment")), "sweep=optuna", "debug=cpu"]
 )

@@ -45,6 +45,7 @@ def test_a_report_compares_what_decides_figures_and_nothing_else():
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("paper", "name", "about"), TABLES, ids=[f"{p}/{n}" for p, n, _ in TABLES])
 def test_a_run_of_an_experiment_has_its_place(paper, name, about):
     """Each setting's configuration, from Hydra, is that setting and nothing else."""

@@ -29,7 +29,10 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+LARGE = ("wide_resnet50_2.tv_in1k", "vgg16.tv_in1k", "convnext_tiny.fb_in1k", "densenet121.tv_in1k")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in FAMILIES])
 def test_any_strided_pyramid(name):
     teacher = Teacher(name, pretrained=False, auto=at_strides(4, 8, 16), image_size=64)
     assert (teacher.channels, teacher.strides) == (FAMILIES[name], [4, 8, 16])
@@ -54,6 +57,7 @@ def test_features_equal_timms_own(name):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_levels_by_module_path_and_what_lies_behind_is_removed():
     pyramid = FeaturePyramid("vgg16", ["features.9", "features.16"], 64)
     assert (pyramid.channels, pyramid.strides) == ([128, 256], [4, 8])
@@ -137,6 +141,7 @@ def test_fingerprint_follows_every_weight(random_resnet18):
     assert teacher(0).fingerprint == teacher(0).fingerprint != teacher(1).fingerprint
 
 
+@pytest.mark.slow
 def test_fingerprint_of_a_file_does_not_depend_on_the_levels_in_use(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(build_network("resnet18").state_dict(), path)
@@ -210,6 +215,7 @@ def test_weights_that_do_not_exist(weights, message):
         Teacher("resnet18", weights=weights, auto=at_strides(4))
 
 
+@pytest.mark.slow
 def test_weights_of_another_network(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(build_network("resnet34").state_dict() | {"conv1.weight": torch.zeros(1)}, path)

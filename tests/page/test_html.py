@@ -18,6 +18,8 @@ from kdad.page.html import find_differing_keys, render_page
 from kdad.report.__main__ import main
 from kdad.results.read import METRICS, read_runs
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 VOID = {"meta", "input", "img"}
 
 

@@ -81,6 +81,7 @@ def test_long_errors_are_shortened():
     assert shorten_error("a" * 41) == "a" * 37 + "..."
 
 
+@pytest.mark.slow
 def test_groups_of_mvtec_are_the_papers():
     groups = list_averages("mvtec")
     assert list(groups) == ["average_textures", "average_objects", "average"]

@@ -7,6 +7,8 @@ import pytest
 from kdad.page.html import write_html
 from kdad.results.read import read_runs
 
+pytestmark = pytest.mark.slow  # processes of their own, or many seconds
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 

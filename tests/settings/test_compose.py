@@ -17,6 +17,8 @@ from kdad.settings.compose import CONF, choices
 from kdad.settings.compose import compose as kdad_compose
 from kdad.settings.create import create
 
+pytestmark = pytest.mark.slow  # two hundred compositions
+
 ROOT = Path(__file__).parents[1]
 MODELS, DATASETS, BACKBONES = choices("model"), choices("dataset"), choices("backbone")
 
@@ -229,7 +231,6 @@ def test_from_any_folder(tmp_path, command):
     assert yaml.safe_load(result.stdout)["category"] == "screw"
 
 
-@pytest.mark.slow
 def test_from_a_wheel(tmp_path):
     """Built, unpacked outside the checkout, and started there, with the checkout's own dependencies."""
     subprocess.run(
