@@ -5,18 +5,20 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from kdad import published
 from kdad.errors import UserError
 from kdad.figures.bars import draw_bars, load_marks
-from kdad.figures.curves import PANELS, draw_curves
+from kdad.figures.curves import PANELS, draw_curves, read_curve
 from kdad.figures.gallery import HARDEST, draw_gallery
 from kdad.figures.histograms import draw_histograms
 from kdad.figures.style import save_figure
 from kdad.results.read import METRICS
-from kdad.results.series import find_runs, group_runs, keep_complete, name_detector
+from kdad.results.series import find_runs, group_runs, keep_complete, name_detector, print_remark
 
 Figures = Iterator[tuple[str, Figure]]  # each with the name of its files
 
@@ -64,7 +66,7 @@ def make_figure_parser() -> argparse.ArgumentParser:
     text = "Metrics by category, one bar per detector or setting, one figure per data set (DSKD, Fig. 9)."
     add = add_kind("bars", make_bars, text)
     add("--metrics", nargs="+", choices=METRICS, default=list(METRICS), help="which (default: all three)")
-    add("--from", dest="lowest", type=float, help="percent at which the axis starts (default: the tens below the bars)")
+    add("--from", dest="lowest", type=float, default=0.0, help="percent at which the axes start (default: 0)")
     add("--paper", choices=published.list_papers(), help="mark this paper's published figures ...")
     add("--table", help="... of this table")
     add("--setting", help="... in this setting, where the table has several")
@@ -78,7 +80,27 @@ def make_histograms(given: argparse.Namespace) -> Figures:
 
 def make_curves(given: argparse.Namespace) -> Figures:
     """Yield the curves of all runs, in one figure."""
-    yield "curves", draw_curves(group_runs(keep_complete(find_runs(given.folders))), given.curves, given.each)
+    runs = keep_drawable(keep_complete(find_runs(given.folders)), given.curves)
+    yield "curves", draw_curves(group_runs(runs), given.curves, given.each)
+
+
+def keep_drawable(runs: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:
+    """Return the runs that have left these curves, and print a remark on each of the others.
+
+    Raises the first one's `UserError` where none has.
+    """
+    problems: dict[Any, UserError] = {}
+    for index, run in runs.iterrows():
+        try:
+            for name in curves:
+                read_curve(run, PANELS[name])
+        except UserError as error:
+            problems[index] = error
+    if len(problems) == len(runs):
+        raise next(iter(problems.values()))
+    for problem in problems.values():
+        print_remark(f"left out: {problem}")
+    return runs.drop(index=list(problems))
 
 
 def make_galleries(given: argparse.Namespace) -> Figures:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from kdad import published
 from kdad.errors import UserError
-from kdad.figures.style import COLUMN, PAGE, choose_colour, use_style, wrap_text
+from kdad.figures.style import COLUMN, PAGE, choose_styles, use_style, wrap_text
 from kdad.results.read import METRICS
 from kdad.results.series import Series
 from kdad.results.statistics import average_seeds, list_averages
@@ -44,14 +44,14 @@ def draw_bars(
     shown: list[Series],
     metrics: Sequence[str] = METRICS,
     marks: pd.DataFrame | None = None,
-    lowest: float | None = None,
+    lowest: float = 0.0,
 ) -> Figure:
     """Draw one panel per metric: for each category one bar per detector or setting, in percent, the mean over seeds.
 
     Whiskers are the sample standard deviation over seeds. A bar that is missing leaves its place empty but for a
     cross, and the note below says why. `marks` (`load_marks`) are drawn as diamonds over the bars of the paper's
-    detector. The axis starts at `lowest`, by default the multiple of 10 below all that is drawn. Raises `UserError`
-    where no metric has a mark.
+    detector. Every panel's axis starts at `lowest`, by default 0, so that lengths compare. Raises `UserError` where no
+    metric has a mark.
     """
     if marks is not None and not set(marks["metric"]) & set(metrics):
         raise UserError(f"the table has {', '.join(marks['metric'].unique())} only: --metrics chooses what is drawn")
@@ -67,17 +67,17 @@ def draw_bars(
     figure = Figure((width, 1.5 * len(metrics) + 0.6 + 0.14 * rows), layout="constrained")
     axes = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
     gaps: dict[str, dict[str, list[str]]] = {}
+    styles = choose_styles([str(one.runs["model"].iloc[0]) for one in shown])
     for panel, metric in zip(axes, metrics, strict=True):
-        drawn = []
         for number, (one, label) in enumerate(zip(shown, labels, strict=True)):
             place = np.arange(len(categories)) + GROUP * ((number + 0.5) / len(shown) - 0.5)
-            drawn += _draw_series(panel, one, label, metric, categories, place, number, len(shown), gaps)
+            colour, thickness = styles[number]["color"], GROUP / len(shown)
+            _draw_series(panel, one, label, metric, categories, place, colour, thickness, gaps)
             if marks is not None and one.runs["model"].iloc[0] == marks["paper"].iloc[0]:
-                drawn += _draw_marks(panel, marks[marks["metric"] == metric], categories, place)
-        floor = lowest if lowest is not None else max(0.0, 10 * math.floor((min(drawn, default=0) - 0.01) / 10))
-        panel.set_ylim(floor, 101)
+                _draw_marks(panel, marks[marks["metric"] == metric], categories, place)
+        panel.set_ylim(lowest, 101)
         for cross in panel.texts:
-            cross.set_y(floor)
+            cross.set_y(lowest)
         panel.set_ylabel(f"{NAMES[metric]} (%)")
         panel.grid(axis="y", color="0.9", linewidth=0.5)
         panel.set_axisbelow(True)
@@ -97,33 +97,29 @@ def draw_bars(
 
 
 def _draw_series(
-    panel: Axes, one: Series, label: str, metric: str, categories: list[str], place: np.ndarray, number: int,
-    count: int, gaps: dict[str, dict[str, list[str]]],
-) -> list[float]:  # fmt: skip
-    """Draw one series' bars, and add what is missing to `gaps`: reason -> series -> categories.
-
-    Returns the lower ends of the whiskers, which the axis must show, in percent.
-    """
+    panel: Axes, one: Series, label: str, metric: str, categories: list[str], place: np.ndarray, colour: str,
+    thickness: float, gaps: dict[str, dict[str, list[str]]],
+) -> None:  # fmt: skip
+    """Draw one series' bars, and add what is missing to `gaps`: reason -> series -> categories."""
     values = [average_seeds(one.runs[one.runs["category"] == category], metric) for category in categories]
     there = [i for i, value in enumerate(values) if not value.gap]
     means = [100 * values[i].mean for i in there]
     spreads = [0.0 if math.isnan(values[i].spread) else 100 * values[i].spread for i in there]
     panel.bar(
-        place[there], means, GROUP / count, color=choose_colour(number), edgecolor="white", linewidth=0.4, label=label,
+        place[there], means, thickness, color=colour, edgecolor="white", linewidth=0.4, label=label,
         yerr=spreads if any(spreads) else None, error_kw={"elinewidth": 0.7, "ecolor": "0.2"},
     )  # fmt: skip
     for i, value in enumerate(values):
         if value.gap:
-            panel.text(place[i], 0, "×", ha="center", va="bottom", color=choose_colour(number), fontsize=7)
+            panel.text(place[i], 0, "×", ha="center", va="bottom", color=colour, fontsize=7)
             reason = {"missing": "not run", "n/a": f"no {NAMES[metric]}"}.get(value.gap, value.gap)
             named = gaps.setdefault(reason, {}).setdefault(one.label, [])
             if categories[i] not in named:
                 named.append(categories[i])
-    return [mean - spread for mean, spread in zip(means, spreads, strict=True)]
 
 
-def _draw_marks(panel: Axes, marks: pd.DataFrame, categories: list[str], place: np.ndarray) -> list[float]:
-    """Draw the published scores. Returns them, in percent."""
+def _draw_marks(panel: Axes, marks: pd.DataFrame, categories: list[str], place: np.ndarray) -> None:
+    """Draw the published scores."""
     values = {row["category"]: 100 * row["fraction"] for _, row in marks.iterrows()}
     there = [i for i, category in enumerate(categories) if category in values]
     heights = [values[categories[i]] for i in there]
@@ -135,7 +131,6 @@ def _draw_marks(panel: Axes, marks: pd.DataFrame, categories: list[str], place: 
             place[there], heights, linestyle="none", marker="D", markersize=3.2, markerfacecolor="white",
             markeredgecolor="black", markeredgewidth=0.7, label=label, clip_on=False, zorder=3,
         )  # fmt: skip
-    return heights
 
 
 def _describe_conditions(shown: list[Series], marks: pd.DataFrame) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from kdad.errors import UserError
-from kdad.figures.style import COLUMN, PAGE, LineStyle, choose_line_style, use_style, wrap_text
+from kdad.figures.style import COLUMN, PAGE, LineStyle, choose_styles, use_style, wrap_text
 from kdad.metrics.pro import LIMIT
 from kdad.results.series import Series, find_file
 from kdad.results.words import format_percent
@@ -53,6 +53,8 @@ def draw_curves(shown: list[Series], which: Sequence[str] = tuple(PANELS), each:
     names = [wrap_text(_label_with_seeds(one), 55 if len(which) == 1 else 100) for one in shown]
     across = 1 if max(map(len, names)) > 30 else min(2 if len(which) == 1 else 3, len(names))
     figure = Figure((width, 1), layout="constrained")
+    styles = choose_styles([str(one.runs["model"].iloc[0]) for one in shown])
+    columns = 1 if len(shown) < 4 else 2  # of a panel's areas
     for panel, name in zip(figure.subplots(1, len(which), squeeze=False)[0], which, strict=True):
         about = PANELS[name]
         if name == "pro":
@@ -60,17 +62,21 @@ def draw_curves(shown: list[Series], which: Sequence[str] = tuple(PANELS), each:
             panel.text(LIMIT - 0.01, 0.01, f"to {LIMIT}", ha="right", va="bottom", color="0.35", fontsize=7)
         else:
             panel.plot([0, 1], [0, 1], color="0.7", linewidth=0.6, linestyle=":", zorder=1, gid="chance")
-        for number, one in enumerate(shown):
-            _draw_series(panel, one, about, choose_line_style(number), each)
+        for one, style in zip(shown, styles, strict=True):
+            _draw_series(panel, one, about, style, each)
         panel.set(
             title=about.title, xlabel="false-positive rate", ylabel=about.y_label, xlim=(-0.01, 1.01),
             ylim=(-0.01, 1.02), aspect="equal",
         )  # fmt: skip
-        panel.legend(loc="lower right", title=about.unit, handlelength=1.6)
+        # Below the axis, where no curve can be.
+        panel.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.24), title=about.unit, handlelength=1.6, borderaxespad=0,
+            ncols=columns,
+        )  # fmt: skip
     handles = panel.get_legend_handles_labels()[0]
     legend = figure.legend(handles, names, loc="outside lower center", ncols=across)
     below = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer()).height / figure.dpi
-    figure.set_figheight(width / max(1.2, len(which)) + 0.3 + below)
+    figure.set_figheight(width / max(1.2, len(which)) + 0.45 + 0.14 * (-(-len(shown) // columns) + 1) + below)
     return figure
 
 

@@ -1,12 +1,14 @@
 """How every figure looks, and how it is written: the same input gives the same bytes."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
+from zlib import crc32
 
 import matplotlib
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from kdad.storage.atomic import atomic_write
@@ -16,7 +18,8 @@ DPI = 300
 # Okabe and Ito's colours, told apart with any colour vision; the yellow, pale on white, comes last.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 NORMAL, ANOMALOUS = PALETTE[:2]
-DASHES = ("-", "--", "-.", ":")  # a round of the palette each
+DETECTORS = ("rd", "stpm", "mkd", "dskd")  # have the palette's first colours; others share the rest by their names
+DASHES = ("-", "--", "-.", ":")
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine has it
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "legend.title_fontsize": 7,
@@ -43,14 +46,31 @@ def use_style() -> Iterator[None]:
         yield
 
 
-def choose_line_style(number: int) -> LineStyle:
-    """Return colour and dashes of the curve with this number, from 0."""
-    return {"color": choose_colour(number), "linestyle": DASHES[number // len(PALETTE) % len(DASHES)]}
+def choose_styles(models: Sequence[str]) -> list[LineStyle]:
+    """Choose colour and dashes of the curves or bars of a figure, given each one's detector, in their order.
+
+    A detector has one colour in every figure. Those that share a colour are told apart by shade and dashes.
+    """
+    styles: list[LineStyle] = []
+    hues = [find_colour(model) for model in models]
+    for number, hue in enumerate(hues):
+        before = hues[:number].count(hue)
+        styles.append({"color": lighten(hue, before), "linestyle": DASHES[before % len(DASHES)]})
+    return styles
 
 
-def choose_colour(number: int) -> str:
-    """Return the colour of the bar or curve with this number, from 0; the palette begins anew after its last."""
-    return PALETTE[number % len(PALETTE)]
+def find_colour(model: str) -> str:
+    """Return the colour of a detector, by its name alone."""
+    if model in DETECTORS:
+        return PALETTE[DETECTORS.index(model)]
+    return PALETTE[len(DETECTORS) + crc32(model.encode()) % (len(PALETTE) - len(DETECTORS))]
+
+
+def lighten(colour: str, steps: int) -> str:
+    """Mix a colour with white, a fifth for each of up to three steps. Returns #rrggbb."""
+    part = 0.22 * (steps % 4)
+    red, green, blue = ((1 - part) * value + part for value in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def wrap_text(text: str, width: int) -> str:

@@ -20,7 +20,7 @@ from kdad.figures.gallery import list_pictures
 from kdad.figures.histograms import draw_histograms
 from kdad.figures.style import use_style
 from kdad.results.series import Series, group_runs, read_scores
-from kdad.results.words import format_percent
+from kdad.results.words import format_percent, merge_notes
 
 HEIGHT = 256  # pixels that an embedded picture is high, at most
 
@@ -96,7 +96,7 @@ def encode_svg(figure: Figure) -> str:
     buffer = io.StringIO()
     with use_style(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "kdad"}):  # text stays text
         figure.savefig(
-            buffer, format="svg", transparent=True, dpi=200, bbox_inches="tight", pad_inches=0.03,
+            buffer, format="svg", transparent=True, dpi=200,  # a tight box would draw it once more
             metadata={"Date": None, "Creator": None},
         )  # fmt: skip
     return f"data:image/svg+xml,{quote(buffer.getvalue(), safe=' /:;=,()')}"
@@ -108,10 +108,12 @@ def embed_curves(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     Yields for each a figure of every kind of curve that some run has left, and notes on those that lack one.
     """
     for (dataset, category), rows in table[table["status"] == "ok"].groupby(["dataset", "category"], sort=False):
-        figures, notes = [], io.StringIO()
+        figures, lacking, notes = [], [], io.StringIO()
         for name, about in PANELS.items():
-            having = [index for index, run in rows.iterrows() if _has_curve(run, name, notes)]
-            if having:
+            problems = {index: _find_problem(run, name) for index, run in rows.iterrows()}
+            numbers = dict(zip(rows.index, rows["number"], strict=True))
+            lacking += [(f"run {numbers[index]}", text) for index, text in problems.items() if text]
+            if having := [index for index, text in problems.items() if not text]:
                 with redirect_stderr(notes):
                     shown = group_runs(rows.loc[having])
                 areas = "; ".join(f"{one.label} {format_percent(one.runs[about.metric].mean())} %" for one in shown)
@@ -119,14 +121,14 @@ def embed_curves(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 alt = f"{title} on {dataset} {category}. Area below: {areas}"
                 figures.append({"uri": encode_svg(draw_curves(shown, [name])), "alt": alt})
         said = list(dict.fromkeys(line.removeprefix("kdad: ") for line in notes.getvalue().splitlines()))
+        said = [*merge_notes(lacking), *said]
         yield {"name": f"{dataset} {category}", "runs": rows["number"].tolist(), "figures": figures, "notes": said}
 
 
-def _has_curve(run: pd.Series, name: str, notes: io.StringIO) -> bool:
-    """Return whether a run has left this curve; where it has not, `notes` says why."""
+def _find_problem(run: pd.Series, name: str) -> str:
+    """Return why a run has not left this curve; empty where it has."""
     try:
         read_curve(run, PANELS[name])
     except UserError as error:
-        print(f"Run {run['number']}: {str(error).partition('. --curves')[0]}", file=notes)
-        return False
-    return True
+        return str(error).partition(". --curves")[0].removeprefix(f"{run['folder']} ")
+    return ""

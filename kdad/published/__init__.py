@@ -14,6 +14,7 @@ value       digits as printed; `unknown` where the sources available do not show
 spread      what is printed after a plus-minus sign, in the unit of the value
 """
 
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -57,7 +58,7 @@ def read_index() -> pd.DataFrame:
 def describe_table(paper: str, table: int | str) -> dict[str, str]:
     """Return the row of `read_index` for one table. Raises `UserError` for an unknown paper or table."""
     if str(table) not in list_tables(paper):
-        raise UserError(f"{paper} has no table {table!r}; there are: {', '.join(list_tables(paper))}")
+        raise UserError(f"{paper} has no table {table}; there are: {', '.join(list_tables(paper))}")
     known = read_index()
     row = known[(known["paper"] == paper) & (known["table"] == str(table))].iloc[0]
     return {str(column): text for column, text in row.items()}
@@ -70,6 +71,12 @@ def load_table(paper: str, table: int | str) -> pd.DataFrame:
     which is `printed` or `unknown` (such a cell has no `value`); and `fraction`, a score in [0, 1], missing for costs
     and unknown cells. Raises `UserError` for an unknown paper or table.
     """
+    return _load_table(paper, str(table)).copy()
+
+
+@cache
+def _load_table(paper: str, table: str) -> pd.DataFrame:
+    """Read the cells of one table, once in a process."""
     about = describe_table(paper, table)
     name = about["table"]
     cells = _read_csv(files(__name__) / paper / (f"table{name}.csv" if name.isdigit() else f"{name}.csv"))

@@ -18,6 +18,7 @@ from kdad.results.read import read_runs
 from kdad.results.words import count_runs
 
 DEFAULT = Path("outputs")
+PAGE = "report.html"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,7 +45,14 @@ def make_report_parser() -> argparse.ArgumentParser:
     add("--quoted", action="store_true", help="with --paper: also the figures of others that the paper prints")
     add("--out", type=Path, help="folder to write <name>.md, <name>.csv and <name>.tex into")
     add("--format", choices=FORMATS, default="md", help="what is printed (default: md)")
-    add("--html", type=Path, help="write one page that needs no network: leaderboard, curves, hardest images, settings")
+    add(
+        "--html",
+        type=Path,
+        nargs="?",
+        const=Path(PAGE),
+        help="write one page that needs no network: leaderboard, "
+        f"curves, hardest images, settings (default: {PAGE}, with --out in its folder, beside the tables)",
+    )
     add("--pictures", type=int, default=8, help="with --html: test images of each run, half normal (default: 8)")
     return command
 
@@ -54,12 +62,14 @@ def report_runs(given: argparse.Namespace) -> None:
     if given.paper is None and (given.table or given.quoted):
         raise UserError(f"--table and --quoted need --paper: one of {', '.join(published.list_papers())}")
     if given.html:
-        if given.paper or given.out:
-            raise UserError("--html shows all runs beside every paper's tables: leave out --paper, --table and --out")
+        if given.paper:
+            raise UserError("--html shows all runs beside every paper's tables: leave out --paper and --table")
         write_page(given)
-        return
+        if not given.out:
+            return
     for report in make_reports(given):
-        print(FORMATS[given.format][1](report))
+        if not given.html:
+            print(FORMATS[given.format][1](report))
         if given.out:
             for path in write_report(report, given.out):
                 print(path, file=sys.stderr)
@@ -71,8 +81,9 @@ def write_page(given: argparse.Namespace) -> None:
     from kdad.page.html import write_html
 
     runs = collect_runs(given)
-    size = write_html(given.html, runs, given.pictures)
-    print(f"{given.html}: {count_runs(runs)}, {size / 1e6:.1f} MB")
+    path = given.out / given.html if given.out and given.html.parent == Path() else given.html
+    size = write_html(path, runs, given.pictures)
+    print(f"{path}: {count_runs(runs)}, {size / 1e6:.1f} MB")
 
 
 def make_reports(given: argparse.Namespace) -> Iterator[Report]:

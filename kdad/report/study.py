@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from kdad import published
-from kdad.report.writers import Report, Table
+from kdad.report.writers import Report, Table, find_best, find_best_across
 from kdad.results.read import METRICS
 from kdad.results.settings import describe_runs
 from kdad.results.statistics import (
@@ -25,6 +25,7 @@ from kdad.results.words import (
     describe_repeats,
     format_settings,
     list_causes,
+    merge_notes,
     name_missing_categories,
 )
 
@@ -46,6 +47,7 @@ def make_study_report(runs: pd.DataFrame) -> Report:
     blocks = [Block(str(model), str(data), str(settings), rows) for (model, data, settings, _), rows in groups]
     blocks.sort(key=lambda block: (_find_position(block.model), block.model, block.dataset))
     notes = [HOW, *([f"All runs: {format_settings(shared)}."] if shared else []), *remarks]
+    missing: list[tuple[str, str]] = []
     lines: list[list[str]] = []
     rules: set[int] = set()
     for block in blocks:
@@ -54,15 +56,22 @@ def make_study_report(runs: pd.DataFrame) -> Report:
             wanted = list_averages(block.dataset).get(category, [])
             if absent := next((values[m].absent for m in METRICS if values[m].absent and not values[m].gap), ()):
                 where = ", ".join(filter(None, block.names))
-                notes.append(f"{where}: {name_missing_categories(category, wanted, absent)}")
+                missing.append((where, name_missing_categories(category, wanted, absent)))
             n = count_seeds(max(values[metric].n for metric in METRICS), block.select_runs(category))
             scores = [values[metric].format(PERCENT, DIGITS) for metric in METRICS]
             seconds = ["" if values[name].gap else f"{values[name].mean:.1f}" for name in SECONDS]
             lines.append([*block.names, AVERAGES.get(category, category), *scores, n, *seconds])
     head = ["model", "data set", "settings", "category", *(f"{NAMES[m]} (%)" for m in METRICS), "n", *SECONDS.values()]
     beside, legend = compare_blocks(blocks)
-    tables = [Table("", [("", name) for name in head], 4, lines, rules), *beside]
-    notes += [*legend, *list_causes(counted), *describe_repeats(left_out), *runs.attrs.get("skipped", [])]
+    best = find_best(lines, range(4, 4 + len(METRICS)), [(line[1], line[3]) for line in lines])
+    tables = [Table("", [("", name) for name in head], 4, lines, rules, best), *beside]
+    notes += [
+        *merge_notes(missing),
+        *legend,
+        *list_causes(counted),
+        *describe_repeats(left_out),
+        *runs.attrs.get("skipped", []),
+    ]
     cells = pd.DataFrame([record for block in blocks for record in block.list_records()])
     return Report("study", "Runs", tables, notes, cells)
 
@@ -152,7 +161,8 @@ def compare_blocks(blocks: list[Block]) -> tuple[list[Table], list[str]]:
                 for c in categories
             ]
             head = [("", name) for name in ("category", *names)]
-            tables.append(Table(f"{dataset}: {NAMES[metric]} (%)", head, 1, lines))
+            best = find_best_across(lines, 1)
+            tables.append(Table(f"{dataset}: {NAMES[metric]} (%)", head, 1, lines, best=best))
     return tables, legend
 
 

@@ -1,10 +1,11 @@
 """A report as Markdown, LaTeX or CSV. What is in it is decided elsewhere; here it is only laid out."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +17,8 @@ class Table:
     """Rows of text under a head.
 
     `head` holds (group, column) pairs, neighbours of one group under one heading; `rules` the rows to draw a line
-    above; the first `labels` columns are text, the others figures.
+    above; the first `labels` columns are text, the others figures; `best` are the cells (row, column) to be set in
+    bold.
     """
 
     title: str
@@ -24,6 +26,7 @@ class Table:
     labels: int
     rows: list[list[str]]
     rules: set[int] = field(default_factory=set)
+    best: set[tuple[int, int]] = field(default_factory=set)
 
 
 @dataclass
@@ -54,7 +57,11 @@ def format_markdown(report: Report) -> str:
             name if group in ("", last) else f"{group}: {name}"
             for last, (group, name) in zip(before, table.head, strict=True)
         ]
-        lines = [[_escape_markdown(cell) for cell in row] for row in (head, *table.rows)]
+        rows = [
+            [f"**{text}**" if (i, j) in table.best else text for j, text in enumerate(map(_escape_markdown, row))]
+            for i, row in enumerate(table.rows)
+        ]
+        lines = [list(map(_escape_markdown, head)), *rows]
         widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
         left = [column < table.labels for column in range(len(widths))]
         rule = ["-" * width if flush else "-" * (width - 1) + ":" for width, flush in zip(widths, left, strict=True)]
@@ -101,7 +108,10 @@ def format_latex(report: Report) -> str:
         for index, row in enumerate(table.rows):
             if index in table.rules:
                 lines.append(r"\midrule")
-            lines.append(_join_cells(map(escape_latex, row)))
+            texts = map(escape_latex, row)
+            lines.append(
+                _join_cells(rf"\textbf{{{t}}}" if (index, j) in table.best else t for j, t in enumerate(texts))
+            )
         lines += [r"\bottomrule", r"\end{tabular}", "}"]
         if number == len(report.tables) - 1 and report.notes:
             lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
@@ -157,3 +167,27 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         with atomic_write(paths[-1]) as file:
             file.write(layout(report))
     return paths
+
+
+def find_best(rows: Sequence[Sequence[str]], columns: Iterable[int], groups: Sequence[Any]) -> set[tuple[int, int]]:
+    """Find the highest figures of columns, ties as printed included, within each group of several rows.
+
+    `groups` says of each row which rows it is compared with. Returns their cells (row, column).
+    """
+    found = set()
+    for column in columns:
+        for group in dict.fromkeys(groups):
+            figures = {
+                i: float(match.group())
+                for i, row in enumerate(rows)
+                if groups[i] == group and (match := re.match(r"-?[0-9.]+", row[column]))
+            }
+            if len(figures) > 1:
+                found |= {(i, column) for i, value in figures.items() if value == max(figures.values())}
+    return found
+
+
+def find_best_across(rows: Sequence[Sequence[str]], labels: int) -> set[tuple[int, int]]:
+    """Find the highest figure of each row, ties as printed included. Returns their cells (row, column)."""
+    turned = [list(column) for column in zip(*rows, strict=True)][labels:]
+    return {(i, j + labels) for j, i in find_best(turned, range(len(rows)), [0] * len(turned))}

@@ -23,6 +23,9 @@ def select_compared(config: dict[str, Any]) -> dict[str, Any]:
     return select(config, COMPARED, copies=False)
 
 
+_compose = cache(compose)
+
+
 def add_defaults(model: str, dataset: str, values: dict[str, Any]) -> dict[str, Any]:
     """Return what a run holds; for keys that came after it, what was done without them, else the default."""
     if model not in choices("model") or dataset not in choices("dataset"):
@@ -97,15 +100,13 @@ def find_recipe(paper: str, table: str, dataset: str, whole: bool) -> Recipe | N
     return Recipe(compose_compared(f"model={paper}", f"dataset={choice}")) if whole else None
 
 
+@cache
 def compose_compared(*overrides: str) -> dict[str, Any]:
     """Compose a configuration from overrides, and return what `select_compared` selects of it.
 
     Raises `UserError` where they do not.
     """
     return select_compared(resolve(_compose(*overrides)))
-
-
-_compose = cache(compose)
 
 
 def assign_runs(paper: str, cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

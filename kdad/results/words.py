@@ -1,6 +1,6 @@
 """Words for a table's reader: names of metrics and means, settings, and what stands under a table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -80,3 +80,11 @@ def format_percent(mean: float, spread: float = float("nan")) -> str:
     if pd.isna(mean):
         return "n/a"
     return f"{100 * mean:.1f}" if pd.isna(spread) else f"{100 * mean:.1f} ± {100 * spread:.1f}"
+
+
+def merge_notes(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """Return notes of the form "what: text", one for each text, of everything that it is said of."""
+    by_text: dict[str, dict[str, None]] = {}
+    for what, text in notes:
+        by_text.setdefault(text, {})[what] = None
+    return [f"{', '.join(names)}: {text}" for text, names in by_text.items()]

@@ -9,9 +9,8 @@ from kdad.settings.compose import CONF
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("category", ["brick", "grass", "gravel"])
-def test_rd_learns_the_demo_and_an_untrained_student_does_not(category, tmp_path, lite0):
-    """lite0: skips without the weights. The pixel-statistics baseline is tested beside the data."""
+def test_rd_learns_the_demo_and_an_untrained_student_does_not(tmp_path, lite0):
+    """lite0: skips without the weights. The pixel-statistics baseline is tested beside the data, for all categories."""
 
     def image_auroc(name, *overrides):
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -20,7 +19,7 @@ def test_rd_learns_the_demo_and_an_untrained_student_does_not(category, tmp_path
                 [
                     "model=rd",
                     "dataset=demo",
-                    f"category={category}",
+                    "category=brick",
                     "backbone=efficientnet_lite0",
                     "pictures=0",
                     *overrides,

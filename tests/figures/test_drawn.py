@@ -8,6 +8,7 @@ import pytest
 
 from kdad import published
 from kdad.errors import UserError
+from kdad.figures.__main__ import keep_drawable
 from kdad.figures.bars import draw_bars, load_marks
 from kdad.figures.curves import align_curves, draw_curves
 from kdad.figures.gallery import (
@@ -19,6 +20,7 @@ from kdad.figures.gallery import (
     split_picture,
 )
 from kdad.figures.histograms import draw_histograms
+from kdad.figures.style import choose_styles, find_colour
 from kdad.results.series import find_runs, group_runs, keep_complete, read_scores
 
 pytestmark = pytest.mark.slow  # processes of their own, or many seconds
@@ -199,7 +201,7 @@ def test_bars_are_means_over_seeds_and_gaps_are_named(write_run):
         (low, high) = whisker.get_segments()[0][:, 1]
         assert high - low == pytest.approx(200 * np.std(values[:2], ddof=1))
         (cross,) = panel.texts
-        assert 0.5 < cross.get_position()[0] < 1 and panel.get_ylim()[0] < min(rd + stpm)
+        assert 0.5 < cross.get_position()[0] < 1 and panel.get_ylim()[0] == 0
     assert figure.get_supxlabel() == "× RD: failed: out of memory (tile)"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["RD", "STPM"]
 
@@ -220,3 +222,28 @@ def test_published_values_stand_over_their_detectors_bars(write_run):
         load_marks("rd", "1", "mvtec")
     with pytest.raises(UserError, match="dskd table 7 has no scores of DSKD by category of mvtec"):
         load_marks("dskd", "7", "mvtec")
+
+
+def test_a_detector_has_one_colour_in_every_figure():
+    alone, among = choose_styles(["dskd"]), choose_styles(["mkd", "other", "dskd", "rd"])
+    assert alone[0]["color"] == among[2]["color"] == find_colour("dskd").lower()
+    assert len({style["color"] for style in among}) == 4
+    twice = choose_styles(["rd", "rd"])  # two settings of one detector: shade and dashes tell them apart
+    assert twice[0]["color"] != twice[1]["color"] and twice[0]["linestyle"] != twice[1]["linestyle"]
+
+
+def test_a_legend_of_areas_lies_below_the_curves(write_tested):
+    figure = draw_curves(shown(write_tested(), write_tested(model="stpm")))
+    figure.draw_without_rendering()
+    for panel in figure.axes:
+        assert panel.get_legend().get_window_extent().y1 < panel.get_window_extent().y0
+
+
+def test_a_run_without_curves_is_left_out_and_said(write_tested, capsys):
+    whole, lacking = write_tested(), write_tested(model="stpm")
+    (lacking / "curves.npz").unlink()
+    runs = keep_complete(find_runs([whole, lacking]))
+    assert list(keep_drawable(runs, ["image"])["model"]) == ["rd"]
+    assert f"left out: {lacking} has no curves.npz" in capsys.readouterr().err
+    with pytest.raises(UserError, match="has no curves.npz"):
+        keep_drawable(runs[runs["model"] == "stpm"], ["image"])

@@ -293,7 +293,7 @@ def test_the_command(write_tested, tmp_path, capsys):
     ("options", "message"),
     [
         (["--html", "report.html"], "kdad: no results.json of a run below empty"),
-        (["--html", "report.html", "--paper", "rd"], "leave out --paper, --table and --out"),
+        (["--html", "report.html", "--paper", "rd"], "leave out --paper and --table"),
         (["--html", "report.html", "--pictures", "-1"], "kdad: --pictures -1: give a number of pictures"),
         (["--html", "."], "kdad: . is a folder: name a file, such as report.html"),
     ],
@@ -306,3 +306,14 @@ def test_errors_leave_no_page(write_run, tmp_path, capsys, monkeypatch, options,
         main(["empty" if options == ["--html", "report.html"] else "runs", *options])
     assert stopped.value.code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_page_and_tables_go_into_one_folder(write_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(0.9)
+    main(["runs", "--html", "--out", "study", "--pictures", "0"])
+    assert sorted(path.name for path in (tmp_path / "study").iterdir()) == [
+        "report.html", "study.csv", "study.md", "study.tex"
+    ]  # fmt: skip
+    main(["runs", "--html", "elsewhere/page.html", "--out", "study", "--pictures", "0"])
+    assert (tmp_path / "elsewhere/page.html").is_file()

@@ -162,3 +162,31 @@ def test_dark(visit):
         colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         colours.append(page.locator(".plot img").first.evaluate("image => getComputedStyle(image).filter"))
     assert colours == ["rgb(245, 246, 248)", "none", "rgb(18, 22, 27)", "invert(1) hue-rotate(180deg)"]
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+def test_a_link_lands_at_its_run(browser, write_run, tmp_path, viewport):
+    """Among sixty, however far down the page the run is, and however little of it was drawn before."""
+    for seed in range(60):
+        write_run(0.5 + seed / 200, seed=seed)
+    path = tmp_path / "many.html"
+    write_html(path, read_runs([tmp_path]), 0)
+    page = browser.new_page(viewport=viewport)
+    page.goto(path.as_uri())
+    for number in (55, 7, 30):
+        page.locator(f'#board a[href="#run-{number}"]').click()
+        page.wait_for_timeout(300)
+        top = page.locator(f"#run-{number}").evaluate("element => element.getBoundingClientRect().top")
+        assert 0 <= top <= 20
+        page.evaluate("scrollTo(0, 0)")
+    page.close()
+
+
+def test_on_a_phone_the_first_figures_are_on_the_first_screen(visit):
+    page = visit(viewport=PHONE)
+    box = page.locator('#board tbody td[data-key="image_auroc"]').first.bounding_box()
+    assert box["x"] + box["width"] <= PHONE["width"] and box["y"] + box["height"] <= PHONE["height"]
+    assert not page.locator("#filters").is_visible()
+    page.locator("#fold summary").click()
+    assert page.locator("#filters").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

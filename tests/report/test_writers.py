@@ -6,7 +6,17 @@ import re
 import pandas as pd
 import pytest
 
-from kdad.report.writers import Report, Table, escape_latex, format_csv, format_latex, format_markdown, write_report
+from kdad.report.writers import (
+    Report,
+    Table,
+    escape_latex,
+    find_best,
+    find_best_across,
+    format_csv,
+    format_latex,
+    format_markdown,
+    write_report,
+)
 
 NASTY = [
     "a|b", "50% & more", "path_to\\file", "#1 {x} ~ ^2", "<run folder>", 'say "no", $5', "2 ± 1", "–", "[2,3]", "*bold*",
@@ -129,3 +139,14 @@ def test_files(report, tmp_path):
         format_latex(report),
     ]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["name_1.csv", "name_1.md", "name_1.tex"]
+
+
+def test_the_best_is_bold_ties_as_printed_included():
+    rows = [["rd", "97.69 ± 0.11", "n/a"], ["stpm", "97.69 ± 2.00", "3.0"], ["mkd", "9.70", "20.0"], ["x", "99.0", "1"]]
+    best = find_best(rows, [1, 2], ["a", "a", "a", "b"])  # the last row is another data set's, with none beside it
+    assert best == {(0, 1), (1, 1), (2, 2)}
+    report = Report("study", "Runs", [Table("", [("", n) for n in "nab"], 1, rows, best=best)], [], pd.DataFrame())
+    latex, markdown = format_latex(report), format_markdown(report)
+    assert latex.count(r"\textbf{") == markdown.count("**") // 2 == 3
+    assert r"\textbf{97.69 $\pm$ 0.11}" in latex and "**20.0**" in markdown and r"\textbf{99.0}" not in latex
+    assert find_best_across([["grid", "9.0", "80.1", "n/a"], ["tile", "missing", "1.0", "n/a"]], 1) == {(0, 2)}

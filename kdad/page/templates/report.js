@@ -3,6 +3,8 @@
 const board = document.querySelector("#board");
 const rows = [...board.tBodies[0].rows];
 const filters = document.querySelector("#filters");
+// On a phone the first figures come before six filters.
+if (matchMedia("(min-width: 701px)").matches) document.querySelector("#fold").open = true;
 
 // Sorting: of equal rows the order stays; rows without a value come last, whichever the direction.
 
