@@ -58,7 +58,7 @@ def read_index() -> pd.DataFrame:
 def describe_table(paper: str, table: int | str) -> dict[str, str]:
     """Return the row of `read_index` for one table. Raises `UserError` for an unknown paper or table."""
     if str(table) not in list_tables(paper):
-        raise UserError(f"{paper} has no table {table}; there are: {', '.join(list_tables(paper))}")
+        raise UserError(f"{paper} has no table {table!r}; there are: {', '.join(list_tables(paper))}")
     known = read_index()
     row = known[(known["paper"] == paper) & (known["table"] == str(table))].iloc[0]
     return {str(column): text for column, text in row.items()}
@@ -71,6 +71,7 @@ def load_table(paper: str, table: int | str) -> pd.DataFrame:
     which is `printed` or `unknown` (such a cell has no `value`); and `fraction`, a score in [0, 1], missing for costs
     and unknown cells. Raises `UserError` for an unknown paper or table.
     """
+    describe_table(paper, table)  # which names what was asked for
     return _load_table(paper, str(table)).copy()
 
 

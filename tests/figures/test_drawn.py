@@ -232,15 +232,15 @@ def test_a_detector_has_one_colour_in_every_figure():
     assert twice[0]["color"] != twice[1]["color"] and twice[0]["linestyle"] != twice[1]["linestyle"]
 
 
-def test_a_legend_of_areas_lies_below_the_curves(write_tested):
-    figure = draw_curves(shown(write_tested(), write_tested(model="stpm")))
+def test_a_legend_of_areas_lies_below_the_curves(write_run):
+    figure = draw_curves(shown(write_run("a", "rd"), write_run("b", "stpm")))
     figure.draw_without_rendering()
     for panel in figure.axes:
         assert panel.get_legend().get_window_extent().y1 < panel.get_window_extent().y0
 
 
-def test_a_run_without_curves_is_left_out_and_said(write_tested, capsys):
-    whole, lacking = write_tested(), write_tested(model="stpm")
+def test_a_run_without_curves_is_left_out_and_said(write_run, capsys):
+    whole, lacking = write_run("a", "rd"), write_run("b", "stpm")
     (lacking / "curves.npz").unlink()
     runs = keep_complete(find_runs([whole, lacking]))
     assert list(keep_drawable(runs, ["image"])["model"]) == ["rd"]
