@@ -101,7 +101,8 @@ class Checkpoint:
         `overrides` are the command line as typed. What repeats the checkpoint's own is no wish for today's defaults; a
         group that is chosen anew stands for all of its keys, an experiment or debug= for every key.
         """
-        typed = {split(override)[0] for override in overrides if override not in self.overrides}
+        own = {split(override)[0]: override for override in self.overrides}  # of several, the last counts
+        typed = {split(override)[0] for override in overrides if own.get(split(override)[0]) != override}
         if typed & set(OPTIONAL):
             return
         for name, (trained, _) in self.differences(select(resolve(cfg), DECIDING, copies=False)).items():

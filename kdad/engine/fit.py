@@ -238,10 +238,10 @@ def takes_single(detector: KDDetector) -> bool:
     try:
         with isolate_rng(), torch.compiler.set_stance("force_eager") if compiled else nullcontext():
             detector.eval()  # so that no statistics move
-            detector.training_loss({
-                "image": torch.zeros(1, 3, size, size), "label": torch.zeros(1, dtype=torch.long),
-                "index": torch.zeros(1, dtype=torch.long),
-            })  # fmt: skip
+            # With features in the teacher's place: its pass would tell nothing.
+            features = [torch.zeros(1, *shape) for shape in detector.teacher.shapes]
+            batch = {"image": torch.zeros(1, 3, size, size), "features": features}
+            detector.training_loss(batch | {key: torch.zeros(1, dtype=torch.long) for key in ("label", "index")})
     finally:
         detector.train(training)
         for hook in hooks:

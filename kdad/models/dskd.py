@@ -11,7 +11,7 @@ Yao, "Dual-Student Knowledge Distillation Networks for Unsupervised Anomaly Dete
 | Eq. (5), Sec. 3.1 | cosine_maps | as printed |
 | Eq. (6), Sec. 3.1 | distance_maps | as printed; with unit vectors it is (1 + lambda)(1 - cos): lambda only scales |
 | Eq. (7), Sec. 3.1 | student_loss | as printed: the mean over levels |
-| Eq. (8), Sec. 3.3 | fused_map | as printed; `align_corners` is not given |
+| Eq. (8), Sec. 3.3 | fused_map | as printed; `align_corners` is not given: RD's code has true |
 | Eq. (9), Sec. 3.3 | smoothed_map | as printed |
 | Eq. (10), Sec. 3.3 | image_score | as printed |
 
@@ -143,7 +143,7 @@ class DSKD(KDDetector):
         score_levels: list[int] | None = None,
         euclidean_weight: float = 0.1,
         sigma: float = 4.0,
-        align_corners: bool = False,
+        align_corners: bool = True,
         zero_init_last: bool = False,
         **shared: Any,
     ):

@@ -51,11 +51,14 @@ def test_a_sweep_of_detectors_pays_for_the_teacher_once(start, forwards):
 
 
 def test_a_detector_that_changes_its_images_is_given_cached_features_of_the_clean_ones(start, forwards):
-    """14 clean images once, and each epoch's 8 noisy ones as they come; the same weights without a cache."""
+    """14 clean images once, and each epoch's 8 noisy ones as they come; the same weights without a cache.
+
+    One more shows beforehand whether a batch of one image can be trained on.
+    """
     _, cached = start("model=noisy", "trainer.max_epochs=3", folder="cached")
-    assert sum(forwards) == 14 + 3 * 8
+    assert sum(forwards) == 1 + 14 + 3 * 8
     _, computed = start("model=noisy", "trainer.max_epochs=3", "cache.storage=off", folder="computed")
-    assert sum(forwards) == 14 + 3 * 8 + 3 * (8 + 8) + 6
+    assert sum(forwards) == 1 + 14 + 3 * 8 + 1 + 3 * (8 + 8) + 6
     for key, trained in weights(cached).items():
         torch.testing.assert_close(weights(computed)[key], trained, rtol=1e-4, atol=1e-6)
 

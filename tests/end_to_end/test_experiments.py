@@ -203,8 +203,8 @@ def test_one_job_of_each_on_tiny_data(name, places):
 OTHER = {  # model -> key -> a value that is not its default
     "rd": {"model.score_levels": [2], "model.sigma": 1.0, "model.image_score": "sum"},
     "stpm": {"model.score_levels": [1], "model.map_size": 16},
-    "dskd": {"model.score_levels": [2], "model.sigma": 1.0},
-    "mkd": {"model.score_levels": [2], "model.saliency": "guided", "model.gradient_through_teacher": True,
+    "dskd": {"model.score_levels": [2], "model.sigma": 1.0, "model.align_corners": False},
+    "mkd": {"model.score_levels": [2], "model.saliency_levels": [2], "model.saliency": "guided", "model.gradient_through_teacher": True,
             "model.scaling": "per_image", "model.sigma": 1.0},
 }  # fmt: skip
 

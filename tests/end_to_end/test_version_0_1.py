@@ -81,7 +81,7 @@ def test_a_finished_run_is_found_done(model):
         ("mkd", []),
         # Today's students start at one, and DSKD's embedding has two blocks.
         ("stpm", ["model.zero_init_last=true"]),
-        ("dskd", ["model.zero_init_last=true", "model.dfe_blocks=1"]),
+        ("dskd", ["model.zero_init_last=true", "model.dfe_blocks=1", "model.align_corners=false"]),
     ],
 )
 def test_todays_configuration_finds_a_run_of_the_same_method(model, asked):

@@ -89,7 +89,7 @@ def test_the_score_is_the_equations_on_teacher_and_decoder(build):
     detector, batch = build().eval(), images()
     found = detector.pyramids({"image": batch})
     maps = [1.1 * (1 - torch.cosine_similarity(t, d)) for t, d in zip(found["t"], found["d"], strict=True)]
-    fused = sum(F.interpolate(m[:, None], size=64, mode="bilinear", align_corners=False) for m in maps)
+    fused = sum(F.interpolate(m[:, None], size=64, mode="bilinear", align_corners=True) for m in maps)
     torch.testing.assert_close(detector(batch).anomaly_map, gaussian_blur(fused, 4.0), **CLOSE[torch.float32])
 
 
@@ -206,7 +206,7 @@ def test_structures_score_what_they_compare_and_use_every_parameter(build, struc
     found = detector.pyramids({"image": batch})
     target, student = (found[key] for key in COMPARED[structure])
     maps = [1.1 * (1 - torch.cosine_similarity(a, b)) for a, b in zip(target, student, strict=True)]
-    fused = sum(F.interpolate(m[:, None], size=64, mode="bilinear", align_corners=False) for m in maps)
+    fused = sum(F.interpolate(m[:, None], size=64, mode="bilinear", align_corners=True) for m in maps)
     torch.testing.assert_close(detector(batch).anomaly_map, fused, rtol=1e-4, atol=1e-5)
     detector.training_loss({"image": batch})["loss"].backward()
     assert not [name for name, p in detector.named_parameters() if p.requires_grad and p.grad is None]
@@ -308,7 +308,9 @@ def test_table_9_chooses_maps_of_one_trained_model(build, levels):
     detector.load_state_dict(whole.state_dict())
     found = whole.pyramids({"image": batch})
     maps = dskd.distance_maps(found["t"], found["d"], 0.1)
-    torch.testing.assert_close(detector(batch).anomaly_map[:, 0], dskd.fused_map([maps[k - 1] for k in levels], 64))
+    torch.testing.assert_close(
+        detector(batch).anomaly_map[:, 0], dskd.fused_map([maps[k - 1] for k in levels], 64, True)
+    )
     assert detector.training_loss({"image": batch})["loss"] == whole.training_loss({"image": batch})["loss"]
 
 

@@ -134,7 +134,8 @@ def test_the_score_of_an_image_does_not_depend_on_its_batch(build):
 
 
 @pytest.mark.slow
-def test_normalisation(build, random_resnet18):
+def test_normalisation(random_resnet18, adam):
+    build = partial(RD, backbone=random_resnet18, optimizer=adam, **SHARED)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     batch = images()

@@ -87,7 +87,7 @@ RECIPES = {
         "model.structure": "ds",
         "model.dfe": True,
         "model.dfe_blocks": 2,  # Table 6
-        "model.align_corners": False,
+        "model.align_corners": True,  # RD's code
         "model.zero_init_last": False,
         "model.detach_embedding": True,
         "model.euclidean_weight": 0.1,

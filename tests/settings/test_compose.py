@@ -19,7 +19,7 @@ from kdad.settings.create import create
 
 pytestmark = pytest.mark.slow  # two hundred compositions
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODELS, DATASETS, BACKBONES = choices("model"), choices("dataset"), choices("backbone")
 
 
