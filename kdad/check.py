@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from kdad.data.base import AnomalyDataModule
+from kdad.data.checks import describe_contradictions
 from kdad.data.decoding import start_threads
 from kdad.data.images import Look
 from kdad.data.oddities import find_oddities, find_unread
@@ -47,6 +48,7 @@ class Part:
     n_empty_masks: int = 0
     unreadable: list[str] = field(default_factory=list)  # of images and masks, one message each
     copies: list[tuple[Path, Path]] = field(default_factory=list)  # test images, and the training images they are
+    contradictions: list[tuple[Path, Path]] = field(default_factory=list)  # anomalous images that are normal ones, too
 
     @property
     def n_anomalous(self) -> int:
@@ -141,15 +143,17 @@ def _format_sizes(sizes: list[tuple[int, int]]) -> str:
 
 
 def describe_copies(name: str, part: Part) -> list[str]:
-    """Say how many test images are copies of training images, and which the first is.
+    """Say how many test images are copies of training images or both normal and anomalous, and which the first is.
 
-    Returns one line, or none where there is no copy.
+    Returns a line on each, none where there is no copy.
     """
-    if not part.copies:
-        return []
-    test, train = part.copies[0]
-    n = len(part.copies)
-    return [f"{name}: {n} test images are exact copies of training images; the first is {test}, of {train}"]
+    said = []
+    if part.copies:
+        (test, train), n = part.copies[0], len(part.copies)
+        said.append(f"{name}: {n} test images are exact copies of training images; the first is {test}, of {train}")
+    if part.contradictions:
+        said.append(f"{name}: {describe_contradictions(part.contradictions)}")
+    return said
 
 
 def describe_empty(data: AnomalyDataModule, part: Part) -> str:
@@ -184,6 +188,7 @@ def inspect_category(data: AnomalyDataModule) -> list[Part]:
     ]
     try:
         parts[-1].copies = data.find_copies(train + splits["validation"], test)
+        parts[-1].contradictions = data.find_contradictions(train + splits["validation"], test)
     except UserError as error:
         if not any(part.unreadable for part in parts):
             parts[-1].unreadable.append(str(error))

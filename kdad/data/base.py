@@ -32,7 +32,8 @@ class AnomalyDataModule(pl.LightningDataModule):
     `val_fraction` of the training images is held out to validate on. Where a data set brings validation images of
     its own, it is these, whatever val_fraction is: nothing is held out then, and they are never trained on.
     `official` says how many images a category should have, {category: {train|validation|test: n}}: other numbers
-    warn. `download` fetches a missing data set where its terms allow that. `augment` names how training
+    warn. `download` fetches a missing data set where its terms allow that. An image of more than `max_megapixels` is
+    refused, since a small file can ask for all memory. `augment` names how training
     images alone are changed, one of `augmentation.AUGMENTATIONS`. `category` is empty where none was chosen.
 
     After `check()`: train_samples, val_samples, test_samples, has_masks, and in `facts` n_train,
@@ -64,12 +65,14 @@ class AnomalyDataModule(pl.LightningDataModule):
         split_seed: int = 0,
         seed: int = 0,
         augment: str = "none",
+        max_megapixels: float | None = 200.0,
         download: bool = False,
         official: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         super().__init__()
         checks.check_numbers(image_size, batch_size, val_fraction, train_fraction)
         checks.check_augmentation(augment, AUGMENTATIONS)
+        images.limit_size(max_megapixels)
         self.name = name
         self.root = Path(root).expanduser().absolute()
         self.category = self.default_category if category is None else str(category)
@@ -84,6 +87,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.has_masks = False
         self.facts: dict[str, int] = {}
         self.fingerprint = ""  # of which images are in which part
+        self.trains = True  # False: only test images are needed and decoded
         self.takes_single = True  # whether the detector can train on a batch of one image
         self.store = ArrayStore("off")  # where decoded images are kept for later jobs
         self.pools: list[Pool] = []
@@ -130,6 +134,10 @@ class AnomalyDataModule(pl.LightningDataModule):
         """Find test images that are exact copies of training images. Returns pairs (test image, training image)."""
         return find_equal_files(train, test)
 
+    def find_contradictions(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
+        """Find anomalous images that are exact copies of normal ones. Returns pairs (anomalous image, normal image)."""
+        return self.find_copies([*train, *(s for s in test if not s.label)], [s for s in test if s.label])
+
     def look_at(self, sample: Sample) -> Look:
         """Find an image's size and mode, quickly. Raises `UserError` where it is damaged."""
         return images.look(sample.path)
@@ -162,23 +170,30 @@ class AnomalyDataModule(pl.LightningDataModule):
         """List the files and check them, without decoding any. Raises `UserError` for what cannot be used."""
         checks.check_category(self.place, self.category, self.categories())
         (train, test), own = self.find_samples(), self.find_validation()
-        checks.check_parts(self.place, self.category, train, test)
+        needed = {"training": train, "test": test} if self.trains else {"test": test}
+        checks.check_parts(self.place, self.category, needed)
         self.has_masks = any(sample.mask is not None for sample in test)
         if self.has_masks:
             checks.check_masks(test)
         else:
             checks.warn_of_absent_masks(self.place, self.category, self.find_absent_masks())
-        checks.check_single(self.place, self.category, train, 0.0 if own else self.val_fraction)
-        kept, held_out = self.split_training(train, own)
+        if self.trains:
+            checks.check_single(self.place, self.category, train, 0.0 if own else self.val_fraction)
+        kept, held_out = self.split_training(train, own) if train else ([], own)
         pairs = self.find_copies(kept + held_out, test)
         self.train_samples, self.val_samples, self.test_samples = sorted(kept), sorted(held_out), test
         parts = {"train": self.train_samples, "validation": self.val_samples, "test": test}
         self.fingerprint = fingerprint_samples(parts, self.root)
         self.facts |= {"n_train": len(kept), "n_val": len(held_out), "n_test": len(test), "n_duplicates": len(pairs)}
         checks.warn_of_copies(self.name, pairs, len(test))
-        checks.warn_of_few(self.name, self.train_samples, self.batch_size)
-        differs = self.compare_with_official({"train": len(train), "validation": len(own), "test": len(test)})
-        checks.warn_of_counts(self.place, self.category, differs)
+        if both := self.find_contradictions(kept + held_out, test):
+            self.facts["n_normal_and_anomalous"] = len(both)
+            checks.warn_of(self.name, [checks.describe_contradictions(both)])
+        if self.trains:
+            checks.warn_of_few(self.name, self.train_samples, self.batch_size)
+        if self.trains or train:
+            differs = self.compare_with_official({"train": len(train), "validation": len(own), "test": len(test)})
+            checks.warn_of_counts(self.place, self.category, differs)
         checks.warn_of(self.name, find_unread([*train, *own, *test]))
 
     def list_seen(self) -> list[str]:
@@ -197,12 +212,16 @@ class AnomalyDataModule(pl.LightningDataModule):
     # Decoding
 
     def setup(self, stage: str | None = None) -> None:
-        """Decode everything, test images too. Raises `UserError` for a damaged file: before training, not after it."""
+        """Decode everything, test images too; where nothing is trained, these alone.
+
+        Raises `UserError` for a damaged file: before training, not after it.
+        """
         if self._splits:
             return
         if not self.test_samples:
             self.check()
-        normal = sorted(self.train_samples + self.val_samples, key=lambda sample: sample.path)
+        train, val = (self.train_samples, self.val_samples) if self.trains else ([], [])
+        normal = sorted(train + val, key=lambda sample: sample.path)
         read, pools, masks = Readers(self.read_image, self.read_mask, self.version), [], None
         with start_threads() as threads:
             oddities = find_oddities(normal + self.test_samples, threads)
@@ -215,9 +234,9 @@ class AnomalyDataModule(pl.LightningDataModule):
             if self.has_masks:
                 masks, facts = decode_masks(self.test_samples, read, self.image_size, threads)
                 self.facts |= count_mask_facts(facts, self.name, self.image_size)
-        pools[0].cacheable = self.augment == "none"
+        pools[0].cacheable = self.augment == "none" and bool(normal)
         self.pools = pools
-        self._splits = make_splits(pools, normal, self.train_samples, self.val_samples, self.test_samples, masks)
+        self._splits = make_splits(pools, normal, train, val, self.test_samples, masks)
 
     def read_anomalous_pixels(self, sample: Sample) -> tuple[np.ndarray, bool]:
         """Read which pixels of an image are anomalous, at the image's own size. Raises `UserError` on a bad mask.

@@ -84,9 +84,9 @@ def check_category(place: Place, category: str, categories: Sequence[str]) -> No
         )
 
 
-def check_parts(place: Place, category: str, train: Sequence[Sample], test: Sequence[Sample]) -> None:
-    """Raise `UserError` where a category has no image to train on or none to test."""
-    for part, samples in {"training": train, "test": test}.items():
+def check_parts(place: Place, category: str, parts: Mapping[str, Sequence[Sample]]) -> None:
+    """Raise `UserError` where a category has no image in one of the parts, which are named as messages call them."""
+    for part, samples in parts.items():
         if not samples:
             raise UserError(
                 f"data set {place.name}, category {category}: no {part} images in {place.root}. "
@@ -142,6 +142,14 @@ def warn_of_copies(name: str, pairs: Sequence[tuple[Path, Path]], n_test: int) -
             "data set %s: %d of %d test images are exact copies of training images; the first is %s, a copy of %s",
             name, len(pairs), n_test, *pairs[0],
         )  # fmt: skip
+
+
+def describe_contradictions(pairs: Sequence[tuple[Path, Path]]) -> str:
+    """Say how many pictures are given as normal and as anomalous. `pairs`: (anomalous image, normal image)."""
+    return (
+        f"{len(pairs)} anomalous images are exact copies of normal images; the first is {pairs[0][0]}, a copy of "
+        f"{pairs[0][1]}: a picture cannot be both"
+    )
 
 
 def warn_of_few(name: str, train: Sequence[Sample], batch_size: int) -> None:

@@ -37,6 +37,8 @@ def decode_images(
 
     Returns uint8 (N,size,size,3). Raises `UserError` where one cannot be read.
     """
+    if not samples:
+        return torch.empty((0, size, size, 3), dtype=torch.uint8)
     files = [(str(sample.path), *read.version(sample)) for sample in samples]
     array = Array(("images", *files), (len(samples), size, size, 3), "uint8", what)
 

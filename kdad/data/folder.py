@@ -40,8 +40,8 @@ class Folder(AnomalyDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        if not 0 <= test_fraction < 1:
-            raise UserError(f"dataset.test_fraction is {test_fraction}: it must be at least 0 and below 1")
+        if not 0 <= test_fraction <= 1:
+            raise UserError(f"dataset.test_fraction is {test_fraction}: it must be from 0 to 1")
         if mask_kind not in MASK_KINDS:
             raise UserError(f"dataset.mask_kind={mask_kind}: give one of {', '.join(MASK_KINDS)}")
         self.mask_kind = mask_kind
@@ -86,6 +86,8 @@ class Folder(AnomalyDataModule):
         )
         if self.folders["normal_test"] or not self.test_fraction:
             return train, test
+        if self.test_fraction == 1:
+            return [], train
         if len(train) == 1:
             raise UserError(
                 f"{train[0].path} is the only normal image and dataset.test_fraction is {self.test_fraction}: nothing "
@@ -108,6 +110,8 @@ class Folder(AnomalyDataModule):
     def _check_folders(self) -> None:
         seen: dict[Path, str] = {}
         for key, folders in self.folders.items():
+            if key == "normal" and not self.trains:
+                folders[:] = [folder for folder in folders if folder.is_dir()]
             for folder in folders:
                 _check_exists(key, folder)
                 place = folder.resolve()

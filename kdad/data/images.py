@@ -6,6 +6,7 @@ the same way, as 0 and 255 in 8 bits, and kept where it exceeds 127: a pixel tha
 
 import os
 import struct
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from kdad.errors import UserError
 
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `limit_size` says what is too large
 SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm"),
 }
@@ -29,6 +31,28 @@ class MaskFacts(NamedTuple):
     vanished: bool  # some in the file, none after resizing
     nonbinary: bool  # more than background and one foreground value
     large: bool = False  # most of the image is anomalous
+
+
+def limit_size(megapixels: float | None) -> None:
+    """Refuse to decode images of more than so many million pixels, in the whole process; null: no limit.
+
+    Raises `UserError` where that is no positive number.
+    """
+    if megapixels is not None and not (isinstance(megapixels, int | float) and megapixels > 0):
+        raise UserError(f"dataset.max_megapixels={megapixels}: give a number of million pixels above 0, or null")
+    # Pillow refuses twice as many pixels as it warns of.
+    Image.MAX_IMAGE_PIXELS = None if megapixels is None else round(megapixels * 1e6 / 2)
+
+
+def refuse_file(path: Path, error: Exception) -> UserError:
+    """Return the error of an image file that cannot be read."""
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        return UserError(
+            f"image {path} has more than {limit:g} million pixels, for which a small file could ask for all memory. If "
+            "it is yours, dataset.max_megapixels=<number> or null raises the limit"
+        )
+    return UserError(f"cannot read image {path}: {error}")
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -93,7 +117,7 @@ def look(path: Path) -> Look:
                 image.draft("L", (1, 1))
                 image.load()
     except Exception as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
+        raise refuse_file(path, error) from error
     return Look(_read_size(path), mode)
 
 
@@ -191,7 +215,7 @@ def _decode(path: Path) -> Image.Image:
             image.load()
             return ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise UserError(f"cannot read image {path}: {error}") from error
+        raise refuse_file(path, error) from error
 
 
 def _read_size(path: Path) -> tuple[int, int]:
@@ -207,7 +231,7 @@ def _read_size(path: Path) -> tuple[int, int]:
                 return image.size
         return _decode(path).size  # by format and version, Pillow's size is upright already or not
     except Exception as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
+        raise refuse_file(path, error) from error
 
 
 def _tells_orientation(path: Path) -> bool:

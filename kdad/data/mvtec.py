@@ -61,8 +61,8 @@ class MVTec(AnomalyDataModule):
 
     def categories(self) -> list[str]:
         self.check_root()
-        first = Path(self.train).parts[0]
-        return sorted(folder.name for folder in list_folders(self.root) if (folder / first).is_dir())
+        needed = Path(self.train if self.trains else self.test).parts[0]
+        return sorted(folder.name for folder in list_folders(self.root) if (folder / needed).is_dir())
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
         """Return the training and the test images of the category, each list sorted by path.
@@ -107,6 +107,7 @@ class MVTec(AnomalyDataModule):
             return [None] * len(images)
         masks = [folder / self.masks.format(kind=kind, stem=image.stem) for image in images]
         if not masks or masks[0].suffix != ".*":
+            self._advise(masks, images)
             return masks
         found: dict[Path, Path] = {}
         for file in (file for place in {mask.parent for mask in masks} for file in list_images(place)):
@@ -114,3 +115,17 @@ class MVTec(AnomalyDataModule):
             if other != file:
                 raise UserError(f"{other} and {file} could both be the mask of an image: keep one")
         return [found.get(mask.with_suffix(""), mask) for mask in masks]
+
+    def _advise(self, masks: Sequence[Path], images: Sequence[Path]) -> None:
+        """Raise `UserError` where a mask is missing, but one of another name or suffix lies in its place."""
+        for mask, image in zip(masks, images, strict=True):
+            if mask.exists():
+                continue
+            for other in list_images(mask.parent):
+                if other.stem in (image.stem, f"{image.stem}_mask"):
+                    name = other.name.replace(image.stem, "{stem}", 1)
+                    pattern = (Path(self.masks or "").parent / name).as_posix()
+                    raise UserError(
+                        f"no mask {mask} for the anomalous image {image}, but there is {other}: if that is it, give "
+                        f"'dataset.masks=\"{pattern}\"'"
+                    )

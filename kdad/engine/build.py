@@ -26,15 +26,15 @@ from kdad.storage.cache import ArrayStore
 from kdad.teacher.weights import find_weights
 
 
-def build(cfg: DictConfig) -> tuple[AnomalyDataModule, KDDetector]:
-    """Return the data module, every file of it read, and the detector.
+def build(cfg: DictConfig, trains: bool = True) -> tuple[AnomalyDataModule, KDDetector]:
+    """Return the data module, every file of it read, and the detector; unless it `trains`, the test images alone.
 
     Raises one `UserError` for all that is missing: whether weights can be had is said in one go with what is wrong
     with the data, without fetching them for nothing.
     """
     use_machine(cfg.get("speed", "auto"))
     try:
-        data = list_data(cfg)
+        data = list_data(cfg, trains)
     except UserError as error:
         try:
             find_weights(cfg.backbone.name, cfg.backbone.weights, fetch=False) if cfg.backbone.pretrained else None
@@ -46,9 +46,13 @@ def build(cfg: DictConfig) -> tuple[AnomalyDataModule, KDDetector]:
     return data, detector
 
 
-def list_data(cfg: DictConfig) -> AnomalyDataModule:
-    """Return the data module, its files listed and checked but not decoded. Raises `UserError`."""
+def list_data(cfg: DictConfig, trains: bool = True) -> AnomalyDataModule:
+    """Return the data module, its files listed and checked but not decoded. Raises `UserError`.
+
+    Unless it `trains`, there may be no training images.
+    """
     data = create(cfg.dataset)
+    data.trains = trains
     data.store = ArrayStore(**cfg.cache)
     data.check()
     return data

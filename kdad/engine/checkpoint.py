@@ -71,6 +71,10 @@ class Checkpoint:
         """The names of the images that it was trained and validated on; empty where version 0.1 has not noted them."""
         return list(self._made_by.get("seen", []))
 
+    def describe_data(self) -> str:
+        """Return the name of the data set that it was trained on, and the category."""
+        return f"{self.config['dataset']['name']} {self.config['dataset'].get('category') or ''}".strip()
+
     def describe_changed_data(self, data: AnomalyDataModule) -> str:
         """Return how the data differ from those that it was trained on; empty where they are the same or unknown.
 
@@ -105,6 +109,8 @@ class Checkpoint:
         typed = {split(override)[0] for override in overrides if own.get(split(override)[0]) != override}
         if typed & set(OPTIONAL):
             return
+        if "dataset" in typed:
+            typed.add("category")
         for name, (trained, _) in self.differences(select(resolve(cfg), DECIDING, copies=False)).items():
             parts = name.split(".")
             if not typed & {".".join(parts[: n + 1]) for n in range(len(parts))}:

@@ -18,7 +18,7 @@ from kdad.engine.test import Evaluation, test
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration, scoring_keys
 from kdad.settings.compose import nearest, resolve
-from kdad.settings.keys import config_hash, may_retest
+from kdad.settings.keys import config_hash, list_other_data, may_retest
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +36,16 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
         if not cfg.ckpt_path:
             raise UserError("ckpt_path=<run folder>/checkpoints/tested.ckpt is needed: the checkpoint to test")
         checkpoint = Checkpoint.load(cfg.ckpt_path)
-        refuse_training(cfg, checkpoint)
+        if others := refuse_training(cfg, checkpoint):
+            record.add(config_hash=None, trained_on=checkpoint.describe_data())
         earlier = checkpoint.earlier_epochs(cfg.average_epochs)
         known = data is not None
-        data, detector = (data, build_detector(cfg)) if data is not None else build(cfg)
+        data, detector = (data, build_detector(cfg)) if data is not None else build(cfg, trains=False)
         if tested := data.find_seen(checkpoint.seen):
-            log.warning("%d test images were trained on; the first is %s", len(tested), tested[0])
+            said = f"{len(tested)} test images have the names of images trained on; the first is {tested[0]}"
+            if others and str(data.root) == checkpoint.config["dataset"]["root"]:
+                raise UserError(f"{said}. Their scores would mean nothing: test images that it has not seen")
+            log.warning(said)
             record.add(n_trained_on=len(tested))
         checkpoint.restore(detector)
         detector.provenance = checkpoint.provenance
@@ -55,16 +59,22 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
     return record.results
 
 
-def refuse_training(cfg: DictConfig, checkpoint: Checkpoint) -> None:
-    """Refuse a configuration that differs from the checkpoint's in what needs training. Raises `UserError`."""
+def refuse_training(cfg: DictConfig, checkpoint: Checkpoint) -> bool:
+    """Refuse a configuration that differs from the checkpoint's in what needs training. Raises `UserError`.
+
+    Returns whether the data are other ones than those that it was trained on.
+    """
     scoring = scoring_keys(cfg)
-    for key, (trained, value) in checkpoint.differences(resolve(cfg)).items():
-        if not may_retest(key, scoring):
+    changed = checkpoint.differences(resolve(cfg))
+    others = list_other_data(changed)
+    for key, (trained, value) in changed.items():
+        if key not in others and not may_retest(key, scoring):
             raise UserError(
                 f"{key}={value} needs training: the checkpoint {cfg.ckpt_path} was trained with {trained}. "
-                f"Without training may change: {', '.join([*scoring, 'dataset.root', 'batch_size'])}. "
+                f"Without training may change: {', '.join([*scoring, 'dataset', 'category', 'batch_size'])}. "
                 "python -m kdad.run trains."
             )
+    return bool(others)
 
 
 def list_variants(cfg: DictConfig, folder: RunFolder) -> dict[str, DictConfig]:

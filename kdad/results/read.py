@@ -107,6 +107,8 @@ def _read_run(folder: Path, skipped: list[str]) -> dict[str, Any] | None:
         written = run.config
     else:
         return None
+    if other := results.get("trained_on"):  # an evaluation on other data is no run on these
+        results["dataset"] = f"{results['dataset']} (trained on {other})"
     variant = folder.name if folder.parent.name == run.variants.name else ""
     tested_again = "ckpt_path" in results and "fit_seconds" not in results
     return {

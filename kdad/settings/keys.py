@@ -89,6 +89,7 @@ KEYS = (
     Key("dataset.download", PLACE, "fetch it where it is missing and its terms allow that"),
     Key("dataset.archive", PLACE, "what is fetched"),
     Key("dataset.obtain", DISPLAY, "where it comes from, for messages"),
+    Key("dataset.max_megapixels", DISPLAY, "a larger image is refused; null: none is"),
     Key("dataset.official", DISPLAY, "how many images it should have; others are warned of"),
     Key("dataset.masks", CONDITION, "where masks lie", retest=True),
     Key("dataset.anomalous", CONDITION, "folders of anomalous images, to test", retest=True),
@@ -256,3 +257,17 @@ def may_retest(name: str, scoring: Iterable[str]) -> bool:
     """Return whether a trained detector may be tested with another value of this key (`scoring`: its class's own)."""
     key = find_key(name)
     return key.role not in DECIDING or key.retest or name in scoring
+
+
+def list_other_data(changed: Iterable[str]) -> set[str]:
+    """Return those of the changed keys that say that a trained detector meets other data than those it was trained on.
+
+    None where the data set and category are the same: then such keys would say how to train.
+    """
+    keys = {name for name in changed if name in ("category", "dataset.category") or _is_of_data(name)}
+    return keys if keys - {f"dataset.{name}" for name in ("train_fraction", "split_seed", "augment")} else set()
+
+
+def _is_of_data(name: str) -> bool:
+    key = find_key(name)
+    return name.startswith("dataset") and not key.copy and not key.retest and key.role in DECIDING

@@ -52,14 +52,16 @@ def complete(given: list[str], stored: list[str]) -> list[str]:
     """Return the stored overrides that the given ones do not replace.
 
     `group=choice` puts another choice in the place of the stored one, whose `group.key=` then go with it, but for
-    `trainer.max_epochs`, which is the recipe's.
+    `trainer.max_epochs`, which is the recipe's; with another data set the category goes, too.
     """
     keys = {split(override)[0] for override in given} | {"ckpt_path", "skip_done"}
     replaced = tuple(f"{key}." for key, value in map(split, given) if f"{key}={value}" not in stored)
     standing = []
     for override in stored:
         key = split(override)[0]
-        gone = key.startswith(replaced) and key != "trainer.max_epochs"
+        gone = (key == "category" and "dataset." in replaced) or (
+            key.startswith(replaced) and key != "trainer.max_epochs"
+        )
         if key not in keys and not gone:
             standing.append(override)
     return standing

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from kdad.errors import UserError
 from kdad.teacher.levels import Level, build_network, find_module_path
 
+Measured = tuple[list[tuple[int, int, int]], list[int], list[bool]]  # of each level (C, h, w), stride, channels last
+
 
 class FeaturePyramid(nn.Module):
     """A timm network cut off behind its deepest requested level.
@@ -21,14 +23,22 @@ class FeaturePyramid(nn.Module):
     def __init__(self, name: str, levels: Sequence[Level], image_size: int):
         super().__init__()
         self.name = name
-        self.body = build_network(name, image_size)
-        self.paths = [find_module_path(self.body, level, name) for level in levels]
         self._outputs: dict[str, Tensor] = {}
         self._overwritten: set[str] = set()  # levels that the network later works on in place
-        for path in dict.fromkeys(self.paths):
-            hook = partial(self._keep, path)
-            self.body.get_submodule(path).register_forward_hook(hook)
-        self.shapes, self.strides, self._to_nchw = self._probe(image_size)
+        self._asked: list[int] = []  # levels that are no module's output, but the network's own answer
+        image = torch.linspace(-1, 1, 3 * image_size**2).view(1, 3, image_size, image_size)
+        try:
+            self.body = build_network(name, image_size)
+            self.paths = [find_module_path(self.body, level, name) for level in levels]
+            for path in dict.fromkeys(self.paths):
+                hook = partial(self._keep, path)
+                self.body.get_submodule(path).register_forward_hook(hook)
+            self._probe(image)
+            measured = self._measure(image_size)
+        except UserError as error:
+            self.body = build_network(name, image_size)
+            measured = self._ask(image, levels, error)
+        self.shapes, self.strides, self._to_nchw = measured
         self.channels = [c for c, _, _ in self.shapes]
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -43,15 +53,41 @@ class FeaturePyramid(nn.Module):
 
     def _run_body(self, images: Tensor) -> None:
         """Run the network on images (B, 3, H, W), which leaves each level's output in `_outputs`."""
-        self.body.forward_features(images)  # type: ignore[operator]  # to torch's stub, any attribute is a tensor
+        if self._asked:
+            found = self.body.forward_intermediates(images, indices=self._asked, intermediates_only=True)  # type: ignore[operator]
+            self._outputs |= dict(zip(self.paths, found, strict=True))
+        else:
+            self.body.forward_features(images)  # type: ignore[operator]  # to torch's stub, any attribute is a tensor
 
     @torch.no_grad()
-    def _probe(self, image_size: int) -> tuple[list[tuple[int, int, int]], list[int], list[bool]]:
-        """Measure every level with one image, and remove whatever runs only after the last of them.
+    def _ask(self, image: Tensor, levels: Sequence[Level], error: UserError) -> Measured:
+        """Let the network itself give the levels, which timm numbers but which are no single module's output.
 
-        Returns of each level (C, h, w), its stride, and whether the network keeps its channels last. Raises `UserError`
-        where a level is no map of features.
+        HRNet, MViT and Twins are such networks. Returns what `_measure` returns. Raises `error`, of the other way,
+        where this one does not work either.
         """
+        if not hasattr(self.body, "forward_intermediates") or not all(type(level) is int for level in levels):
+            raise error
+        self._asked = [level for level in levels if isinstance(level, int)]
+        self.paths = [f"intermediates.{level}" for level in self._asked]
+        self.modules_before = [{name for name, _ in self.body.named_modules()}] * len(levels)
+        was_training = self.body.training
+        try:
+            self.body.eval()
+            self._run_body(image)
+            measured = self._measure(image.shape[-1])
+        except Exception:  # whatever a network makes of it
+            raise error from None
+        self.body.train(was_training)
+        return measured
+
+    @torch.no_grad()
+    def _probe(self, image: Tensor) -> None:
+        """Find out with one image what runs before each level, and remove whatever runs only after the last of them.
+
+        Raises `UserError` where the network does not take the image, or a level gives no tensor.
+        """
+        image_size = image.shape[-1]
         ran: list[str] = []
         ran_before: dict[str, int] = {}
         versions: dict[str, int] = {}
@@ -70,7 +106,6 @@ class FeaturePyramid(nn.Module):
         self.body.eval()
         hooks = [m.register_forward_pre_hook(note_start(n)) for n, m in self.body.named_modules() if n]
         hooks += [self.body.get_submodule(path).register_forward_hook(note_end(path)) for path in self.paths]
-        image = torch.linspace(-1, 1, 3 * image_size**2).view(1, 3, image_size, image_size)
         try:
             self._run_body(image)
         except (RuntimeError, AssertionError, ValueError) as error:
@@ -91,6 +126,12 @@ class FeaturePyramid(nn.Module):
         self.body.train(was_training)
         self.modules_before = [set(ran[: ran_before.get(path, 0)]) for path in self.paths]
 
+    def _measure(self, image_size: int) -> Measured:
+        """Measure the levels of the last run, and forget them.
+
+        Returns of each level (C, h, w), its stride, and whether the network keeps its channels last. Raises `UserError`
+        where a level is no map of features.
+        """
         known = {str(entry["module"]): int(entry["reduction"]) for entry in getattr(self.body, "feature_info", [])}
         shapes, strides, to_nchw = [], [], []
         for path in self.paths:

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kdad.data import MTD, Demo, MVTec
 from kdad.errors import UserError
@@ -132,9 +133,47 @@ def test_copies_between_training_and_test_are_reported(mvtec_root, options, capl
     data = MVTec(**options(mvtec_root, category="tile", val_fraction=val_fraction))
     data.check()
     assert data.facts["n_duplicates"] == 3
-    (record,) = caplog.records
+    record, both = caplog.records
     assert "3 of 5 test images" in record.message
     assert f"{tile / 'test/good/000.png'}, a copy of {tile / 'train/good/000.png'}" in record.message
+    assert data.facts["n_normal_and_anomalous"] == 1
+    assert "1 anomalous images are exact copies of normal images" in both.message
+    assert f"{tile / 'test/scratch/001.png'}, a copy of {tile / 'train/good/007.png'}" in both.message
+
+
+def test_a_picture_among_the_normal_and_the_anomalous_test_images_is_told(mvtec_root, options, caplog):
+    test = mvtec_root / "tile/test"
+    shutil.copy(test / "good/001.png", test / "scratch/001.png")
+    data = MVTec(**options(mvtec_root, category="tile"))
+    data.check()
+    assert data.facts["n_normal_and_anomalous"] == 1 and data.facts["n_duplicates"] == 0
+    assert f"{test / 'scratch/001.png'}, a copy of {test / 'good/001.png'}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["{stem}.png", "{stem}.jpg", "{stem}_mask.bmp"])
+def test_masks_of_another_name_are_advised(mvtec_root, options, name):
+    """The override that the message gives is what works."""
+    folder = mvtec_root / "tile/ground_truth/scratch"
+    for mask in sorted(folder.iterdir()):
+        Image.open(mask).save(folder / name.format(stem=mask.name.removesuffix("_mask.png")))
+        mask.unlink()
+    message = refusal(MVTec(**options(mvtec_root, category="tile")))
+    assert f"ground_truth/{{kind}}/{name}" in message and "dataset.masks=" in message
+    pattern = message.split('dataset.masks="')[1].split('"')[0]
+    kind = "grey" if name.endswith("jpg") else "binary"
+    data = MVTec(**options(mvtec_root, category="tile", masks=pattern, mask_kind=kind))
+    data.check()
+    assert data.has_masks
+
+
+def test_an_image_of_too_many_pixels_names_the_key(mvtec_root, options, save):
+    save(mvtec_root / "tile/train/good/large.png", np.zeros((1100, 1000), np.uint8))
+    with pytest.raises(UserError, match="large.png has more than 1 million pixels.*dataset.max_megapixels"):
+        MVTec(**options(mvtec_root, category="tile", max_megapixels=1)).setup()
+    for enough in (1.2, None):
+        MVTec(**options(mvtec_root, category="tile", max_megapixels=enough)).setup()
+    with pytest.raises(UserError, match="dataset.max_megapixels=0: give a number"):
+        MVTec(**options(mvtec_root, category="tile", max_megapixels=0))
 
 
 def test_files_of_the_same_size_are_no_copies_unless_their_bytes_agree(mvtec_root, options, save, caplog):

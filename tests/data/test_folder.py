@@ -91,6 +91,7 @@ def test_held_out_images_depend_on_split_seed_and_names_only(folder, root):
     assert first == held_out(seed=7) == held_out(train_fraction=0.5) == held_out(root.parent / "elsewhere")
     assert held_out(split_seed=1) != first
     assert checked(folder(test_fraction=0)).facts["n_train"] == 10
+    assert "no training images" in refusal(folder(test_fraction=1))
 
 
 def test_normal_test_leaves_all_of_normal_to_train(folder, root):
@@ -240,7 +241,7 @@ def test_images_are_no_masks(folder, root):
     assert f"dataset.masks: {root / 'scratch'} holds images" in refusal(folder(masks="."))
 
 
-@pytest.mark.parametrize("value", [1.0, -0.1])
+@pytest.mark.parametrize("value", [1.1, -0.1])
 def test_test_fraction_out_of_range(folder, value):
     with pytest.raises(UserError, match="dataset.test_fraction"):
         folder(test_fraction=value)

@@ -1,6 +1,7 @@
 """Runs that can be trusted: no look at test data, resuming, checkpoints, collapse."""
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 from kdad.engine.checkpoint import AtomicCheckpoints, Checkpoint
 from kdad.engine.retest import retest
 from kdad.errors import UserError
+from kdad.evaluate import main as evaluate
+from kdad.results.read import read_runs
 
 STPM = ["model=stpm", "optimizer.lr=0.05", "checkpoint_seconds=0", "val_fraction=0.25"]
 
@@ -227,7 +230,7 @@ def test_evaluate_refuses_other_weights_and_what_needs_training(start):
     for override in (
         "model.bottleneck=oce", "model.loss=flattened", "seed=5", "image_size=96", "optimizer.lr=0.1", "levels=[1,2]",
         "normalisation=none", "val_fraction=0.5", "trainer.max_epochs=9", "dataset.train_fraction=0.5",
-        "dataset.split_seed=1", "category=other",
+        "dataset.split_seed=1", "dataset.augment=rotate_scale",
     ):  # fmt: skip
         message = override.replace("[1,2]", r"\[1, 2\]") + " needs training: the checkpoint .* was trained with .*"
         with pytest.raises(UserError, match=f"{message}may change: model.score_levels, model.sigma, model.image_score"):
@@ -235,6 +238,33 @@ def test_evaluate_refuses_other_weights_and_what_needs_training(start):
     again(start, folder, "model=rd", "batch_size=2", "pictures=0", "trainer.precision=bf16-mixed", "+variants.a={}")
     with pytest.raises(UserError, match="ckpt_path=.* is needed"):
         again(start, folder, "model=rd", "ckpt_path=null")
+
+
+def test_evaluate_on_other_data_where_there_are_no_training_images(command, tiny_mvtec, tmp_path):
+    """Neither those that it was trained on nor any at the new place; what comes out is no run's result."""
+    shutil.copytree(tiny_mvtec, tmp_path / "there")
+    where = ("dataset.root=there", "hydra.run.dir=run")
+    small = ("backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.max_epochs=1")
+    assert command("model=rd", "dataset=mvtec", "category=tile", *small, *where) == 0
+    shutil.move(tmp_path / "there/tile/test/good", tmp_path / "line 2/ok")
+    shutil.move(tmp_path / "there/tile/test/square", tmp_path / "line 2/square")
+    shutil.rmtree(tmp_path / "there")
+    checkpoint = "ckpt_path=run/checkpoints/tested.ckpt"
+    assert command(checkpoint, "hydra.run.dir=tested", main=evaluate) == 2
+    other = ("dataset=folder", "dataset.root=line 2", "dataset.normal=ok", "dataset.test_fraction=1")
+    assert command(checkpoint, *other, "dataset.anomalous=square", "hydra.run.dir=tested", main=evaluate) == 0
+    before, results = (json.loads((tmp_path / f"{name}/results.json").read_text()) for name in ("run", "tested"))
+    assert results["config_hash"] is None and results["trained_on"] == "mvtec tile" and results["n_test"] == 6
+    assert results["image_auroc"] == before["image_auroc"] and results["dataset"] == "folder"
+    assert read_runs([tmp_path / "tested"]).iloc[0]["dataset"] == "folder (trained on mvtec tile)"
+
+
+def test_evaluate_does_not_test_what_was_trained_on(start, tiny_mvtec):
+    folder_set = ("dataset=folder", f"dataset.root={tiny_mvtec}/tile/train", "dataset.normal=good", "category=null")
+    own = (*folder_set, f"dataset.anomalous={tiny_mvtec}/tile/test/square")
+    _, folder = start("model=rd", *own)
+    with pytest.raises(UserError, match="test images have the names of images trained on"):
+        again(start, folder, "model=rd", *own, "dataset.test_fraction=1")
 
 
 # Collapse ----------------------------------------------------------------------------------------------------------

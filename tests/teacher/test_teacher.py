@@ -115,7 +115,28 @@ def test_a_plain_vision_transformer_is_refused():
 
 def test_a_level_of_several_tensors_is_refused():
     with pytest.raises(UserError, match="gives a list, not one tensor"):
-        Teacher("selecsls42", pretrained=False, auto=at_strides(4, 8, 16), image_size=64)
+        Teacher("selecsls42", pretrained=False, levels=["features.1"], image_size=64)
+
+
+ASKED = ["hrnet_w18_small", "twins_svt_small", "mvitv2_tiny", "hiera_tiny_224", "coat_tiny", "selecsls42"]
+
+
+@pytest.mark.parametrize("name", [n if n == "selecsls42" else pytest.param(n, marks=pytest.mark.slow) for n in ASKED])
+def test_levels_that_are_no_modules_output(name, tmp_path):
+    """timm's own description of strides and channels is met, with the weights of a file, and only these levels'."""
+    torch.manual_seed(1)
+    full = timm.create_model(name).eval()
+    torch.save(full.state_dict(), tmp_path / "weights.pth")
+    weights = str(tmp_path / "weights.pth")
+    teacher = Teacher(name, weights, auto=at_strides(4, 8, 16), image_size=224)
+    images = torch.rand(2, 3, 224, 224)
+    known = {entry["reduction"]: entry["num_chs"] for entry in full.feature_info}
+    features = teacher(images)
+    assert [tuple(f.shape[1:]) for f in features] == [(known[s], 224 // s, 224 // s) for s in (4, 8, 16)]
+    assert teacher.strides == [4, 8, 16] and len(set(teacher.paths)) == 3
+    own = [f for f in full.forward_intermediates(images, intermediates_only=True) if f.shape[2] in (56, 28, 14)]
+    for level in features:  # attention is computed in another order where no gradient is asked for
+        assert any(level.shape == one.shape and torch.allclose(level, one, rtol=1e-4, atol=1e-4) for one in own)
 
 
 def test_an_unknown_backbone_names_the_nearest():
