@@ -112,15 +112,15 @@ def test_a_group_takes_the_keys_of_the_one_before_with_it(start, monkeypatch):
 
 @pytest.mark.slow
 def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path):
-    """kill -9 at eight moments of a run: what is there afterwards is whole, and the run can be completed."""
+    """kill -9 at five moments of a run: what is there afterwards is whole, and the run can be completed."""
     folder = tmp_path / "run"
-    arguments = ["trainer.max_epochs=40", "checkpoint_seconds=0", f"hydra.run.dir={folder}"]
+    arguments = ["trainer.max_epochs=15", "checkpoint_seconds=0", f"hydra.run.dir={folder}"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         given = [o for o in command(tiny_mvtec, *arguments)[3:] if not o.startswith("hydra.")]
         expected = OmegaConf.to_container(hydra.compose("run", given), resolve=True)
     generator = np.random.default_rng(0)
     seen, configurations = set(), 0
-    for delay in sorted(generator.uniform(0, 6, 8)):
+    for delay in sorted(generator.uniform(0, 4, 5)):
         resume = (
             [f"ckpt_path={folder / 'checkpoints/last.ckpt'}"] if (folder / "checkpoints/last.ckpt").exists() else []
         )
@@ -146,6 +146,6 @@ def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path
     assert configurations > 1, "nor a configuration"
     result = call(command(tiny_mvtec, *arguments, f"ckpt_path={folder / 'checkpoints/last.ckpt'}"), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    whole = call(command(tiny_mvtec, "trainer.max_epochs=40", f"hydra.run.dir={tmp_path / 'whole'}"), cwd=tmp_path)
+    whole = call(command(tiny_mvtec, "trainer.max_epochs=15", f"hydra.run.dir={tmp_path / 'whole'}"), cwd=tmp_path)
     assert whole.returncode == 0
     assert (folder / "scores.csv").read_bytes() == (tmp_path / "whole" / "scores.csv").read_bytes()

@@ -28,4 +28,4 @@ def test_rd_learns_the_demo_and_an_untrained_student_does_not(tmp_path, lite0):
         return run(cfg, RunFolder(tmp_path / name))["image_auroc"]
 
     assert image_auroc("untrained", "trainer.max_epochs=0") < 0.8
-    assert image_auroc("trained") >= 0.95
+    assert image_auroc("trained", "trainer.max_epochs=6") >= 0.95
