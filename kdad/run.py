@@ -7,6 +7,7 @@
 
 import copy
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import kdad
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, describe, fingerprint_data, make_trainer
 from kdad.engine.checkpoint import Checkpoint
+from kdad.engine.decide import check_decision, decide, read_setting
 from kdad.engine.features import attach_features
 from kdad.engine.fit import Training, check_average, fit, stop_early, takes_single, watch_best
 from kdad.engine.launch import CONFIG, carry_on, launch, list_task_overrides, sweep_name
@@ -139,6 +141,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         check_configuration(cfg, CONFIG)
         record.add(**describe(cfg))
         folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
+        check_decision(cfg.decision)
         check_average(cfg.average_epochs, cfg.trainer, cfg.patience)
         resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
         changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
@@ -162,14 +165,16 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         }
         best = watch_best(folder, cfg.monitor, len(data.val_samples), cfg.average_epochs)
         early = stop_early(cfg.patience, len(data.val_samples))
-        training = Training(folder, cfg.seed, cfg.checkpoint_seconds, best, cfg.average_epochs)
+        setting = read_setting(resolve(cfg), detector.scoring)
+        thresholds = partial(decide, options=cfg.decision, setting=setting)
+        training = Training(folder, cfg.seed, cfg.checkpoint_seconds, best, cfg.average_epochs, thresholds)
         if resumed:
             training.go_on(resumed, cfg.trainer.max_epochs)
             resumed.restore(detector)  # Lightning does it again, but after the folder is claimed
         path = resumed.path if resumed else None
         del resumed  # its optimiser's state would be in memory twice
 
-        evaluation = Evaluation(cfg.pictures, cfg.metrics)
+        evaluation = Evaluation(cfg.pictures, cfg.metrics, setting)
         told = copy.deepcopy(cfg)
         told.category = data.category  # the data set's default, where none was given
         logger = make_logger(told, folder, sweep_name())

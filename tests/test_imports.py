@@ -26,7 +26,8 @@ ROOMS = {
     "data": set(),
     "networks": {"teacher", "functional", "speed"},
     "models": {"networks", "teacher", "functional", "speed"},
-    "engine": {"models", "teacher", "data", "metrics", "settings", "speed"},
+    "inference": {"models", "teacher", "data", "speed"},
+    "engine": {"inference", "models", "teacher", "data", "metrics", "settings", "speed"},
     "results": {"engine", "settings", "published"},
     "report": {"results", "published"},
     "figures": {"results", "published", "metrics", "engine", "models", "data"},
@@ -35,7 +36,7 @@ ROOMS = {
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # What a run leaves, and how it is asked for: by `RunFolder` and `Checkpoint`
 NAMES = r"""["'](?:\w+/)*(?:results\.json|refused\.json|config\.yaml|scores\.csv|curves\.npz|\w*\.ckpt)["']"""
-OWNERS = {"engine/run_folder.py", "engine/checkpoint.py"}
+OWNERS = {"engine/run_folder.py", "engine/checkpoint.py", "inference/trained.py"}
 
 
 def room_of(path: Path) -> str:
@@ -108,7 +109,7 @@ def test_only_the_run_folder_and_the_checkpoint_name_what_a_run_leaves(path):
         return
     code = ast.unparse(ast.parse(path.read_text()))  # without comments
     assert not re.search(NAMES, code)
-    assert path.name == "weights.py" or "torch.load" not in code
+    assert path.name == "tensors.py" or "torch.load" not in code
 
 
 def test_the_root_is_a_dozen_files():

@@ -20,7 +20,16 @@ from kdad.data.download import Archive, fetch
 from kdad.data.images import Look, MaskFacts
 from kdad.data.loading import Pool, Split, make_ordered_loader, make_splits, make_train_loader
 from kdad.data.oddities import find_oddities, find_unread
-from kdad.data.samples import Sample, find_equal_files, fingerprint_samples, name_below, order_samples, split_training
+from kdad.data.samples import (
+    Sample,
+    find_equal_files,
+    fingerprint_samples,
+    hold_out_share,
+    name_below,
+    order_samples,
+    split_training,
+)
+from kdad.errors import UserError
 from kdad.storage.cache import ArrayStore
 
 
@@ -29,7 +38,8 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     Everything is decoded once and kept in memory as uint8.
 
-    `val_fraction` of the training images is held out to validate on. Where a data set brings validation images of
+    `val_fraction` of the training images is held out to validate on, `calibration_fraction` of the others to take
+    thresholds from: those whose name says so, by its hash. Where a data set brings validation images of
     its own, it is these, whatever val_fraction is: nothing is held out then, and they are never trained on.
     `official` says how many images a category should have, {category: {train|validation|test: n}}: other numbers
     warn. `download` fetches a missing data set where its terms allow that. An image of more than `max_megapixels` is
@@ -61,6 +71,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         image_size: int,
         batch_size: int,
         val_fraction: float = 0.0,
+        calibration_fraction: float = 0.0,
         train_fraction: float = 1.0,
         split_seed: int = 0,
         seed: int = 0,
@@ -70,7 +81,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         official: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         super().__init__()
-        checks.check_numbers(image_size, batch_size, val_fraction, train_fraction)
+        checks.check_numbers(image_size, batch_size, val_fraction, train_fraction, calibration_fraction)
         checks.check_augmentation(augment, AUGMENTATIONS)
         images.limit_size(max_megapixels)
         self.name = name
@@ -78,11 +89,13 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.category = self.default_category if category is None else str(category)
         self.image_size, self.batch_size = image_size, batch_size
         self.val_fraction, self.train_fraction = val_fraction, train_fraction
+        self.calibration_fraction = calibration_fraction
         self.split_seed, self.seed, self.augment = split_seed, seed, augment
         self.download, self.official = download, dict(official or {})
         checks.check_official(self.official)
         self.train_samples: list[Sample] = []
         self.val_samples: list[Sample] = []
+        self.calibration_samples: list[Sample] = []  # normal ones that thresholds alone are taken from
         self.test_samples: list[Sample] = []
         self.has_masks = False
         self.facts: dict[str, int] = {}
@@ -180,13 +193,20 @@ class AnomalyDataModule(pl.LightningDataModule):
         if self.trains:
             checks.check_single(self.place, self.category, train, 0.0 if own else self.val_fraction)
         kept, held_out = self.split_training(train, own) if train else ([], own)
-        pairs = self.find_copies(kept + held_out, test)
+        calibration: list[Sample] = []
+        if self.calibration_fraction:
+            share = (0.0, self.calibration_fraction)
+            kept, calibration = hold_out_share(kept, share, self.root, f"calibration {self.split_seed}")
+        pairs = self.find_copies(kept + held_out + calibration, test)
         self.train_samples, self.val_samples, self.test_samples = sorted(kept), sorted(held_out), test
+        self.calibration_samples = sorted(calibration)
         parts = {"train": self.train_samples, "validation": self.val_samples, "test": test}
+        parts |= {"calibration": self.calibration_samples} if calibration else {}
         self.fingerprint = fingerprint_samples(parts, self.root)
         self.facts |= {"n_train": len(kept), "n_val": len(held_out), "n_test": len(test), "n_duplicates": len(pairs)}
+        self.facts |= {"n_calibration": len(calibration)} if calibration else {}
         checks.warn_of_copies(self.name, pairs, len(test))
-        if both := self.find_contradictions(kept + held_out, test):
+        if both := self.find_contradictions(kept + held_out + calibration, test):
             self.facts["n_normal_and_anomalous"] = len(both)
             checks.warn_of(self.name, [checks.describe_contradictions(both)])
         if self.trains:
@@ -198,7 +218,8 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     def list_seen(self) -> list[str]:
         """Return the names below root of the images that a detector sees before it is tested."""
-        return [name_below(sample.path, self.root) for sample in self.train_samples + self.val_samples]
+        seen = self.train_samples + self.val_samples + self.calibration_samples
+        return [name_below(sample.path, self.root) for sample in seen]
 
     def find_seen(self, seen: Iterable[str]) -> list[str]:
         """Return the names in `seen`, of images that a detector has seen before, that are test images now."""
@@ -220,23 +241,25 @@ class AnomalyDataModule(pl.LightningDataModule):
             return
         if not self.test_samples:
             self.check()
-        train, val = (self.train_samples, self.val_samples) if self.trains else ([], [])
-        normal = sorted(train + val, key=lambda sample: sample.path)
+        parts = {"train": self.train_samples, "val": self.val_samples, "calibration": self.calibration_samples}
+        if not self.trains:
+            parts = {key: [] for key in parts}
+        normal = sorted((sample for part in parts.values() for sample in part), key=lambda sample: sample.path)
         read, pools, masks = Readers(self.read_image, self.read_mask, self.version), [], None
         with start_threads() as threads:
             oddities = find_oddities(normal + self.test_samples, threads)
             self.facts |= oddities.counts()
             checks.warn_of(self.name, oddities.describe())
             # One pool for training and validation: how they are divided changes nothing that is cached of them.
-            for part in (normal, self.test_samples):
-                what = f"{len(part)} images of {self.name} {self.category} at {self.image_size} px"
-                pools.append(Pool(decode_images(part, read, self.image_size, self.store, what, threads)))
+            for samples in (normal, self.test_samples):
+                what = f"{len(samples)} images of {self.name} {self.category} at {self.image_size} px"
+                pools.append(Pool(decode_images(samples, read, self.image_size, self.store, what, threads)))
             if self.has_masks:
                 masks, facts = decode_masks(self.test_samples, read, self.image_size, threads)
                 self.facts |= count_mask_facts(facts, self.name, self.image_size)
         pools[0].cacheable = self.augment == "none" and bool(normal)
         self.pools = pools
-        self._splits = make_splits(pools, normal, train, val, self.test_samples, masks)
+        self._splits = make_splits(pools, normal, parts, self.test_samples, masks)
 
     def read_anomalous_pixels(self, sample: Sample) -> tuple[np.ndarray, bool]:
         """Read which pixels of an image are anomalous, at the image's own size. Raises `UserError` on a bad mask.
@@ -260,6 +283,17 @@ class AnomalyDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader | list[Any]:
         """Return a loader of the validation images, or an empty list where there are none, as Lightning wants it."""
         return make_ordered_loader(self._splits["val"], self.batch_size) if self.val_samples else []
+
+    def find_normals(self, most: int) -> tuple[str, DataLoader]:
+        """Return the normal images that thresholds are taken from, as they are: which part they are of, and a loader.
+
+        Those held out for this alone; else those to validate on; else, at most so many, those that are trained on.
+        """
+        for part, name in (("calibration", "calibration"), ("val", "validation"), ("train", "training")):
+            split = self._splits[part]
+            if len(split):
+                return name, make_ordered_loader(split if part != "train" else split.take(most), self.batch_size)
+        raise UserError("there are no normal images to take thresholds from")
 
     def test_dataloader(self) -> DataLoader:
         return make_ordered_loader(self._splits["test"], self.batch_size)

@@ -22,13 +22,16 @@ class Place(NamedTuple):
     obtain: str  # where to get it, and its licence
 
 
-def check_numbers(image_size: int, batch_size: int, val_fraction: float, train_fraction: float) -> None:
+def check_numbers(
+    image_size: int, batch_size: int, val_fraction: float, train_fraction: float, calibration_fraction: float
+) -> None:
     """Raise `UserError` for a size or a fraction outside its range."""
     for key, value in {"image_size": image_size, "batch_size": batch_size}.items():
         if value < 1:
             raise UserError(f"{key} is {value}: it must be at least 1")
-    if not 0 <= val_fraction < 1:
-        raise UserError(f"val_fraction is {val_fraction}: it must be at least 0 and below 1")
+    for key, value in {"val_fraction": val_fraction, "calibration_fraction": calibration_fraction}.items():
+        if not 0 <= value < 1:
+            raise UserError(f"{key} is {value}: it must be at least 0 and below 1")
     if not 0 < train_fraction <= 1:
         raise UserError(f"train_fraction is {train_fraction}: it must be above 0 and at most 1")
 

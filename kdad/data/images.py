@@ -88,7 +88,7 @@ def read_image(path: Path, size: int) -> Tensor:
     Grey is repeated; 16-bit values are scaled to 8 bits; EXIF orientation is applied. Transparency
     is dropped, keeping the colour stored under it: any background put there would be an invention.
     """
-    return resize_image(_convert_to_rgb(_decode(path), path), size)
+    return resize_image(convert_to_rgb(decode_image(path), path), size)
 
 
 def resize_image(image: Image.Image, size: int) -> Tensor:
@@ -133,7 +133,7 @@ def mask_values(path: Path) -> np.ndarray:
             sizes = ", ".join(f"{part.name} {v.shape[1]} x {v.shape[0]}" for part, v in parts.items()) or "none"
             raise UserError(f"masks in {path} should be one or more of the same size; found {sizes}")
         return np.maximum.reduce(list(parts.values()))
-    mask = _decode(path)
+    mask = decode_image(path)
     if has_transparency(mask):
         raise UserError(
             f"mask {path} has transparent pixels: whether these or the others are anomalous is not said. Save it "
@@ -143,7 +143,7 @@ def mask_values(path: Path) -> np.ndarray:
         return np.array(mask.convert("L"))
     if mask.mode == "I" or mask.mode.startswith("I;16"):
         return np.array(mask)  # as stored: scaled to 8 bits, a mask of 0 and 1 would be empty
-    return np.array(_convert_to_rgb(mask, path)).max(axis=2)
+    return np.array(convert_to_rgb(mask, path)).max(axis=2)
 
 
 def anomalous_pixels(values: np.ndarray, kind: str, path: Path, image_path: Path) -> tuple[np.ndarray, bool]:
@@ -208,7 +208,7 @@ def has_transparency(image: Image.Image) -> bool:
     return bool((np.array(image.getchannel("A")) < 255).any())
 
 
-def _decode(path: Path) -> Image.Image:
+def decode_image(path: Path) -> Image.Image:
     """Decode the first frame of an image file, upright. Raises `UserError` where it cannot be read."""
     try:
         with Image.open(path) as image:
@@ -229,7 +229,7 @@ def _read_size(path: Path) -> tuple[int, int]:
                 return image.size[::-1]
             if not turned:
                 return image.size
-        return _decode(path).size  # by format and version, Pillow's size is upright already or not
+        return decode_image(path).size  # by format and version, Pillow's size is upright already or not
     except Exception as error:
         raise refuse_file(path, error) from error
 
@@ -249,7 +249,8 @@ def _tells_orientation(path: Path) -> bool:
     return False
 
 
-def _convert_to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def convert_to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    """Convert an image to RGB with eight bits; `path` names it. Raises `UserError` for values of unknown range."""
     if image.mode == "F":
         raise UserError(f"image {path} holds floating-point values of unknown range: save it with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):

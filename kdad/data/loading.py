@@ -1,6 +1,6 @@
 """From decoded images in memory to batches: whole batches at once, in an order that can be repeated."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,13 @@ class Split(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def take(self, most: int) -> "Split":
+        """Return a split of at most so many of the images, spread evenly."""
+        if len(self) <= most:
+            return self
+        chosen = torch.linspace(0, len(self) - 1, most).round().long()
+        return Split(self.pool, self.rows[chosen], self.labels[chosen], None)
+
     def __getitem__(self, index: int) -> Batch:
         """Return one sample, without the batch dimension."""
         batch = self.__getitems__([index])
@@ -63,12 +70,11 @@ class Split(Dataset):
 def make_splits(
     pools: Sequence[Pool],
     normal: Sequence[Sample],
-    train: Sequence[Sample],
-    val: Sequence[Sample],
+    parts: Mapping[str, Sequence[Sample]],
     test: Sequence[Sample],
     masks: Tensor | None,
 ) -> dict[str, Split]:
-    """Make the splits `train`, `val` and `test` of two pools: one of the `normal` images, one of the test images.
+    """Make the splits of two pools: the `parts` of the pool of `normal` images, by name, and `test` of the other.
 
     The images of a pool are in the order of its samples. masks: bool (n,1,H,W) of the test images, or None.
     """
@@ -78,11 +84,10 @@ def make_splits(
         labels = torch.tensor([sample.label for sample in samples])
         return Split(pool, torch.tensor(rows, dtype=torch.long), labels, of_split)
 
-    return {
-        "train": make_split(pools[0], [row[sample.path] for sample in train], train, None),
-        "val": make_split(pools[0], [row[sample.path] for sample in val], val, None),
-        "test": make_split(pools[1], range(len(test)), test, masks),
+    made = {
+        name: make_split(pools[0], [row[sample.path] for sample in part], part, None) for name, part in parts.items()
     }
+    return made | {"test": make_split(pools[1], range(len(test)), test, masks)}
 
 
 class TrainOrder(Sampler[int]):

@@ -29,7 +29,7 @@ def name_below(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
 
 
-def hash_name(sample: Sample, root: Path, split_seed: int) -> str:
+def hash_name(sample: Sample, root: Path, split_seed: int | str) -> str:
     """Return the hex digits that decide an image's part in a split, from split_seed and its name alone."""
     return hashlib.sha256(f"{split_seed}/{name_below(sample.path, root)}".encode()).hexdigest()
 
@@ -40,7 +40,7 @@ def order_samples(samples: Sequence[Sample], root: Path, split_seed: int) -> lis
 
 
 def hold_out_share(
-    normal: Sequence[Sample], share: tuple[float, float], root: Path, split_seed: int
+    normal: Sequence[Sample], share: tuple[float, float], root: Path, split_seed: int | str
 ) -> tuple[list[Sample], list[Sample]]:
     """Hold out the images whose hash lies in a share of [0, 1). Returns (kept, held out), as `order_samples` has them.
 

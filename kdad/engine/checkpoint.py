@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
+from kdad.inference.trained import read_checkpoint, restore
 from kdad.settings.compose import OPTIONAL, resolve
 from kdad.settings.keys import DECIDING, differences, find_key, select
 from kdad.settings.overrides import split
@@ -33,18 +34,7 @@ class Checkpoint:
     def load(cls, path: str | Path) -> "Checkpoint":
         """Read a file without running code. Raises `UserError` if it is missing, damaged or no checkpoint of kdad's."""
         path = Path(path).expanduser()
-        if not path.is_file():
-            raise UserError(f"ckpt_path={path}: no such file (looked for {path.absolute()})")
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise UserError(
-                f"ckpt_path={path}: cannot be read as a checkpoint of plain values ({type(error).__name__}: "
-                f"{str(error).splitlines()[0][:200]}). Files that would run code are refused."
-            ) from error
-        if not isinstance(content, dict) or not {"state_dict", "teacher", "kdad"} <= content.keys():
-            raise UserError(f"ckpt_path={path}: not a checkpoint written by kdad")
-        return cls(path.absolute(), content)
+        return cls(path.absolute(), read_checkpoint(path))
 
     @property
     def overrides(self) -> list[str]:
@@ -136,12 +126,7 @@ class Checkpoint:
 
         Raises `UserError` for a checkpoint of another teacher, or of other networks.
         """
-        content = {**self.content, "state_dict": {**self.content["state_dict"], **(keep or {})}}
-        detector.on_load_checkpoint(content)
-        try:
-            detector.load_state_dict(content["state_dict"])
-        except RuntimeError as error:
-            raise UserError(f"ckpt_path={self.path}: its weights do not fit this configuration. {error}") from error
+        restore(self.content, detector, self.path, keep or {})
 
     def files_to_go_on(self, max_epochs: int, average_epochs: int, best_state: str | None) -> list[Path]:
         """Return the files beside it that resumed training needs: the best epoch's, and those averaged later.

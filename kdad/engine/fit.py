@@ -4,7 +4,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import TRAINING
 from kdad.engine.signals import Stop
 from kdad.errors import UserError
+from kdad.inference.decision import Decision
 from kdad.models.base import KDDetector
 
 MONITORS = (None, "val_loss")  # both come from normal training images
@@ -33,7 +34,8 @@ class Training(pl.Callback):
 
     `last` is written at the end of an epoch, at most once in `checkpoint_seconds`, and after the last epoch.
     With a `best` checkpoint callback its weights are the ones tested, otherwise the last epoch's. `average_epochs`
-    above 1 keeps the weights of each of so many last epochs, to be tested too. Random numbers drawn from torch in
+    above 1 keeps the weights of each of so many last epochs, to be tested too; `decide` gives the thresholds that go
+    with the tested weights. Random numbers drawn from torch in
     an epoch depend on (seed, epoch) alone, so that a resumed run repeats them.
     """
 
@@ -44,9 +46,10 @@ class Training(pl.Callback):
         checkpoint_seconds: float,
         best: ModelCheckpoint | None,
         average_epochs: int = 1,
+        decide: Callable[[pl.Trainer, KDDetector], Decision | None] = lambda trainer, detector: None,
     ):
         self.folder, self.seed, self.checkpoint_seconds, self.best = folder, seed, checkpoint_seconds, best
-        self.average_epochs = average_epochs
+        self.average_epochs, self.decide = average_epochs, decide
         self.saved = time.monotonic()  # when `last` was written
         self.stop, self.listening = Stop(), ExitStack()
         self.resumed_epochs = 0  # that the checkpoint to go on from has behind it
@@ -149,7 +152,9 @@ class Training(pl.Callback):
         detector.after_fit(detector.move_batches(data.val_dataloader() or data.train_dataloader()))
         # Earlier epochs are tested with these, so that they need no pass over the images each.
         taken = [name for name, value in detector.named_buffers() if not torch.equal(value, before[name])]
-        detector.provenance = {**detector.provenance, "tested_epoch": self.tested_epoch, "statistics": taken}
+        decision = self.decide(trainer, detector)
+        detector.provenance |= {"tested_epoch": self.tested_epoch, "statistics": taken}
+        detector.provenance["decision"] = decision.to_plain() if decision else None
         self.save(trainer, self.folder.checkpoint("tested"), weights_only=True)
         if trainer.is_global_zero:
             remove_epochs(self.folder.checkpoints, up_to=epochs - self.average_epochs)

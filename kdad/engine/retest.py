@@ -10,6 +10,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, build_detector, describe, make_trainer
 from kdad.engine.checkpoint import Checkpoint
+from kdad.engine.decide import read_setting
 from kdad.engine.features import attach_features
 from kdad.engine.launch import CONFIG, carry_on
 from kdad.engine.run_folder import RunFolder
@@ -49,7 +50,7 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
             record.add(n_trained_on=len(tested))
         checkpoint.restore(detector)
         detector.provenance = checkpoint.provenance
-        evaluation = Evaluation(cfg.pictures, cfg.metrics)
+        evaluation = Evaluation(cfg.pictures, cfg.metrics, read_setting(resolve(cfg), detector.scoring))
         trainer = make_trainer(cfg, folder, data, None, evaluation)
         if not known:
             attach_features(detector, data, data.store, trainer.strategy.root_device)

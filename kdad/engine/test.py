@@ -12,18 +12,19 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from PIL import Image
 from torch import distributed
 
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.checkpoint import Checkpoint
+from kdad.engine.decide import Counts, find_decision, rate
 from kdad.engine.record import is_first_process
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.metrics import DetectionMetrics, Outcome
 from kdad.models.base import Batch, KDDetector
 
+DECIDED = ("normalised_score", "decision")  # columns of scores.csv: 0.5 at the threshold; 1 anomalous, 0 normal
 COLOURS = matplotlib.colormaps["inferno"]
 
 
@@ -31,18 +32,21 @@ class Evaluation(pl.Callback):
     """Collects a test's detections; after it `outcome` is what they amount to, and `write` leaves them in a folder.
 
     At most `pictures` maps are kept for pictures, spread evenly over the test images; the metrics see all. `options` of
-    the metrics are those of `DetectionMetrics`.
+    the metrics are those of `DetectionMetrics`. `setting` is what the detector's thresholds must have been taken with.
     """
 
     outcome: Outcome
 
-    def __init__(self, pictures: int = 64, options: Mapping[str, Any] | None = None):
-        self.pictures = pictures
+    def __init__(
+        self, pictures: int = 64, options: Mapping[str, Any] | None = None, setting: Mapping[str, Any] | None = None
+    ):
+        self.pictures, self.setting = pictures, setting or {}
         self.state = DetectionMetrics(**(options or {}))
 
     def on_test_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
         self.samples = trainer.datamodule.test_samples  # type: ignore[attr-defined]
         self.state.reset()
+        self.decision, self.counts = find_decision(detector, self.setting), Counts()  # type: ignore[arg-type]
         count = min(self.pictures, len(self.samples))
         self.wanted = set(np.linspace(0, len(self.samples) - 1, count).round().astype(int).tolist()) if count else set()
         self.kept: dict[int, dict[str, Any]] = {}
@@ -67,6 +71,8 @@ class Evaluation(pl.Callback):
             batch["index"].cpu(), outputs.image_score.detach().cpu(), batch["label"].cpu(), maps,
             None if masks is None else masks.cpu(),
         )  # fmt: skip
+        if self.decision and masks is not None:
+            self.counts.add(batch["index"], maps, masks.cpu(), self.decision.pixel_threshold)
         self.lowest, self.highest = min(self.lowest, maps.min().item()), max(self.highest, maps.max().item())
         for row, index in enumerate(batch["index"].tolist()):
             if index in self.wanted:
@@ -82,13 +88,12 @@ class Evaluation(pl.Callback):
         raw = self.outcome.rows.score
         if len(raw) > 1 and raw.min() == raw.max():  # which would pass for an AUROC of 0.5
             raise UserError(f"Collapsed: the score of every test image is {raw.min()}")
-        scores = torch.from_numpy(raw).to(detector.device, torch.float32)
-        self.columns = {name: values.tolist() for name, values in detector.score_columns(scores).items()}  # type: ignore[operator]
         if distributed.is_available() and distributed.is_initialized():
             parts: list[Any] = [None] * distributed.get_world_size()
-            distributed.all_gather_object(parts, (self.lowest, self.highest, self.kept))
+            distributed.all_gather_object(parts, (self.lowest, self.highest, self.kept, self.counts.by_image))
             self.lowest, self.highest = min(float(p[0]) for p in parts), max(float(p[1]) for p in parts)
             self.kept = {index: kept for part in parts for index, kept in part[2].items()}
+            self.counts.by_image = {index: counts for part in parts for index, counts in part[3].items()}
         if self.lowest == self.highest:
             raise UserError(f"Collapsed: every anomaly map is {self.lowest} everywhere")
 
@@ -98,11 +103,13 @@ class Evaluation(pl.Callback):
             drawn = [threads.submit(self._draw, folder, index) for index in sorted(self.kept)]
             with folder.write(folder.scores) as file:
                 rows = csv.writer(file, lineterminator="\n")
-                rows.writerow(["path", "label", "score", *self.columns])
-                for index, score, label, *more in zip(*self.outcome.rows, *self.columns.values(), strict=True):
-                    # What a column says yes or no to is 1 or 0, as a label is.
-                    further = [int(value) if isinstance(value, bool) else repr(value) for value in more]
-                    rows.writerow([self.samples[index].path, int(label), repr(float(score)), *further])
+                rows.writerow(["path", "label", "score", "kind", *(DECIDED if self.decision else ())])
+                for index, score, label in zip(*self.outcome.rows, strict=True):
+                    sample, score = self.samples[index], float(score)
+                    decided = [] if self.decision is None else [
+                        repr(float(self.decision.image.normalise(score))), int(score > self.decision.image_threshold)
+                    ]  # fmt: skip
+                    rows.writerow([sample.path, int(label), repr(score), sample.kind, *decided])
             with folder.write(folder.curves, "wb") as file:
                 np.savez_compressed(file, **self.outcome.curves)  # type: ignore[arg-type]
             for picture in drawn:
@@ -156,6 +163,7 @@ def test(
         evaluation.write(folder)
     return {
         **metrics,
+        **rate(evaluation.decision, outcome.rows.score, outcome.rows.label, evaluation.counts),
         "metrics_mode": outcome.mode,
         "category": data.category,
         "backbone": detector.teacher.tag,

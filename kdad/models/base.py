@@ -100,13 +100,6 @@ class KDDetector(pl.LightningModule):
         The batches are of validation images if there are any, else of training images.
         """
 
-    def score_columns(self, image_score: Tensor) -> dict[str, Tensor]:
-        """Return further columns (B,) of scores.csv that follow from the raw scores (B,), such as a decision.
-
-        There are none by default.
-        """
-        return {}
-
     # What is shared ---------------------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Detection:

@@ -4,7 +4,7 @@ Yao, "Dual-Student Knowledge Distillation Networks for Unsupervised Anomaly Dete
 
 | Equation, section | function | as printed / variant / deviation |
 |---|---|---|
-| Eq. (1), Sec. 1 | is_anomalous | as printed; how to normalise the score is not given, see below |
+| Eq. (1), Sec. 1 | - | the decision of all detectors, `kdad.inference.decision`: the threshold is not given |
 | Eq. (2), Sec. 3.1 | - | generic distillation; computes nothing of the method |
 | Eq. (3), Sec. 3.1 | unit_vectors | deviation: divided by the norm; the printed squared norm would not normalise |
 | Eq. (4), Sec. 3.1 | euclidean_maps | as printed |
@@ -22,8 +22,6 @@ Embedding: Algorithm 1 leaves F_emb undefined; as in Algorithm 2 it is made of t
 Its stride and width, the decoder's upsampling and block counts are not given: they are RD's. "A residual block" of
 Sec. 3.2 is read as a ResNet-18's stage of two, since Table 6's 39.3 M parameters, 105 MB and 6.17 G operations are
 those of two (one has 34.6 M, three 44.0 M). The encoder student starts as torchvision's ResNets do (`zero_init_last`).
-Normalised score (Sec. 1): t = mean + 3 standard deviations of the normal images' scores after training stands at 0.5;
-score / (score + t) keeps the order and stays in [0, 1). `after_fit` takes the statistics from the images it is given.
 Inputs "normalized by l2 function" (Sec. 4.1.2) would not fit a pre-trained teacher: they get its own statistics.
 Table 7: X-Y are the two networks that are compared, in training and in the score, without the third where it can go.
 T-E is the encoder student alone; T-D embeds the teacher's features, as RD does; in E-D the decoder student restores
@@ -34,12 +32,11 @@ the embedding. Table 9: `score_levels` chooses the maps that enter the score of 
 """
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, distributed
+from torch import Tensor
 
 from kdad.errors import UserError
 from kdad.functional import at_least_float32, cosine_distance, fuse_sum
@@ -57,12 +54,7 @@ STRUCTURES = {
     "t_d": ({"loss_d": TD}, TD),
     "e_d": ({"loss_e": TE, "loss_d": ED}, ED),
 }
-DEVIATIONS = 3.0  # the score that far above the mean of normal images is called anomalous
-
-
-def is_anomalous(normalised: Tensor, threshold: float = 0.5) -> Tensor:
-    """Eq. (1), Sec. 1: return whether each score reaches the threshold."""
-    return normalised >= threshold
+OF_0_1 = {"score_mean", "score_std", "fitted_setting"}
 
 
 def unit_vectors(features: list[Tensor]) -> list[Tensor]:
@@ -110,12 +102,6 @@ def image_score(smoothed: Tensor) -> Tensor:
     return smoothed.amax(dim=(1, 2))
 
 
-def normalised_score(score: Tensor, threshold: Tensor) -> Tensor:
-    """Map scores of at least 0 onto [0, 1), keeping their order, with the threshold at 0.5: (B,) -> (B,)."""
-    score = score.clamp(min=0)  # rounding can leave a perfect match just below
-    return score / (score + threshold).clamp(min=torch.finfo(score.dtype).tiny)
-
-
 class DSKD(KDDetector):
     """Two students of one teacher: an encoder of its architecture, and a decoder fed through an embedding.
 
@@ -130,9 +116,6 @@ class DSKD(KDDetector):
     encoder: FeaturePyramid | None
     bottleneck: DeepFeatureEmbedding | DirectDownsampling | None
     decoder: MirroredDecoder | None
-    score_mean: Tensor  # of the normal images' scores after fit
-    score_std: Tensor
-    fitted_setting: Tensor  # that these were taken with
 
     def __init__(
         self,
@@ -188,9 +171,6 @@ class DSKD(KDDetector):
             )
             self.decoder = MirroredDecoder(width, stride, channels, strides, style)
         self.score_levels = self.choose_levels(score_levels, len(channels))
-        self.register_buffer("score_mean", torch.zeros(()))
-        self.register_buffer("score_std", torch.zeros(()))
-        self.register_buffer("fitted_setting", torch.full((4 + len(channels),), -1.0))
 
     def pyramids(self, batch: Batch) -> dict[str, list[Tensor]]:
         """Return the features of every network of the structure: t teacher, e encoder and d decoder student.
@@ -230,33 +210,7 @@ class DSKD(KDDetector):
         smoothed = smoothed_map(chosen, self.image_size, self.sigma, self.align_corners)
         return Detection(smoothed[:, None], image_score(smoothed))
 
-    @torch.no_grad()
-    def after_fit(self, batches: Iterable[Batch]) -> None:
-        """Compute mean and standard deviation of the scores of the given normal images over all processes."""
-        training = self.training
-        self.eval()  # batch norm as in the test
-        scores = [score for batch in batches for score in self.detect(batch).image_score.tolist()]
-        self.train(training)
-        parts: list[Any] = [scores]
-        if distributed.is_available() and distributed.is_initialized():
-            parts = [None] * distributed.get_world_size()
-            distributed.all_gather_object(parts, scores)
-        everyone = torch.tensor([score for part in parts for score in part], dtype=torch.float64)
-        self.score_mean.fill_(everyone.mean().item())
-        self.score_std.fill_(everyone.std(correction=0).item())
-        self.fitted_setting.copy_(self.describe_setting())
-
-    def describe_setting(self) -> Tensor:
-        """Return the settings that a score's scale depends on besides the weights, as numbers in one tensor."""
-        entered = 2 if self.align_corners else 1  # one number, so that checkpoints from before that key still load
-        levels = [entered * (k in self.score_levels) for k in range(1, len(self.teacher.channels) + 1)]
-        return self.fitted_setting.new_tensor(
-            [list(STRUCTURES).index(self.structure), self.euclidean_weight, self.sigma, self.image_size, *levels]
-        )
-
-    def score_columns(self, image_score: Tensor) -> dict[str, Tensor]:
-        """Return the normalised score and Eq. (1)'s decision, (B,) each; empty without statistics of this setting."""
-        if not torch.equal(self.fitted_setting, self.describe_setting()):
-            return {}
-        normalised = normalised_score(image_score, self.score_mean + DEVIATIONS * self.score_std)
-        return {"normalised_score": normalised, "anomalous": is_anomalous(normalised)}
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        state = checkpoint["state_dict"]  # version 0.1 kept statistics of its own decision there
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name not in OF_0_1}

@@ -1,7 +1,7 @@
 """The teacher: a frozen, pre-trained pyramid, and how its weights are loaded and recognised."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -60,6 +60,18 @@ class Teacher(FeaturePyramid):
         self.requires_grad_(False)
         self.eval()
         # Each level's own, since how far the network goes on behind it does not change its features.
+        self.level_fingerprints = [fingerprint(self.body.state_dict(), before) for before in self.modules_before]
+
+    def adopt(self, state: Mapping[str, Tensor], identity: Mapping[str, str]) -> None:
+        """Take weights of `body` that were kept elsewhere, and what a checkpoint recognises their teacher by.
+
+        Raises `UserError` where they do not fit.
+        """
+        try:
+            self.body.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(f"the teacher's weights in this checkpoint do not fit {self.tag}: {error}") from error
+        self.fingerprint, self.source = identity["fingerprint"], "the checkpoint"
         self.level_fingerprints = [fingerprint(self.body.state_dict(), before) for before in self.modules_before]
 
     def identify(self) -> dict[str, str]:

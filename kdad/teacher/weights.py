@@ -4,11 +4,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import timm
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from kdad.errors import UserError
+from kdad.storage.tensors import read_plain
 
 PACKAGE = "package:"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -32,7 +32,7 @@ def find_weights(name: str, weights: str | None, fetch: bool = True) -> Path | N
 
 def _find_in_package(name: str, location: str) -> Path:
     package, _, inside = location.partition("/")
-    spec = find_spec(package)
+    spec = find_spec(package) if "." not in package else None  # of a dotted name, the parent would be imported
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"backbone.weights={PACKAGE}{location}: the Python package {package!r} that carries the weights of {name} "
@@ -97,12 +97,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(
-            f"backbone.weights={path}: cannot be read as plain tensors ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:200]}). Give a .safetensors file, or a .pth that holds only a state dict."
-        ) from error
+        raise UserError(f"backbone.weights={path}: damaged: {type(error).__name__}: {error}") from error
+    state = read_plain(path, "backbone.weights", "Give a .safetensors file, or a .pth that holds only a state dict.")
     if isinstance(state, dict):
         for wrapper in ("state_dict", "model"):
             if isinstance(state.get(wrapper), dict):

@@ -1,0 +1,209 @@
+"""When a score is called anomalous: thresholds from normal images alone, and scores made comparable by them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdad.errors import UserError
+
+RULES = ("quantile", "mean_std", "max")  # of normal images
+BY_F1 = "f1"  # of normal and anomalous ones, which `kdad calibrate` alone can be given
+SOURCES = {
+    "calibration": "normal images held out for this alone",
+    "validation": "normal images held out to validate on",
+    "training": "the training images themselves, whose scores flatter: expect more false alarms than promised",
+    "given": "normal images that were given to kdad calibrate",
+}
+Number = TypeVar("Number", float, NDArray[Any])
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A threshold, and the centre of what is normal: the median score of normal images, or of their pixels."""
+
+    threshold: float
+    centre: float
+
+    def normalise(self, score: Number) -> Number:
+        """Map scores onto (0, 1): 0.25 at the centre of normal images, 0.5 at the threshold; the order stays.
+
+        It is (1 + u / (1 + |u|)) / 2 with u = (score - threshold) / (threshold - centre): how far above the threshold,
+        in units that normal images set, so that detectors can be compared. Where centre and threshold coincide, the
+        unit is the threshold itself.
+        """
+        unit = self.threshold - self.centre
+        if not unit > 0:
+            unit = abs(self.threshold) or 1.0
+        u = (score - self.threshold) / unit
+        return (1 + u / (1 + abs(u))) / 2
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Two thresholds, of image scores and of pixels, and where they come from.
+
+    `false_alarms` is the share of normal images that the rule `quantile` means to call anomalous, `k` the standard
+    deviations of `mean_std`. `source` is one of SOURCES. `setting` are the values that change scores without training:
+    the thresholds hold for these alone. `uses_anomalous`: anomalous images had a say, too.
+    """
+
+    rule: str
+    false_alarms: float
+    k: float
+    image_threshold: float
+    image_centre: float
+    pixel_threshold: float
+    pixel_centre: float
+    n_images: int
+    source: str
+    setting: Mapping[str, Any]
+    uses_anomalous: bool = False
+
+    @property
+    def image(self) -> Scale:
+        """The scale of image scores."""
+        return Scale(self.image_threshold, self.image_centre)
+
+    @property
+    def pixel(self) -> Scale:
+        """The scale of an anomaly map's pixels."""
+        return Scale(self.pixel_threshold, self.pixel_centre)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain values, as a checkpoint holds them."""
+        return asdict(self) | {"setting": dict(self.setting)}
+
+    @classmethod
+    def from_plain(cls, values: Any) -> "Decision":
+        """Return the decision that `to_plain` gave. Raises `UserError` where the values are not such ones."""
+        names = {field.name for field in fields(cls)}
+        numbers = ("image_threshold", "image_centre", "pixel_threshold", "pixel_centre")
+        if (
+            not isinstance(values, dict)
+            or not set(values) <= names
+            or not all(isinstance(values.get(name), float) and math.isfinite(values[name]) for name in numbers)
+        ):
+            raise UserError("the decision in this checkpoint cannot be read: kdad calibrate sets another")
+        return cls(**values)
+
+    def describe(self) -> str:
+        """Return a sentence on the rule, its images and what it can promise."""
+        rules = {
+            "quantile": f"the quantile that {self.false_alarms:.3g} of normal images exceed",
+            "mean_std": f"mean + {self.k:g} standard deviations",
+            "max": "the largest score",
+            BY_F1: "the best F1 on normal and anomalous images that were given",
+        }
+        said = f"threshold {self.image_threshold:.6g}: {rules[self.rule]}, of {self.n_images} images, "
+        said += SOURCES[self.source]
+        if self.rule in ("quantile", "max"):
+            said += f". Expected false alarms on further normal images: {self.promise():.3g}"
+            if self.rule == "quantile" and self.promise() > self.false_alarms:
+                said += f", since {self.n_images} images cannot promise less than 1 in {self.n_images + 1}"
+        return said
+
+    def promise(self) -> float:
+        """Return the expected share of false alarms among further normal images, of the rules quantile and max.
+
+        It holds where these images are exchangeable with those of the calibration (Vovk et al., "Algorithmic Learning
+        in a Random World", 2005): n images can promise no less than 1 / (n + 1).
+        """
+        n = self.n_images
+        return (n + 1 - (n if self.rule == "max" else find_rank(n, self.false_alarms))) / (n + 1)
+
+
+def check_rule(rule: str, false_alarms: float, k: float) -> None:
+    """Raise `UserError` for a rule that there is not, or a number outside its range."""
+    if rule not in RULES:
+        raise UserError(f"decision.rule={rule}: give one of {', '.join(RULES)}")
+    if isinstance(false_alarms, bool) or not isinstance(false_alarms, int | float) or not 0 < false_alarms < 1:
+        raise UserError(f"decision.false_alarms={false_alarms}: give a share of normal images between 0 and 1")
+    if isinstance(k, bool) or not isinstance(k, int | float) or not 0 <= k < math.inf:
+        raise UserError(f"decision.k={k}: give a number of standard deviations, at least 0")
+
+
+def find_rank(n: int, false_alarms: float) -> int:
+    """Return which of n sorted scores, counted from 1, a further normal one exceeds with at most this probability.
+
+    The largest where n are too few for that. Of n + 1 exchangeable scores each rank is as likely for the last.
+    """
+    return min(n, math.ceil((n + 1) * (1 - false_alarms) - 1e-9))
+
+
+class Normals:
+    """What the scores and maps of normal images amount to, image by image: for the thresholds.
+
+    A pixel's threshold is that of the largest pixel of each image, by the rules quantile and max: so many normal images
+    may have a mark at all. By mean_std it is of all pixels.
+    """
+
+    def __init__(self) -> None:
+        self.scores: list[float] = []
+        self.largest: list[float] = []  # pixel of each image
+        self.medians: list[float] = []  # of each image's pixels
+        self.sums = np.zeros(3)  # of all pixels: number, sum, sum of squares
+
+    def add(self, scores: NDArray, maps: NDArray) -> None:
+        """Add a batch: scores (B,), maps (B, h, w)."""
+        pixels = maps.reshape(len(maps), -1).astype(np.float64)
+        self.scores += [float(score) for score in scores]
+        self.largest += pixels.max(axis=1).tolist()
+        self.medians += np.median(pixels, axis=1).tolist()
+        self.sums += pixels.size, pixels.sum(), np.square(pixels).sum()
+
+    def merge(self, parts: "Sequence[Normals]") -> "Normals":
+        """Return these and those of other processes as one."""
+        merged = Normals()
+        for part in parts:
+            merged.scores += part.scores
+            merged.largest += part.largest
+            merged.medians += part.medians
+            merged.sums += part.sums
+        return merged
+
+    def decide(
+        self, rule: str, false_alarms: float, k: float, source: str, setting: Mapping[str, Any],
+        anomalous: "Normals | None" = None,
+    ) -> Decision:  # fmt: skip
+        """Return the decision by a rule; `anomalous`, of anomalous images, is what the rule f1 needs besides.
+
+        Raises `UserError` where there is no image, or a score that is not finite.
+        """
+        scores, largest = np.sort(self.scores), np.sort(self.largest)
+        n = len(scores)
+        if not n:
+            raise UserError("no normal image to take thresholds from")
+        if not np.isfinite(scores).all() or not np.isfinite(self.sums).all():
+            raise UserError("the score of a normal image is NaN or infinite: the detector has diverged")
+        if rule == "quantile":
+            rank = find_rank(n, false_alarms) - 1
+            image, pixel = scores[rank], largest[rank]
+        elif rule == "max":
+            image, pixel = scores[-1], largest[-1]
+        elif rule == "mean_std":
+            count, total, squares = self.sums
+            image = scores.mean() + k * scores.std()
+            pixel = total / count + k * math.sqrt(max(0.0, squares / count - (total / count) ** 2))
+        elif anomalous is not None:
+            image = find_best_f1(scores, np.asarray(anomalous.scores))
+            pixel = find_best_f1(largest, np.asarray(anomalous.largest))
+        else:
+            raise UserError(f"decision.rule={rule}: give one of {', '.join(RULES)}")
+        centres = float(np.median(scores)), float(np.median(self.medians))
+        return Decision(
+            rule, float(false_alarms), float(k), float(image), centres[0], float(pixel), centres[1], n, source,
+            dict(setting), anomalous is not None and rule == BY_F1,
+        )  # fmt: skip
+
+
+def find_best_f1(normal: NDArray, anomalous: NDArray) -> float:
+    """Return the threshold between two scores at which calling larger ones anomalous has the highest F1."""
+    every = np.unique(np.concatenate([normal, anomalous]))
+    cuts = np.concatenate([[np.nextafter(every[0], -np.inf)], (every[:-1] + every[1:]) / 2])
+    hits = len(anomalous) - np.searchsorted(np.sort(anomalous), cuts, side="right")
+    alarms = len(normal) - np.searchsorted(np.sort(normal), cuts, side="right")
+    return float(cuts[np.argmax(2 * hits / (hits + alarms + len(anomalous)))])

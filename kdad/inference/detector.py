@@ -1,0 +1,196 @@
+"""A trained detector applied: `kdad.load` gives one, which judges pictures and says where they are anomalous."""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from kdad.data.images import resize_image
+from kdad.errors import UserError
+from kdad.inference.decision import Decision
+from kdad.inference.pictures import Picture, is_single, iterate, open_picture
+from kdad.inference.trained import build_trained, find_checkpoint
+from kdad.models.base import KDDetector
+from kdad.speed import lay_out, limit_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Lightning's words for what a test phase computes in
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+WHOLE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+
+
+class Result:
+    """What a detector says of one picture of H x W pixels.
+
+    `score` is the raw image score, as in a run's scores.csv; `map` the anomaly map (h, w) at the detector's size;
+    higher means more anomalous. `normalised` in (0, 1) has 0.5 at the threshold, `is_anomalous` says on which side;
+    both are None without a decision. `source` is the path, where the picture was given as one.
+    """
+
+    def __init__(
+        self, score: float, map: NDArray[np.float32], image: Image.Image, decision: Decision | None, source: Any
+    ):
+        self.score, self.map, self.image, self.decision = score, map, image, decision
+        self.source = Path(source) if isinstance(source, str | os.PathLike) else None
+
+    def __repr__(self) -> str:
+        if self.decision is None:
+            return f"Result(score={self.score:.6g}, without a decision)"
+        word = "anomalous" if self.is_anomalous else "normal"
+        return f"Result(score={self.score:.6g}, normalised={self.normalised:.3f}, {word})"
+
+    @property
+    def normalised(self) -> float | None:
+        """The score in (0, 1), 0.5 at the threshold; comparable between detectors. None without a decision."""
+        return None if self.decision is None else float(self.decision.image.normalise(self.score))
+
+    @property
+    def is_anomalous(self) -> bool | None:
+        """Whether the score exceeds the threshold. None without a decision."""
+        return None if self.decision is None else self.score > self.decision.image_threshold
+
+    @cached_property
+    def anomaly_map(self) -> NDArray[np.float32]:
+        """The anomaly map at the picture's own size, float32 (H, W), upright as the picture is shown."""
+        width, height = self.image.size
+        if self.map.shape == (height, width):
+            return self.map
+        wanted = torch.from_numpy(self.map)[None, None]
+        sized = F.interpolate(wanted, (height, width), mode="bilinear", align_corners=False, antialias=True)
+        return sized[0, 0].numpy()
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """Which pixels exceed the threshold of pixels, bool (H, W). None without a decision."""
+        return None if self.decision is None else self.anomaly_map > self.decision.pixel_threshold
+
+    @property
+    def area(self) -> float | None:
+        """The share of the picture's pixels that exceed their threshold, in [0, 1]. None without a decision."""
+        mask = self.mask
+        return None if mask is None else float(mask.mean())
+
+    def overlay(self) -> Image.Image:
+        """Draw heat, contour, score and decision over the picture, RGB at its own size.
+
+        Colours have one scale for all pictures of a detector, so that a normal one looks calm. Raises `UserError`
+        without a decision, from which that scale comes.
+        """
+        from kdad.inference.overlay import draw_overlay  # matplotlib takes half a second
+
+        return draw_overlay(self)
+
+
+class Detector:
+    """A trained detector. Called with one picture it returns a `Result`, with several it yields one for each, lazily.
+
+    `network` is the trained module, `decision` its thresholds or None. Calls from several threads take turns.
+    """
+
+    def __init__(
+        self, network: KDDetector, decision: Decision | None, precision: str = "32-true", batch_size: int = 16
+    ):
+        self.network, self.decision, self.batch_size = network, decision, batch_size
+        self.image_size: int = network.image_size
+        self.precision = precision
+        if precision in WHOLE:
+            network.to(WHOLE[precision])
+        self._turn = threading.Lock()  # the teacher's levels pass through its module
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.network.device
+
+    def to(self, device: str | torch.device) -> "Detector":
+        """Move it to a device, such as cuda or cpu. Returns itself. Raises `UserError` where there is none."""
+        try:
+            self.network.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device={device}: {str(error).splitlines()[0]}") from error
+        return self
+
+    @overload
+    def __call__(self, pictures: Picture) -> Result: ...
+    @overload
+    def __call__(self, pictures: "Iterable[Picture]") -> Iterator[Result]: ...
+    def __call__(self, pictures: Any) -> Result | Iterator[Result]:
+        """Judge one picture or several: paths, PIL images, arrays, tensors, or an iterable of them.
+
+        Raises `UserError` for a picture that cannot be read: see `kdad.inference.pictures.open_picture`.
+        """
+        if is_single(pictures):
+            return self.judge([open_picture(pictures)], [pictures])[0]
+        return self._judge_all(iterate(pictures))
+
+    def _judge_all(self, pictures: Iterator[Picture]) -> Iterator[Result]:
+        while batch := list(islice(pictures, self.batch_size)):
+            yield from self.judge([open_picture(picture) for picture in batch], batch)
+
+    def judge(self, images: Sequence[Image.Image], sources: Sequence[Any] | None = None) -> list[Result]:
+        """Judge a batch of upright RGB images of any sizes, which came from `sources`. Returns their results."""
+        scores, maps = self.detect(torch.stack([self.prepare(image) for image in images]))
+        parts = zip(scores, maps, images, sources or [None] * len(images), strict=True)
+        return [Result(float(score), map, image, self.decision, source) for score, map, image, source in parts]
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """Return an upright RGB image at the detector's size, uint8 (3, size, size), as a data set's is."""
+        return resize_image(image, self.image_size)
+
+    def detect(self, images: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Return scores (B,) and maps (B, size, size) of prepared images, uint8 (B, 3, size, size).
+
+        They are those of a run's test phase: the same operations in the same order.
+        """
+        dtype = WHOLE.get(self.precision, torch.float32)
+        with self._turn, torch.inference_mode(), self._autocast():
+            # Laid out as a data set's batches are: channels last.
+            laid = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+            found = self.network(laid.to(self.device).float().div_(255).to(dtype))
+            maps = found.anomaly_map[:, 0].float().cpu().numpy()
+            return found.image_score.double().cpu().numpy(), maps
+
+    def _autocast(self) -> Any:
+        if self.precision not in AUTOCAST:
+            return nullcontext()
+        return torch.autocast(self.device.type, AUTOCAST[self.precision])
+
+
+def load(
+    path: str | os.PathLike,
+    device: str = "auto",
+    weights: str | None = None,
+    plugins: Sequence[str] = (),
+    batch_size: int = 16,
+) -> Detector:
+    """Load a trained detector: `path` is a run's folder or a checkpoint.
+
+    `device` auto takes an accelerator where there is one. `weights` is a file of the teacher's, where it lies elsewhere
+    than in training; a checkpoint that holds its teacher needs none. `plugins` names modules of detectors of one's own
+    that may be imported: no other code of a checkpoint's is run. `batch_size` is how many pictures of an iterable are
+    judged at once. Nothing is written. Raises `UserError`: no checkpoint, not kdad's, another teacher, no such device.
+    """
+    limit_threads()
+    network, decision, config = build_trained(find_checkpoint(Path(path)), weights, plugins)
+    lay_out(network)
+    detector = Detector(network, decision, str(config["trainer"].get("precision") or "32-true"), batch_size)
+    return detector.to(find_device() if device == "auto" else device)
+
+
+def find_device() -> str:
+    """Return the accelerator that torch finds, else cpu."""
+    found = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
+    return found.type if found is not None else "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,63 @@
+"""The picture of a judgement: heat over the photograph, the contour of what is anomalous, score and decision."""
+
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from kdad.errors import UserError
+
+if TYPE_CHECKING:
+    from kdad.inference.detector import Result
+
+COLOURS = matplotlib.colormaps["inferno"]
+CALM, FULL = 0.35, 0.75  # normalised values of a pixel: without any heat below the one, with all of it from the other
+OPACITY = 0.7  # of full heat: the photograph stays visible
+CONTOUR = (0, 255, 255)
+LETTERS = 0.045  # of the picture's shorter side, and at least SMALLEST
+SMALLEST = 11
+
+
+def draw_overlay(result: "Result") -> Image.Image:
+    """Draw heat, contour, score and decision over a picture, RGB at its own size.
+
+    A pixel's heat follows its normalised value, of the same scale for all pictures of a detector: a normal one has
+    none. The text is left out where it does not fit. Raises `UserError` without a decision.
+    """
+    decision, mask = result.decision, result.mask
+    if decision is None or mask is None:
+        raise UserError("an overlay's colours come from the decision, which this checkpoint has not: kdad calibrate")
+    photograph = np.asarray(result.image, dtype=np.float32)
+    value = decision.pixel.normalise(result.anomaly_map.astype(np.float64))
+    heat = np.clip((value - CALM) / (FULL - CALM), 0, 1).astype(np.float32)
+    colour = COLOURS(heat)[..., :3].astype(np.float32) * 255
+    opacity = (OPACITY * heat)[..., None]
+    mixed = photograph * (1 - opacity) + colour * opacity
+    shorter = min(result.image.size)
+    mixed[find_contour(mask, max(1, round(shorter / 200)))] = CONTOUR
+    drawn = Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
+    word = "anomalous" if result.is_anomalous else "normal"
+    write_text(drawn, f"{result.normalised:.2f} {word}", bool(result.is_anomalous))
+    return drawn
+
+
+def find_contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """Return the edge of a region, bool (H, W), `width` pixels wide and inside it; the picture's border is none."""
+    return mask & ~ndimage.binary_erosion(mask, iterations=width, border_value=1)
+
+
+def write_text(image: Image.Image, text: str, alarm: bool) -> None:
+    """Write a text into the upper left corner, on a ground that tells an alarm; not where it takes half the picture."""
+    size = max(SMALLEST, round(LETTERS * min(image.size)))
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    margin = max(2, size // 4)
+    width, height = int(right - left) + 2 * margin, int(bottom - top) + 2 * margin
+    if width > image.width or height > image.height / 2:
+        return
+    draw.rectangle((0, 0, width, height), fill=(190, 30, 30) if alarm else (30, 110, 60))
+    draw.text((margin - left, margin - top), text, font=font, fill="white")

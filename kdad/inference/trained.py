@@ -1,0 +1,143 @@
+"""A checkpoint without the configuration's machinery: read without running code, built, and put into a detector."""
+
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+import kdad
+from kdad.errors import UserError
+from kdad.inference.decision import Decision
+from kdad.models.base import KDDetector
+from kdad.storage.tensors import read_plain
+from kdad.teacher import Teacher
+
+TESTED = Path("checkpoints/tested.ckpt")  # of a run: the weights that were tested
+PARTS = ("model", "backbone", "levels", "image_size", "normalisation", "trainer")  # of the configuration, to build from
+OWN = "teacher_state"  # the teacher's weights, in a checkpoint that needs no other file
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a file without running code. Raises `UserError` if it is missing, damaged or no checkpoint of kdad's."""
+    if not path.is_file():
+        raise UserError(f"ckpt_path={path}: no such file (looked for {path.absolute()})")
+    content = read_plain(path, "ckpt_path", "Files that would run code are refused")
+    if not isinstance(content, dict) or not {"state_dict", "teacher", "kdad"} <= content.keys():
+        raise UserError(f"ckpt_path={path}: not a checkpoint written by kdad")
+    return content
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Return the checkpoint that a path names: the file itself, or of a run's folder the weights that were tested.
+
+    Raises `UserError` where there is none.
+    """
+    path = Path(path).expanduser()
+    found = path / TESTED if path.is_dir() else path
+    if not found.is_file():
+        raise UserError(f"{path}: no checkpoint. Give a run's folder, which holds {TESTED}, or a .ckpt file")
+    return found.absolute()
+
+
+def restore(content: Mapping[str, Any], detector: KDDetector, path: Path, keep: Mapping[str, Tensor]) -> None:
+    """Load a checkpoint's weights and statistics into a detector; `keep` are tensors, by name, in place of its own.
+
+    Raises `UserError` for a checkpoint of another teacher, or of other networks.
+    """
+    content = {**content, "state_dict": {**content["state_dict"], **keep}}
+    detector.on_load_checkpoint(content)
+    try:
+        detector.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"ckpt_path={path}: its weights do not fit this configuration. {error}") from error
+
+
+def build_trained(
+    path: Path, weights: str | None = None, plugins: Sequence[str] = ()
+) -> tuple[KDDetector, Decision | None, dict[str, Any]]:
+    """Build the detector that a checkpoint holds, in evaluation mode.
+
+    `weights` is a file of the teacher's, where it lies elsewhere than in training. A detector of somebody else's module
+    is built only if `plugins` names that module, or it is imported already: importing it runs its code. Returns the
+    detector, its decision, None where it has none, and the resolved parts of the configuration. Raises `UserError`.
+    """
+    content = read_checkpoint(path)
+    made_by = content["kdad"]
+    warn_of_newer(path, str(made_by.get("version", "0.1")))
+    config = read_parts(path, made_by.get("config"))
+    model, backbone = (
+        {key: value for key, value in config[group].items() if not key.startswith("_")}
+        for group in ("model", "backbone")
+    )
+    build = find_class(str(config["model"].get("_target_")), plugins)
+    own = content.get(OWN)
+    if own:
+        backbone["pretrained"] = False
+    elif weights:
+        backbone |= {"weights": weights, "pretrained": True}
+    with torch.random.fork_rng():  # what is drawn is overwritten; the caller's random numbers stay
+        try:
+            detector = build(
+                backbone=partial(make_teacher, own, content["teacher"], **backbone), optimizer=None,
+                **{key: config[key] for key in ("levels", "image_size", "normalisation")}, **model,
+            )  # fmt: skip
+        except TypeError as error:
+            raise UserError(f"ckpt_path={path}: made by kdad {made_by.get('version', '0.1')}, whose {error}") from error
+    restore(content, detector, path, {})
+    plain = made_by.get("decision")
+    detector.provenance = dict(made_by)
+    return detector.eval(), Decision.from_plain(plain) if plain else None, config
+
+
+def make_teacher(own: Mapping[str, Tensor] | None, identity: Mapping[str, str], **arguments: Any) -> Teacher:
+    """Make a teacher as `Teacher` does, or of the weights that a checkpoint itself holds."""
+    teacher = Teacher(**arguments)
+    if own:
+        teacher.adopt(own, identity)
+    return teacher
+
+
+def read_parts(path: Path, config: Any) -> dict[str, Any]:
+    """Return what of a checkpoint's configuration a detector is built from, resolved. Raises `UserError` for a lack."""
+    if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "backbone")):
+        raise UserError(f"ckpt_path={path}: it does not say how to build its detector. Was it made by kdad run?")
+    # Resolved by parts: other groups may refer to places that this machine has not.
+    root = OmegaConf.create(config)
+    given = {key: OmegaConf.to_container(root[key], resolve=True) if OmegaConf.is_config(root[key]) else root[key]
+             for key in PARTS if key in root}  # fmt: skip
+    return {"levels": "auto", "image_size": 256, "normalisation": "auto", "trainer": {}} | given
+
+
+def find_class(target: str, plugins: Sequence[str]) -> Any:
+    """Return the detector's class. Raises `UserError` for what is none, or lies in a module that nobody vouched for."""
+    module, _, name = target.rpartition(".")
+    known = module.startswith("kdad.models.") or module in plugins or module in sys.modules
+    if not known:
+        raise UserError(
+            f"the checkpoint's detector is {target}, which is not kdad's own: building it would run code of the module "
+            f"{module}. If you trust that, import it before, or say so: plugins=[{module}]"
+        )
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"the checkpoint's detector {target} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, KDDetector)):
+        raise UserError(f"{target} is no detector: a subclass of kdad.models.base.KDDetector is needed")
+    return found
+
+
+def warn_of_newer(path: Path, version: str) -> None:
+    """Warn of a checkpoint that a newer version of kdad has made: what it holds may mean something else there."""
+
+    def order(text: str) -> list[int]:
+        return [int(part) for part in text.split(".")[:2] if part.isdigit()]
+
+    if order(version) > order(kdad.__version__):
+        warnings.warn(f"{path} was made by kdad {version}, this is {kdad.__version__}: install that one", stacklevel=3)
