@@ -8,6 +8,9 @@ import kdad
 VERBS = {
     "run": "train and test a detector, or a sweep of them",
     "evaluate": "test a trained detector again, without training",
+    "predict": "judge pictures by a trained detector: scores, decisions, overlays",
+    "calibrate": "set a trained detector's thresholds from pictures of your own",
+    "export": "make a trained detector one file that needs no other",
     "check": "what a data set holds: images, masks, sizes, what cannot be read",
     "report": "tables of runs, beside the papers' figures; one HTML page",
     "figures": "curves, histograms, galleries, bars, t-SNE of runs",
@@ -16,6 +19,8 @@ VERBS = {
     "cache": "list or clear decoded images and teacher features on disk",
     "dashboard": "a Weights & Biases dashboard for the runs of logger=wandb",
 }
+
+PACKAGES = ("predict", "calibrate", "export", "report", "figures")
 
 
 def describe_verbs() -> str:
@@ -33,7 +38,7 @@ def main() -> None:
     elif given == "--version":
         print(f"kdad {kdad.__version__}")
     elif given in VERBS:
-        module = import_module(f"kdad.{given}.__main__" if given in ("report", "figures") else f"kdad.{given}")
+        module = import_module(f"kdad.{given}.__main__" if given in PACKAGES else f"kdad.{given}")
         sys.argv[:2] = [f"kdad {given}"]
         module.main()
     elif "=" in given:  # kdad model=rd ... was kdad.run in version 0.1

@@ -18,7 +18,7 @@ import kdad
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, describe, fingerprint_data, make_trainer
 from kdad.engine.checkpoint import Checkpoint
-from kdad.engine.decide import check_decision, decide, read_setting
+from kdad.engine.decide import check_decision, decide
 from kdad.engine.features import attach_features
 from kdad.engine.fit import Training, check_average, fit, stop_early, takes_single, watch_best
 from kdad.engine.launch import CONFIG, carry_on, launch, list_task_overrides, sweep_name
@@ -30,6 +30,7 @@ from kdad.engine.show import show
 from kdad.engine.sweep import note_results
 from kdad.engine.test import Evaluation, test
 from kdad.errors import UserError
+from kdad.inference.decision import read_setting
 from kdad.settings.checks import check_configuration
 from kdad.settings.compose import resolve
 from kdad.settings.create import create
@@ -165,7 +166,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         }
         best = watch_best(folder, cfg.monitor, len(data.val_samples), cfg.average_epochs)
         early = stop_early(cfg.patience, len(data.val_samples))
-        setting = read_setting(resolve(cfg), detector.scoring)
+        setting = read_setting(resolve(cfg)["model"], detector.scoring)
         thresholds = partial(decide, options=cfg.decision, setting=setting)
         training = Training(folder, cfg.seed, cfg.checkpoint_seconds, best, cfg.average_epochs, thresholds)
         if resumed:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kdad.__main__ import VERBS
+from kdad.__main__ import PACKAGES, VERBS
 
 PACKAGE = Path(__file__).parents[1] / "kdad"
 # Commands may import any room; no room imports a command.
-COMMANDS = {f"{verb}.py" for verb in VERBS} | {"report/__main__.py", "figures/__main__.py", "data/check.py"}
+COMMANDS = {f"{verb}.py" for verb in VERBS} | {f"{name}/__main__.py" for name in PACKAGES} | {"data/check.py"}
 GROUND = {"errors", "storage"}  # what every room may import besides those listed with it
 ROOMS = {
     "__init__": set(),
@@ -28,6 +28,9 @@ ROOMS = {
     "models": {"networks", "teacher", "functional", "speed"},
     "inference": {"models", "teacher", "data", "speed"},
     "engine": {"inference", "models", "teacher", "data", "metrics", "settings", "speed"},
+    "predict": {"inference", "engine", "data", "settings"},
+    "calibrate": {"inference", "engine", "data", "settings"},
+    "export": {"inference", "engine", "data", "settings"},
     "results": {"engine", "settings", "published"},
     "report": {"results", "published"},
     "figures": {"results", "published", "metrics", "engine", "models", "data"},

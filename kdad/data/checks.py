@@ -29,9 +29,9 @@ def check_numbers(
     for key, value in {"image_size": image_size, "batch_size": batch_size}.items():
         if value < 1:
             raise UserError(f"{key} is {value}: it must be at least 1")
-    for key, value in {"val_fraction": val_fraction, "calibration_fraction": calibration_fraction}.items():
-        if not 0 <= value < 1:
-            raise UserError(f"{key} is {value}: it must be at least 0 and below 1")
+    for key, fraction in {"val_fraction": val_fraction, "calibration_fraction": calibration_fraction}.items():
+        if not 0 <= fraction < 1:
+            raise UserError(f"{key} is {fraction}: it must be at least 0 and below 1")
     if not 0 < train_fraction <= 1:
         raise UserError(f"train_fraction is {train_fraction}: it must be above 0 and at most 1")
 

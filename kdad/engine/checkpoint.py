@@ -11,10 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
-from kdad.inference.trained import read_checkpoint, restore
+from kdad.inference.trained import OWN, read_checkpoint, restore
 from kdad.settings.compose import OPTIONAL, resolve
 from kdad.settings.keys import DECIDING, differences, find_key, select
-from kdad.settings.overrides import split
+from kdad.settings.overrides import split, unquote
+from kdad.settings.targets import is_known_class
 from kdad.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -41,10 +42,30 @@ class Checkpoint:
         """The command line that made it, without Hydra's own part."""
         return list(self._made_by.get("overrides", []))
 
+    def trusted_overrides(self) -> list[str]:
+        """Return the command line that made it. Raises `UserError` where it names code that is not a known class.
+
+        Who gives a checkpoint away could else have code run where it is tested.
+        """
+        for override in self.overrides:
+            key, value = split(override)
+            harmless = key.endswith("._target_") and is_known_class(unquote(value))
+            if key.startswith("hydra") or ("_target_" in override and not harmless):
+                raise UserError(
+                    f"{self.path}: its command line says {override}, which could run code. If you trust it, give that "
+                    "on your own command line; kdad predict needs no command line"
+                )
+        return self.overrides
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration that made it; empty where none was recorded."""
         return resolve(OmegaConf.create(self._made_by.get("config", {})))
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether it holds the teacher's weights, too."""
+        return OWN in self.content
 
     @property
     def epochs(self) -> int:
@@ -103,6 +124,8 @@ class Checkpoint:
             typed.add("category")
         for name, (trained, _) in self.differences(select(resolve(cfg), DECIDING, copies=False)).items():
             parts = name.split(".")
+            if parts[-1] == "_target_" and not is_known_class(str(trained)):
+                continue
             if not typed & {".".join(parts[: n + 1]) for n in range(len(parts))}:
                 OmegaConf.update(cfg, name, trained, merge=False)
 

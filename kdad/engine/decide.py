@@ -1,6 +1,5 @@
 """Thresholds after a fit, from normal images alone, and what a test says of them."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,17 +12,10 @@ from torch import distributed
 from kdad.data.base import AnomalyDataModule
 from kdad.inference.decision import Decision, Normals, check_rule
 from kdad.models.base import KDDetector
-from kdad.settings.keys import flatten
 
 MOST = 1000  # training images that thresholds are taken from, where none are held out: more would flatter no less
 RATES = ("false_alarm_rate", "detection_rate", "image_f1", "pixel_f1")  # in results.json, at the thresholds
 UNDECIDED = "no thresholds: the checkpoint has none for this setting; kdad calibrate takes some from normal images"
-
-
-def read_setting(config: Mapping[str, Any], scoring: tuple[str, ...]) -> dict[str, Any]:
-    """Return what thresholds hold for: the values of a configuration that change a trained detector's scores."""
-    values = flatten(dict(config))
-    return {f"model.{name}": copy.deepcopy(values.get(f"model.{name}")) for name in scoring}
 
 
 @torch.no_grad()
@@ -97,12 +89,11 @@ def rate(decision: Decision | None, scores: NDArray, labels: NDArray, counts: Co
     reasons |= dict.fromkeys(RATES[1:3], "no anomalous image in the test set")
     reasons["pixel_f1"] = "no anomalous pixel in the test set, or no masks"
     said = {f"{name}_reason": reasons[name] for name, value in found.items() if value is None}
-    promised = decision.promise() if decision.rule in ("quantile", "max") else None
     return found | said | {
         "decision_rule": decision.rule,
         "decision_source": decision.source,
         "decision_images": decision.n_images,
         "image_threshold": decision.image_threshold,
         "pixel_threshold": decision.pixel_threshold,
-        "false_alarms_promised": promised,
+        "false_alarms_promised": decision.promise(),
     }  # fmt: skip

@@ -21,7 +21,8 @@ def describe_command(job: Callable[..., Any], config_name: str) -> str:
     """Return a command's help as text, from its module's docstring and the table of keys."""
     module = inspect.getmodule(job)
     said = (inspect.getdoc(module) or "").strip()
-    name = (module.__spec__.name if module and module.__spec__ else "kdad.run").removeprefix("kdad.")
+    name = module.__spec__.name if module and module.__spec__ else "kdad.run"
+    name = name.removeprefix("kdad.").removesuffix(".__main__")
     lines = [said, "", f"kdad {name} key=value ...   (the same as python -m kdad.{name} key=value ...)", ""]
     listed = groups(config_name)
     lines += ["Groups, each with its choices:"]

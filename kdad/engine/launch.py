@@ -37,12 +37,13 @@ PATHS = ("dataset.root", "backbone.weights", "ckpt_path")  # keys that name a fi
 CONFIG = "run"  # the configuration of run and evaluate
 
 
-def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = "") -> None:
+def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = "", completes: bool = True) -> None:
     """Compose the command line's configuration and call `job` with it, once or for each job of a sweep.
 
     With `ckpt_path=` the command line adds to the one that made the checkpoint, and results go to that run's folder,
-    or to `stored_in` below it. Exits with status 2 and a message, not a traceback, on a `UserError` or a
-    configuration that does not compose. In a sweep a failing job does not stop the others.
+    or to `stored_in` below it; not for a command that only reads the checkpoint (`completes` False). Exits with status
+    2 and a message, not a traceback, on a `UserError` or a configuration that does not compose. In a sweep a failing
+    job does not stop the others.
     """
     sweep = Sweep([])
     typed: list[str] = []  # the command line as given
@@ -54,7 +55,7 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
         sweep.begin(hydra_cfg)
         try:
             refuse_first_job_alone()
-            if cfg.get("ckpt_path"):
+            if completes and cfg.get("ckpt_path"):
                 fill_in(cfg, typed)
             make_paths_absolute(cfg)
             value = job(cfg)
@@ -91,7 +92,7 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
             print(f"kdad: {remark}", file=sys.stderr)
         refuse_empty_groups(given.overrides, config_name)
         typed[:] = choose_optional(given.overrides)
-        given.overrides = add_stored(typed, stored_in)
+        given.overrides = add_stored(typed, stored_in) if completes else list(typed)
         sweep.overrides = list(given.overrides)
         if given.multirun:
             sweep.set_digits(config_name)
@@ -127,7 +128,7 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
         return overrides
     from kdad.engine.checkpoint import Checkpoint
 
-    added = complete(overrides, Checkpoint.load(path).overrides)
+    added = complete(overrides, Checkpoint.load(path).trusted_overrides())
     if run := RunFolder.around(path):
         folder = run.path
         if stored_in:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from kdad.engine.decide import RATES
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.metrics import Outcome
@@ -26,7 +27,7 @@ GUARDED = ("log_metrics", "log_hyperparams", "log_image", "log_table", "save", "
 # Columns of the table that each run leaves, for one table over all runs.
 SUMMARY = (
     "model", "dataset", "category", "backbone", "weights_fingerprint", "image_size", "seed", "epochs", "n_train",
-    "n_test", "image_auroc", "pixel_auroc", "pro", "loss", "val_loss", "fit_seconds", "test_seconds",
+    "n_test", "image_auroc", "pixel_auroc", "pro", *RATES, "loss", "val_loss", "fit_seconds", "test_seconds",
 )  # fmt: skip
 
 
@@ -132,7 +133,7 @@ def log_test(logger: Logger | None, results: dict[str, Any], outcome: Outcome, p
     """
     if not logger:
         return
-    names = [name for metric in outcome.metrics for name in (metric, f"{metric}_std")]
+    names = [*RATES, *(name for metric in outcome.metrics for name in (metric, f"{metric}_std"))]
     told: dict[str, Any] = {name: results[name] for name in names if isinstance(results.get(name), float)}
     scores, labels = outcome.rows.score, outcome.rows.label
     parts = {"scores_normal": scores[labels == 0], "scores_anomalous": scores[labels == 1]}

@@ -10,13 +10,13 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, build_detector, describe, make_trainer
 from kdad.engine.checkpoint import Checkpoint
-from kdad.engine.decide import read_setting
 from kdad.engine.features import attach_features
 from kdad.engine.launch import CONFIG, carry_on
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
 from kdad.engine.test import Evaluation, test
 from kdad.errors import UserError
+from kdad.inference.decision import read_setting
 from kdad.settings.checks import check_configuration, scoring_keys
 from kdad.settings.compose import nearest, resolve
 from kdad.settings.keys import config_hash, list_other_data, may_retest
@@ -39,6 +39,9 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
         checkpoint = Checkpoint.load(cfg.ckpt_path)
         if others := refuse_training(cfg, checkpoint):
             record.add(config_hash=None, trained_on=checkpoint.describe_data())
+        if checkpoint.has_teacher:
+            cfg = copy.deepcopy(cfg)
+            cfg.backbone.pretrained = False  # its weights come with the checkpoint
         earlier = checkpoint.earlier_epochs(cfg.average_epochs)
         known = data is not None
         data, detector = (data, build_detector(cfg)) if data is not None else build(cfg, trains=False)
@@ -50,7 +53,7 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
             record.add(n_trained_on=len(tested))
         checkpoint.restore(detector)
         detector.provenance = checkpoint.provenance
-        evaluation = Evaluation(cfg.pictures, cfg.metrics, read_setting(resolve(cfg), detector.scoring))
+        evaluation = Evaluation(cfg.pictures, cfg.metrics, read_setting(resolve(cfg)["model"], detector.scoring))
         trainer = make_trainer(cfg, folder, data, None, evaluation)
         if not known:
             attach_features(detector, data, data.store, trainer.strategy.root_device)

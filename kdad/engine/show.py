@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kdad.engine.decide import RATES
 from kdad.engine.record import HEADLINE, is_first_process
 from kdad.engine.run_folder import RunFolder
 
@@ -24,6 +25,15 @@ def show(results: dict[str, Any], folder: RunFolder) -> None:
     for key in HEADLINE:
         if results[key] is None:
             console.print(f"{key}: {results[f'{key}_reason']}")
+    said = [f"{key} {results[key]:.4f}" for key in RATES if results.get(key) is not None]
+    if said:
+        held_out = results["decision_source"] != "training"
+        where = (
+            "" if held_out else ", which flatter: calibration_fraction=0.1 holds some out, kdad calibrate takes others"
+        )
+        images = f"{results['decision_images']} normal {results['decision_source']} images"
+        console.print(f"At the threshold by {results['decision_rule']} of {images}{where}:", soft_wrap=True)
+        console.print(f"  {', '.join(said)}", soft_wrap=True)
     cached = (f"{results.get(f'cache_{key}')} {key}" for key in ("hits", "misses"))
     size = results.get("cache_bytes", 0) / 1e9
     console.print(f"Cache: {results.get('cache_storage')}, {size:.2f} GB, {', '.join(cached)}", soft_wrap=True)

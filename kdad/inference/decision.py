@@ -100,18 +100,21 @@ class Decision:
         }
         said = f"threshold {self.image_threshold:.6g}: {rules[self.rule]}, of {self.n_images} images, "
         said += SOURCES[self.source]
-        if self.rule in ("quantile", "max"):
-            said += f". Expected false alarms on further normal images: {self.promise():.3g}"
-            if self.rule == "quantile" and self.promise() > self.false_alarms:
+        if (promise := self.promise()) is not None:
+            said += f". Expected false alarms on further normal images: {promise:.3g}"
+            if self.rule == "quantile" and promise > self.false_alarms:
                 said += f", since {self.n_images} images cannot promise less than 1 in {self.n_images + 1}"
         return said
 
-    def promise(self) -> float:
-        """Return the expected share of false alarms among further normal images, of the rules quantile and max.
+    def promise(self) -> float | None:
+        """Return the expected share of false alarms among further normal images; None where there is no such bound.
 
-        It holds where these images are exchangeable with those of the calibration (Vovk et al., "Algorithmic Learning
-        in a Random World", 2005): n images can promise no less than 1 / (n + 1).
+        That is for mean_std and f1, and for images that were trained on. It holds where further images are exchangeable
+        with these (Vovk et al., "Algorithmic Learning in a Random World", 2005): n images can promise no less than
+        1 / (n + 1).
         """
+        if self.rule not in ("quantile", "max") or self.source == "training":
+            return None
         n = self.n_images
         return (n + 1 - (n if self.rule == "max" else find_rank(n, self.false_alarms))) / (n + 1)
 
@@ -132,6 +135,11 @@ def find_rank(n: int, false_alarms: float) -> int:
     The largest where n are too few for that. Of n + 1 exchangeable scores each rank is as likely for the last.
     """
     return min(n, math.ceil((n + 1) * (1 - false_alarms) - 1e-9))
+
+
+def read_setting(model: Mapping[str, Any], scoring: Sequence[str]) -> dict[str, Any]:
+    """Return what thresholds hold for: those of a detector's arguments that change its scores without training."""
+    return {f"model.{name}": model.get(name) for name in scoring}
 
 
 class Normals:

@@ -124,7 +124,7 @@ class Detector:
         return self
 
     @overload
-    def __call__(self, pictures: Picture) -> Result: ...
+    def __call__(self, pictures: Picture) -> Result: ...  # type: ignore[overload-overlap]  # an array is one picture
     @overload
     def __call__(self, pictures: "Iterable[Picture]") -> Iterator[Result]: ...
     def __call__(self, pictures: Any) -> Result | Iterator[Result]:
@@ -192,5 +192,6 @@ def load(
 
 def find_device() -> str:
     """Return the accelerator that torch finds, else cpu."""
-    found = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
-    return found.type if found is not None else "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -16,6 +16,7 @@ import kdad
 from kdad.errors import UserError
 from kdad.inference.decision import Decision
 from kdad.models.base import KDDetector
+from kdad.storage.atomic import atomic_write
 from kdad.storage.tensors import read_plain
 from kdad.teacher import Teacher
 
@@ -52,6 +53,8 @@ def restore(content: Mapping[str, Any], detector: KDDetector, path: Path, keep: 
     Raises `UserError` for a checkpoint of another teacher, or of other networks.
     """
     content = {**content, "state_dict": {**content["state_dict"], **keep}}
+    if OWN in content:
+        detector.teacher.adopt(content[OWN], content["teacher"])
     detector.on_load_checkpoint(content)
     try:
         detector.load_state_dict(content["state_dict"])
@@ -77,15 +80,14 @@ def build_trained(
         for group in ("model", "backbone")
     )
     build = find_class(str(config["model"].get("_target_")), plugins)
-    own = content.get(OWN)
-    if own:
+    if OWN in content:
         backbone["pretrained"] = False
     elif weights:
         backbone |= {"weights": weights, "pretrained": True}
     with torch.random.fork_rng():  # what is drawn is overwritten; the caller's random numbers stay
         try:
             detector = build(
-                backbone=partial(make_teacher, own, content["teacher"], **backbone), optimizer=None,
+                backbone=partial(Teacher, **backbone), optimizer=None,
                 **{key: config[key] for key in ("levels", "image_size", "normalisation")}, **model,
             )  # fmt: skip
         except TypeError as error:
@@ -94,14 +96,6 @@ def build_trained(
     plain = made_by.get("decision")
     detector.provenance = dict(made_by)
     return detector.eval(), Decision.from_plain(plain) if plain else None, config
-
-
-def make_teacher(own: Mapping[str, Tensor] | None, identity: Mapping[str, str], **arguments: Any) -> Teacher:
-    """Make a teacher as `Teacher` does, or of the weights that a checkpoint itself holds."""
-    teacher = Teacher(**arguments)
-    if own:
-        teacher.adopt(own, identity)
-    return teacher
 
 
 def read_parts(path: Path, config: Any) -> dict[str, Any]:
@@ -113,6 +107,14 @@ def read_parts(path: Path, config: Any) -> dict[str, Any]:
     given = {key: OmegaConf.to_container(root[key], resolve=True) if OmegaConf.is_config(root[key]) else root[key]
              for key in PARTS if key in root}  # fmt: skip
     return {"levels": "auto", "image_size": 256, "normalisation": "auto", "trainer": {}} | given
+
+
+def write_checkpoint(content: Mapping[str, Any], path: Path, overwrite: bool) -> None:
+    """Write a checkpoint, whole or not at all. Raises `UserError` where there is a file already, unless `overwrite`."""
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already: output=<file> names another one, overwrite=true replaces it")
+    with atomic_write(path, "wb") as file:
+        torch.save(dict(content), file)
 
 
 def find_class(target: str, plugins: Sequence[str]) -> Any:

@@ -9,6 +9,8 @@ from hydra.utils import get_object
 from kdad.errors import UserError
 from kdad.settings.keys import find_key, supplied
 
+KNOWN = ("kdad.", "torch.optim.", "pytorch_lightning.")  # packages whose classes a checkpoint may name
+
 
 def parameters(target: str) -> list[str] | None:
     """Return the keyword arguments of a class or function; None if it takes any.
@@ -56,3 +58,14 @@ def explain_absent(key: str, node: Mapping[str, Any] | None) -> str:
     except UserError:
         return ""
     return f"{key}: not set yet, add it by a leading +: +{key}=..." if valid is None or name in valid else ""
+
+
+def is_known_class(target: str) -> bool:
+    """Return whether a target is a class of kdad's, torch's optimisers or Lightning's, and no way round to others."""
+    if not target.startswith(KNOWN):
+        return False
+    try:
+        found = get_object(target)
+    except Exception:  # whatever its import raises
+        return False
+    return inspect.isclass(found) and f"{found.__module__}.".startswith(KNOWN)

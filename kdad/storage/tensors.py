@@ -1,5 +1,6 @@
 """PyTorch files, read without running code from them."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,3 +19,9 @@ def read_plain(path: Path, key: str, way_out: str) -> Any:
     except Exception as error:  # unpickling raises nearly anything
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
         raise UserError(f"{key}={path}: cannot be read as plain tensors ({reason}). {way_out}") from error
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""`kdad export`: a trained detector as one file."""

@@ -1,0 +1,1 @@
+"""`kdad predict`: a trained detector judges pictures, and what it says is written down."""

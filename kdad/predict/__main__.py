@@ -1,0 +1,119 @@
+"""Judge pictures by a trained detector: `python -m kdad.predict ckpt_path=<run> input=<folder>`.
+
+`ckpt_path` is a checkpoint, or a run's folder, whose `checkpoints/tested.ckpt` is taken. `input` is a file, a folder
+with all below it, a pattern, a list of these, or - for paths from standard input. It leaves scores.csv, and pictures of
+where each image is anomalous. No code in a checkpoint is run. Exits with status 3 where a file cannot be read.
+
+- `kdad predict ckpt_path=<file> 'input="parts/*.png"' hydra.run.dir=judged`: into a folder of your choice
+- `kdad predict ckpt_path=<file> input=parts hydra.run.dir=judged skip_done=true`: go on after an interruption
+- `kdad predict ckpt_path=<file> input=parts watch=true`: and with what arrives, until Ctrl-C
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kdad.data.images import limit_size
+from kdad.engine.launch import launch
+from kdad.errors import UserError
+from kdad.inference.detector import load
+from kdad.inference.inputs import Inputs, Item
+from kdad.inference.stream import judge_files
+from kdad.inference.trained import find_checkpoint
+from kdad.predict.folder import PredictionFolder
+from kdad.settings.checks import check_configuration
+
+UNREADABLE = 3  # exit status
+EVERY = 5.0  # seconds between two states of scores.csv where files are watched
+_unreadable: list[str] = []
+
+
+def main() -> None:
+    """Run `kdad predict`, which is `python -m kdad.predict`."""
+    launch(predict, "predict", completes=False)
+    if _unreadable:
+        sys.exit(UNREADABLE)
+
+
+def predict(cfg: DictConfig) -> None:
+    """Judge what the configuration names. Raises `UserError`, with strict=true also for a file that cannot be read."""
+    check_configuration(cfg, "predict")
+    if not cfg.ckpt_path:
+        raise UserError("ckpt_path=<run folder>/checkpoints/tested.ckpt is needed: the trained detector")
+    limit_size(cfg.max_megapixels)
+    folder = PredictionFolder(Path(HydraConfig.get().runtime.output_dir), cfg.overlays, cfg.maps, cfg.masks)
+    given = [] if cfg.input is None else list(cfg.input) if isinstance(cfg.input, ListConfig) else [cfg.input]
+    inputs = Inputs(given, folder.path, sys.stdin if "-" in given else None)
+    path = find_checkpoint(cfg.ckpt_path)
+    detector = load(path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size)
+    console = Console(stderr=True)
+    if detector.decision is None:
+        console.print(
+            "This checkpoint has no thresholds: scores alone are written. kdad calibrate takes some from normal images",
+            soft_wrap=True,
+        )
+    else:
+        console.print(detector.decision.describe(), soft_wrap=True)
+    with folder.folder.hold():
+        folder.open(path, cfg.skip_done, cfg.overwrite)
+        order: list[str] = []
+        skipped, started, written = [0], time.monotonic(), time.monotonic()
+
+        def select() -> Iterator[Item | None]:
+            for item in inputs.watch(cfg.watch_seconds) if cfg.watch else inputs.list_files():
+                if item is not None:
+                    order.append(str(item.path))
+                    if folder.is_done(item):
+                        skipped[0] += 1
+                        continue
+                yield item
+
+        columns = (TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        known = None if cfg.watch or "-" in given else sum(1 for _ in inputs.list_files())
+        judged = 0
+        try:
+            with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+                bar = progress.add_task("", total=known)
+                for item, found in judge_files(detector, select()):
+                    if isinstance(found, UserError) and cfg.strict:
+                        raise UserError(f"{found}. strict=false goes on without it")
+                    folder.add(item, found)
+                    judged += 1
+                    progress.update(bar, completed=judged + skipped[0])
+                    if cfg.watch and time.monotonic() - written > EVERY:
+                        folder.write_tables()
+                        written = time.monotonic()
+        finally:
+            folder.write_tables(order if not cfg.watch else None)
+            folder.finish()
+        report(folder, judged, skipped[0], time.monotonic() - started, inputs)
+
+
+def report(folder: PredictionFolder, judged: int, skipped: int, seconds: float, inputs: Inputs) -> None:
+    """Print what was judged and what could not be, and where everything lies."""
+    console = Console()
+    rows = list(folder.rows.values())
+    unreadable = [row for row in rows if "error" in row]
+    anomalous = sum(row.get("decision") or 0 for row in rows)
+    rate = f", {judged / seconds:.1f} images a second" if judged and seconds else ""
+    before = f", {skipped} judged before" if skipped else ""
+    console.print(f"{judged} files judged{before}{rate}; {anomalous} anomalous of {len(rows)}", soft_wrap=True)
+    if inputs.left_out:
+        counted = ", ".join(f"{n} {suffix}" for suffix, n in sorted(inputs.left_out.items()))
+        console.print(f"Left out, since such files are not read: {counted}", soft_wrap=True)
+    for row in unreadable[:10]:
+        console.print(row["error"], soft_wrap=True, markup=False, highlight=False)
+    if unreadable:
+        _unreadable.append(str(folder.path))
+        console.print(f"{len(unreadable)} files cannot be read: {folder.unreadable}", soft_wrap=True)
+    console.print(f"Scores and pictures: {folder.path}", soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    main()

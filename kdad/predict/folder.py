@@ -1,0 +1,177 @@
+"""Where predictions go: a journal that survives a kill, the table made of it, and the pictures beside."""
+
+import csv
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kdad.data.images import SUFFIXES
+from kdad.engine.run_folder import RunFolder
+from kdad.errors import UserError
+from kdad.inference.detector import Result
+from kdad.inference.inputs import Item
+from kdad.storage.tensors import hash_file
+
+COLUMNS = ("path", "score", "normalised_score", "decision", "area")
+OVERLAYS, MAPS = ("all", "anomalous", "none"), ("none", "npy", "tiff16")
+JOURNAL = ".judged"  # one line of JSON for each file, in the order in which they were judged
+AHEAD = 16  # pictures that wait to be drawn and written
+
+
+class PredictionFolder:
+    """The folder of one call of `kdad predict`, or of several that go on with each other."""
+
+    def __init__(self, path: Path, overlays: str, maps: str, masks: bool):
+        if overlays not in OVERLAYS:
+            raise UserError(f"overlays={overlays}: give one of {', '.join(OVERLAYS)}")
+        if maps not in MAPS:
+            raise UserError(f"maps={maps}: give one of {', '.join(MAPS)}")
+        self.folder, self.overlays, self.maps, self.masks = RunFolder(path), overlays, maps, masks
+        self.path, self.journal = path, path / JOURNAL
+        self.unreadable = path / "unreadable.csv"
+        self.rows: dict[str, dict[str, Any]] = {}  # by path
+        self._threads = ThreadPoolExecutor(2)
+        self._waiting: list[Future[None]] = []
+
+    def open(self, checkpoint: Path, skip_done: bool, overwrite: bool) -> None:
+        """Begin, or with `skip_done` go on with what an earlier call has judged.
+
+        Raises `UserError` where the folder holds something else, predictions of another checkpoint, or, without being
+        asked to go on or to overwrite, any predictions.
+        """
+        folder, made_by = self.folder, {"checkpoint": str(checkpoint), "sha256": hash_file(checkpoint)}
+        if folder.results.exists() or folder.config.exists():
+            raise UserError(f"{self.path} is a run's folder. Give another one: hydra.run.dir=<folder>")
+        ours = set(folder.list_written())
+        places = (folder.scores, self.unreadable, self.journal)
+        if foreign := [place for place in places if place.exists() and place not in ours]:
+            raise UserError(f"{foreign[0]} was not written by kdad: give another folder, hydra.run.dir=<folder>")
+        lines = read_journal(self.journal)
+        if lines and overwrite:
+            folder.clear()
+            lines = []
+        if lines and not skip_done:
+            raise UserError(
+                f"{self.path} holds predictions already. skip_done=true goes on with them, overwrite=true replaces "
+                "them, hydra.run.dir=<folder> gives another folder"
+            )
+        if lines and lines[0].get("sha256") != made_by["sha256"]:
+            raise UserError(
+                f"{self.path} holds predictions of another checkpoint, {lines[0].get('checkpoint')}: overwrite=true "
+                "replaces them, hydra.run.dir=<folder> gives another folder"
+            )
+        folder.note(*places)
+        self.rows = {line["path"]: line for line in lines[1:] if "path" in line}
+        with self.journal.open("w", encoding="utf-8") as file:  # without a line that a kill has cut
+            file.writelines(json.dumps(line) + "\n" for line in [made_by, *self.rows.values()])
+
+    def is_done(self, item: Item) -> bool:
+        """Return whether this very file was judged before, and what is to be drawn of it was."""
+        row = self.rows.get(str(item.path))
+        try:
+            same = row is not None and row["file"] == describe_file(item.path)
+        except OSError:
+            return False
+        return same and row is not None and "error" not in row and all(p.exists() for p in self._places(item, row))
+
+    def add(self, item: Item, found: Result | UserError) -> None:
+        """Write down what was found of a file; its pictures follow on threads."""
+        try:
+            file = describe_file(item.path)
+        except OSError:
+            file = []
+        row: dict[str, Any] = {"path": str(item.path), "file": file}
+        if isinstance(found, UserError):
+            row["error"] = str(found)
+        else:
+            decided = found.is_anomalous
+            row |= {"score": found.score, "normalised_score": found.normalised}
+            row |= {"decision": None if decided is None else int(decided), "area": found.area}
+            self._waiting.append(self._threads.submit(self._draw, item, found, row))
+        while len(self._waiting) > AHEAD:
+            self._waiting.pop(0).result()
+        self.rows[row["path"]] = row
+        with self.journal.open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(row) + "\n")
+
+    def write_tables(self, order: list[str] | None = None) -> None:
+        """Write scores.csv and unreadable.csv, whole or not at all; `order` are the paths in the order of the input."""
+        rows = [self.rows[path] for path in (order or self.rows) if path in self.rows]
+        with self.folder.write(self.folder.scores) as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(COLUMNS)
+            for row in rows:
+                if "error" not in row:
+                    cells = (row["score"], row["normalised_score"], row["decision"], row["area"])
+                    table.writerow([row["path"], *("" if cell is None else repr(cell) for cell in cells)])
+        with self.folder.write(self.unreadable) as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(("path", "reason"))
+            table.writerows((row["path"], row["error"]) for row in rows if "error" in row)
+
+    def finish(self) -> None:
+        """Wait for what is still being drawn. Raises what stopped one of them."""
+        self._threads.shutdown()
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            future.result()
+
+    def _places(self, item: Item, row: dict[str, Any]) -> Iterator[Path]:
+        """Yield where the pictures of a file go."""
+        decided = row["decision"] is not None
+        if decided and (self.overlays == "all" or (self.overlays == "anomalous" and row["decision"])):
+            yield self.path / "overlays" / name_picture(item.name, ".png")
+        if self.maps != "none":
+            yield self.path / "maps" / name_picture(item.name, ".npy" if self.maps == "npy" else ".tiff")
+        if self.masks and decided:
+            yield self.path / "masks" / name_picture(item.name, ".png")
+
+    def _draw(self, item: Item, found: Result, row: dict[str, Any]) -> None:
+        for place in self._places(item, row):
+            with self.folder.write(place, "wb") as file:
+                if place.suffix == ".npy":
+                    np.save(file, found.anomaly_map)
+                elif place.suffix == ".tiff":
+                    from tifffile import imwrite
+
+                    content = BytesIO()  # the writer wants a file with a name, or one in memory
+                    imwrite(content, found.anomaly_map.astype(np.float16))
+                    file.write(content.getvalue())
+                elif place.is_relative_to(self.path / "masks"):
+                    Image.fromarray(np.asarray(found.mask, dtype=np.uint8) * 255).save(file, format="png")
+                else:
+                    found.overlay().save(file, format="png", compress_level=1)  # in a third of the time
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a journal up to the first one that a kill has cut; none where there is no journal."""
+    lines: list[dict[str, Any]] = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                break
+            if not isinstance(line, dict):
+                break
+            lines.append(line)
+    return lines
+
+
+def describe_file(path: Path) -> list[int]:
+    """Return a file's size and time, which tell that it has changed."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def name_picture(name: str, suffix: str) -> str:
+    """Return a picture's name below its folder: unlike any other input's, and where it can be the input's own."""
+    path = Path(name)
+    same = path.suffix == suffix and Path(path.stem).suffix.lower() not in {*SUFFIXES, suffix}
+    return name if same else name + suffix
