@@ -13,22 +13,14 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kdad.data import checks, images
+from kdad.data import checks, images, samples
 from kdad.data.augmentation import AUGMENTATIONS
 from kdad.data.decoding import Readers, count_mask_facts, decode_images, decode_masks, start_threads
 from kdad.data.download import Archive, fetch
 from kdad.data.images import Look, MaskFacts
 from kdad.data.loading import Pool, Split, make_ordered_loader, make_splits, make_train_loader
 from kdad.data.oddities import find_oddities, find_unread
-from kdad.data.samples import (
-    Sample,
-    find_equal_files,
-    fingerprint_samples,
-    hold_out_share,
-    name_below,
-    order_samples,
-    split_training,
-)
+from kdad.data.samples import Sample
 from kdad.errors import UserError
 from kdad.storage.cache import ArrayStore
 
@@ -145,7 +137,7 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     def find_copies(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
         """Find test images that are exact copies of training images. Returns pairs (test image, training image)."""
-        return find_equal_files(train, test)
+        return samples.find_equal_files(train, test)
 
     def find_contradictions(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
         """Find anomalous images that are exact copies of normal ones. Returns pairs (anomalous image, normal image)."""
@@ -157,9 +149,13 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     def split_training(self, train: list[Sample], own: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Split the training images. Returns (train, validation); `own` are those that the data set brings."""
-        order = order_samples(train, self.root, self.split_seed)
-        own = order_samples(own, self.root, self.split_seed)
-        return split_training(order, self.val_fraction, self.train_fraction, own)
+        order = samples.order_samples(train, self.root, self.split_seed)
+        own = samples.order_samples(own, self.root, self.split_seed)
+        return samples.split_training(order, self.val_fraction, self.train_fraction, own)
+
+    def tests_nothing(self) -> bool:
+        """Return whether the configuration itself asks for no test image at all."""
+        return False
 
     # Checking
 
@@ -183,7 +179,8 @@ class AnomalyDataModule(pl.LightningDataModule):
         """List the files and check them, without decoding any. Raises `UserError` for what cannot be used."""
         checks.check_category(self.place, self.category, self.categories())
         (train, test), own = self.find_samples(), self.find_validation()
-        needed = {"training": train, "test": test} if self.trains else {"test": test}
+        needed = {"training": train} if self.trains else {}
+        needed |= {} if self.tests_nothing() else {"test": test}
         checks.check_parts(self.place, self.category, needed)
         self.has_masks = any(sample.mask is not None for sample in test)
         if self.has_masks:
@@ -196,13 +193,13 @@ class AnomalyDataModule(pl.LightningDataModule):
         calibration: list[Sample] = []
         if self.calibration_fraction:
             share = (0.0, self.calibration_fraction)
-            kept, calibration = hold_out_share(kept, share, self.root, f"calibration {self.split_seed}")
+            kept, calibration = samples.hold_out_share(kept, share, self.root, f"calibration {self.split_seed}")
         pairs = self.find_copies(kept + held_out + calibration, test)
         self.train_samples, self.val_samples, self.test_samples = sorted(kept), sorted(held_out), test
         self.calibration_samples = sorted(calibration)
         parts = {"train": self.train_samples, "validation": self.val_samples, "test": test}
         parts |= {"calibration": self.calibration_samples} if calibration else {}
-        self.fingerprint = fingerprint_samples(parts, self.root)
+        self.fingerprint = samples.fingerprint_samples(parts, self.root)
         self.facts |= {"n_train": len(kept), "n_val": len(held_out), "n_test": len(test), "n_duplicates": len(pairs)}
         self.facts |= {"n_calibration": len(calibration)} if calibration else {}
         checks.warn_of_copies(self.name, pairs, len(test))
@@ -219,12 +216,12 @@ class AnomalyDataModule(pl.LightningDataModule):
     def list_seen(self) -> list[str]:
         """Return the names below root of the images that a detector sees before it is tested."""
         seen = self.train_samples + self.val_samples + self.calibration_samples
-        return [name_below(sample.path, self.root) for sample in seen]
+        return [samples.name_below(sample.path, self.root) for sample in seen]
 
     def find_seen(self, seen: Iterable[str]) -> list[str]:
         """Return the names in `seen`, of images that a detector has seen before, that are test images now."""
         names = set(seen)
-        return [name for name in (name_below(s.path, self.root) for s in self.test_samples) if name in names]
+        return [name for name in (samples.name_below(s.path, self.root) for s in self.test_samples) if name in names]
 
     def compare_with_official(self, counts: Mapping[str, int]) -> str:
         """Compare numbers of images with the official ones. Returns a text on those that differ, or an empty one."""
@@ -239,25 +236,26 @@ class AnomalyDataModule(pl.LightningDataModule):
         """
         if self._splits:
             return
-        if not self.test_samples:
+        if not self.fingerprint:
             self.check()
         parts = {"train": self.train_samples, "val": self.val_samples, "calibration": self.calibration_samples}
         if not self.trains:
             parts = {key: [] for key in parts}
-        normal = sorted((sample for part in parts.values() for sample in part), key=lambda sample: sample.path)
+        normal = sorted((sample for name in parts for sample in parts[name]), key=lambda sample: sample.path)
         read, pools, masks = Readers(self.read_image, self.read_mask, self.version), [], None
         with start_threads() as threads:
             oddities = find_oddities(normal + self.test_samples, threads)
             self.facts |= oddities.counts()
             checks.warn_of(self.name, oddities.describe())
             # One pool for training and validation: how they are divided changes nothing that is cached of them.
-            for samples in (normal, self.test_samples):
-                what = f"{len(samples)} images of {self.name} {self.category} at {self.image_size} px"
-                pools.append(Pool(decode_images(samples, read, self.image_size, self.store, what, threads)))
+            for part in (normal, self.test_samples):
+                what = f"{len(part)} images of {self.name} {self.category} at {self.image_size} px"
+                pools.append(Pool(decode_images(part, read, self.image_size, self.store, what, threads)))
             if self.has_masks:
                 masks, facts = decode_masks(self.test_samples, read, self.image_size, threads)
                 self.facts |= count_mask_facts(facts, self.name, self.image_size)
         pools[0].cacheable = self.augment == "none" and bool(normal)
+        pools[1].cacheable = bool(self.test_samples)
         self.pools = pools
         self._splits = make_splits(pools, normal, parts, self.test_samples, masks)
 

@@ -96,6 +96,10 @@ class Folder(AnomalyDataModule):
             )
         return hold_out_share(train, (0.0, self.test_fraction), self.root, self.split_seed)
 
+    def tests_nothing(self) -> bool:
+        named = self.folders["anomalous"] + self.folders["normal_test"]
+        return self.trains and not named and not self.test_fraction
+
     def split_training(self, train: list[Sample], own: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Split the training images. Returns (train, validation), so that none changes sides when the folder grows."""
         tested = 0.0 if self.folders["normal_test"] else self.test_fraction

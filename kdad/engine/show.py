@@ -28,9 +28,7 @@ def show(results: dict[str, Any], folder: RunFolder) -> None:
     said = [f"{key} {results[key]:.4f}" for key in RATES if results.get(key) is not None]
     if said:
         held_out = results["decision_source"] != "training"
-        where = (
-            "" if held_out else ", which flatter: calibration_fraction=0.1 holds some out, kdad calibrate takes others"
-        )
+        where = "" if held_out else ", which flatter: calibration_fraction= holds some out, kdad calibrate takes others"
         images = f"{results['decision_images']} normal {results['decision_source']} images"
         console.print(f"At the threshold by {results['decision_rule']} of {images}{where}:", soft_wrap=True)
         console.print(f"  {', '.join(said)}", soft_wrap=True)

@@ -4,6 +4,7 @@ import csv
 import math
 import statistics
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import distributed
 
 from kdad.data.base import AnomalyDataModule
+from kdad.data.samples import Sample
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import Counts, find_decision, rate
 from kdad.engine.record import is_first_process
@@ -44,9 +46,13 @@ class Evaluation(pl.Callback):
         self.state = DetectionMetrics(**(options or {}))
 
     def on_test_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
-        self.samples = trainer.datamodule.test_samples  # type: ignore[attr-defined]
+        self.begin(detector, trainer.datamodule.test_samples)  # type: ignore[arg-type,attr-defined]
+
+    def begin(self, detector: KDDetector, samples: list[Sample]) -> None:
+        """Forget an earlier test; `samples` are the images that will be tested."""
+        self.samples = samples
         self.state.reset()
-        self.decision, self.counts = find_decision(detector, self.setting), Counts()  # type: ignore[arg-type]
+        self.decision, self.counts = find_decision(detector, self.setting), Counts()
         count = min(self.pictures, len(self.samples))
         self.wanted = set(np.linspace(0, len(self.samples) - 1, count).round().astype(int).tolist()) if count else set()
         self.kept: dict[int, dict[str, Any]] = {}
@@ -155,7 +161,12 @@ def test(
         each.append(evaluation.outcome.metrics)
     if earlier:
         detector.load_state_dict(own, strict=False)
-    trainer.test(detector, datamodule=data, verbose=False)
+    if data.test_samples:
+        trainer.test(detector, datamodule=data, verbose=False)
+    else:  # Lightning would warn, and begin nothing
+        evaluation.begin(detector, [])
+        with warnings.catch_warnings(action="ignore"):  # that nothing was tested
+            evaluation.outcome = evaluation.state.compute()
     outcome = evaluation.outcome
     metrics = average([*each, outcome.metrics])
     seconds = time.perf_counter() - start
