@@ -91,7 +91,13 @@ class Result:
         """
         from kdad.inference.overlay import draw_overlay  # matplotlib takes half a second
 
-        return draw_overlay(self)
+        if self.decision is None or self.mask is None:
+            raise UserError(
+                "an overlay's colours come from the decision, which this checkpoint has not: kdad calibrate"
+            )
+        values = self.decision.pixel.normalise(self.anomaly_map.astype(np.float64))
+        text = f"{self.normalised:.2f} {'anomalous' if self.is_anomalous else 'normal'}"
+        return draw_overlay(self.image, values, self.mask, text, bool(self.is_anomalous))
 
 
 class Detector:

@@ -1,17 +1,10 @@
 """The picture of a judgement: heat over the photograph, the contour of what is anomalous, score and decision."""
 
-from typing import TYPE_CHECKING
-
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
-
-from kdad.errors import UserError
-
-if TYPE_CHECKING:
-    from kdad.inference.detector import Result
 
 COLOURS = matplotlib.colormaps["inferno"]
 CALM, FULL = 0.35, 0.75  # normalised values of a pixel: without any heat below the one, with all of it from the other
@@ -21,26 +14,22 @@ LETTERS = 0.045  # of the picture's shorter side, and at least SMALLEST
 SMALLEST = 11
 
 
-def draw_overlay(result: "Result") -> Image.Image:
-    """Draw heat, contour, score and decision over a picture, RGB at its own size.
+def draw_overlay(
+    image: Image.Image, values: NDArray[np.float64], mask: NDArray[np.bool_], text: str, alarm: bool
+) -> Image.Image:
+    """Draw heat, contour and a text over a picture of H x W pixels, RGB at its own size.
 
-    A pixel's heat follows its normalised value, of the same scale for all pictures of a detector: a normal one has
-    none. The text is left out where it does not fit. Raises `UserError` without a decision.
+    `values` (H, W) are the pixels' normalised values, of the same scale for all pictures of a detector: a normal one has
+    no heat. `mask` (H, W) is what the contour encloses, `alarm` the colour of the text's ground.
     """
-    decision, mask = result.decision, result.mask
-    if decision is None or mask is None:
-        raise UserError("an overlay's colours come from the decision, which this checkpoint has not: kdad calibrate")
-    photograph = np.asarray(result.image, dtype=np.float32)
-    value = decision.pixel.normalise(result.anomaly_map.astype(np.float64))
-    heat = np.clip((value - CALM) / (FULL - CALM), 0, 1).astype(np.float32)
+    photograph = np.asarray(image, dtype=np.float32)
+    heat = np.clip((values - CALM) / (FULL - CALM), 0, 1).astype(np.float32)
     colour = COLOURS(heat)[..., :3].astype(np.float32) * 255
     opacity = (OPACITY * heat)[..., None]
     mixed = photograph * (1 - opacity) + colour * opacity
-    shorter = min(result.image.size)
-    mixed[find_contour(mask, max(1, round(shorter / 200)))] = CONTOUR
+    mixed[find_contour(mask, max(1, round(min(image.size) / 200)))] = CONTOUR
     drawn = Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
-    word = "anomalous" if result.is_anomalous else "normal"
-    write_text(drawn, f"{result.normalised:.2f} {word}", bool(result.is_anomalous))
+    write_text(drawn, text, alarm)
     return drawn
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kdad.data.images import SUFFIXES
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.inference.detector import Result
@@ -173,5 +172,6 @@ def describe_file(path: Path) -> list[int]:
 def name_picture(name: str, suffix: str) -> str:
     """Return a picture's name below its folder: unlike any other input's, and where it can be the input's own."""
     path = Path(name)
-    same = path.suffix == suffix and Path(path.stem).suffix.lower() not in {*SUFFIXES, suffix}
-    return name if same else name + suffix
+    if path.suffix == suffix and not Path(path.stem).suffix:
+        return name
+    return name + suffix if path.suffix else name + 2 * suffix

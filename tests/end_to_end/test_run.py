@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -222,14 +223,61 @@ def test_a_missing_category_tells_where_others_are(start):
         start("category=screw")
 
 
-def test_dskd_reports_normalised_scores_and_decisions(start):
-    _, folder = start("model=dskd")
+@pytest.mark.parametrize("model", ["rd", "dskd"])
+def test_the_decision_at_the_thresholds(start, model):
+    results, folder = start(f"model={model}", "calibration_fraction=0.3", "decision.rule=max")
     with open(folder / "scores.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows[0].keys() == {"path", "label", "score", "normalised_score", "anomalous"}
-    assert all((float(r["normalised_score"]) >= 0.5) == (r["anomalous"] == "1") for r in rows)
+    assert rows[0].keys() == {"path", "label", "score", "kind", "normalised_score", "decision"}
+    assert {row["kind"] for row in rows} == {"good", "square"}
+    assert all((float(r["normalised_score"]) > 0.5) == (r["decision"] == "1") for r in rows)
+    assert all((float(r["score"]) > results["image_threshold"]) == (r["decision"] == "1") for r in rows)
     by_score = sorted(rows, key=lambda r: float(r["score"]))
     assert by_score == sorted(rows, key=lambda r: float(r["normalised_score"]))
+    called = {label: [r["decision"] == "1" for r in rows if r["label"] == label] for label in "01"}
+    assert results["false_alarm_rate"] == sum(called["0"]) / 3 and results["detection_rate"] == sum(called["1"]) / 3
+    hits, alarms = sum(called["1"]), sum(called["0"])
+    assert results["image_f1"] == pytest.approx(2 * hits / (hits + alarms + 3))
+    assert 0 <= results["pixel_f1"] <= 1 and results["decision_source"] == "calibration"
+    assert results["decision_images"] == results["n_calibration"] > 0
+    assert results["n_train"] + results["n_calibration"] == 8
+    assert results["false_alarms_promised"] == pytest.approx(1 / (results["n_calibration"] + 1))
+
+
+def test_pixel_f1_is_that_of_the_pixels(start, tiny_mvtec):
+    """Counted again from maps and masks at the size of the test."""
+    from kdad import load
+    from kdad.data.images import anomalous_pixels, mask_values, resize_mask
+
+    results, folder = start("model=rd")
+    detector = load(folder)
+    hits = alarms = anomalous = 0
+    for path in sorted(tiny_mvtec.glob("tile/test/*/*.png")):
+        above = torch.from_numpy(detector(path).map > results["pixel_threshold"])
+        truth = torch.zeros(64, 64, dtype=torch.bool)
+        if path.parent.name != "good":
+            mask = tiny_mvtec / "tile/ground_truth/square" / f"{path.stem}_mask.png"
+            truth, _ = resize_mask(*anomalous_pixels(mask_values(mask), "binary", mask, path)[:1], 64, False)
+        hits, alarms, anomalous = (
+            hits + (above & truth).sum().item(), alarms + (above & ~truth).sum().item(), anomalous + truth.sum().item()
+        )  # fmt: skip
+    assert results["pixel_f1"] == pytest.approx(2 * hits / (hits + alarms + anomalous))
+
+
+def test_only_good_parts_exist_yet(command, tiny_mvtec, tmp_path):
+    """Trained, its false alarms reported where there are images for that, and a detector that predicts."""
+    from kdad import load
+
+    shutil.copytree(tiny_mvtec / "tile/train/good", tmp_path / "parts/normal")
+    own = ("dataset=folder", "dataset.root=parts", "dataset.anomalous=null")
+    small = ("backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.max_epochs=1")
+    for number, more in enumerate(((), ("dataset.test_fraction=0",))):
+        assert command("model=rd", *own, *small, *more, f"hydra.run.dir=run{number}") == 0
+        results = json.loads((tmp_path / f"run{number}/results.json").read_text())
+        assert results["status"] == "ok" and results["image_auroc"] is None is results["detection_rate"]
+        assert results["image_auroc_reason"] == "no anomalous image in the test set"
+        assert (results["false_alarm_rate"] is None) == bool(more) and results["image_threshold"] > 0
+        assert load(tmp_path / f"run{number}")(tmp_path / "parts/normal/000.png").is_anomalous in (True, False)
 
 
 # Frozen, and what a checkpoint holds ---------------------------------------------------------------------------

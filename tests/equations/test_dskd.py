@@ -13,8 +13,6 @@ from kdad.models.dskd import (
     euclidean_maps,
     fused_map,
     image_score,
-    is_anomalous,
-    normalised_score,
     smoothed_map,
     student_loss,
     unit_vectors,
@@ -56,30 +54,6 @@ def reference(t, s, weight):
     lengths = math.sqrt(sum(a * a for a in t)) * math.sqrt(sum(b * b for b in s))
     cosine = 1 - sum(a * b for a, b in zip(t, s, strict=True)) / lengths
     return weight * euclidean + cosine
-
-
-@pytest.mark.equation("dskd", 1)
-def test_the_decision_by_hand():
-    assert is_anomalous(tensor([0.49, 0.5, 0.51])).tolist() == [False, True, True]
-    assert is_anomalous(tensor([0.2, 0.3]), 0.25).tolist() == [False, True]
-
-
-@pytest.mark.equation("dskd", 1)
-def test_the_normalised_score_by_hand():
-    """With the threshold at 2: 0, 1/3, 1/2, 3/4; deciding at 0.5 is deciding at the threshold."""
-    normalised = normalised_score(tensor([0.0, 1.0, 2.0, 6.0]), tensor(2.0))
-    torch.testing.assert_close(normalised, tensor([0.0, 1 / 3, 0.5, 0.75]), **EXACT)
-    scores, threshold = torch.rand(1000) * 3, torch.tensor(1.3)
-    normalised = normalised_score(scores, threshold)
-    assert torch.equal(is_anomalous(normalised), scores >= threshold)
-    assert torch.equal(normalised.sort().values, normalised[scores.argsort()])
-    assert normalised.min() >= 0 and normalised.max() < 1
-
-
-@pytest.mark.equation("dskd", 1)
-def test_normalised_scores_at_the_edges():
-    assert normalised_score(tensor([-1e-7, 0.0]), tensor(0.3)).tolist() == [0, 0]
-    assert normalised_score(tensor([0.0, 0.1]), tensor(0.0)).tolist() == [0, 1]  # normal images without any distance
 
 
 @pytest.mark.equation("dskd", 3)

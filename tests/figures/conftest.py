@@ -61,7 +61,7 @@ def tested(generator, category, noise, masks, pictures):
     }
     evaluation = Evaluation(pictures)
     trainer = SimpleNamespace(datamodule=SimpleNamespace(test_samples=samples))
-    detector = SimpleNamespace(device="cpu", score_columns=lambda scores: {})
+    detector = SimpleNamespace(device="cpu", provenance={})
     evaluation.on_test_start(trainer, detector)
     evaluation.on_test_batch_end(
         trainer, detector, Detection(maps, scores), batch | ({"mask": mask} if masks else {}), 0

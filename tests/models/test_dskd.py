@@ -332,63 +332,17 @@ def test_any_backbone_with_a_pyramid(adam):
         assert torch.isfinite(detector.training_loss({"image": images()})["loss"])
 
 
-# The decision
-
-
-def test_no_decision_before_a_fit(build):
-    assert build().score_columns(torch.rand(4)) == {}
-
-
-def test_statistics_are_of_the_scores_that_a_test_would_give(build):
+def test_a_checkpoint_of_0_1_loads_without_its_own_statistics(build):
     detector = build()
-    with torch.no_grad():  # running statistics that differ from a batch's
-        detector.training_loss({"image": images(8)})
-    detector.train()
-    before = {k: v.clone() for k, v in detector.state_dict().items() if "running" in k}
-    batches = [{"image": images(3)}, {"image": images(2)}]
-    detector.after_fit(batches)
-    assert detector.training and detector.encoder.training and not detector.teacher.training
-    assert all(torch.equal(v, detector.state_dict()[k]) for k, v in before.items())
-    detector.eval()
-    with torch.no_grad():
-        scores = torch.cat([detector(batch["image"]).image_score for batch in batches]).double()
-    mean = scores.sum() / 5
-    assert detector.score_mean.item() == pytest.approx(mean.item(), rel=1e-6)
-    assert detector.score_std.item() == pytest.approx(math.sqrt(((scores - mean) ** 2).sum() / 5), rel=1e-5)
-
-
-def test_the_decision_is_at_three_deviations(build):
-    detector = build().eval()
-    detector.after_fit([{"image": images(8)}])
-    threshold = detector.score_mean + 3 * detector.score_std
-    columns = detector.score_columns(threshold * torch.tensor([0.0, 0.5, 0.999, 1.001, 3.0]))
-    expected = torch.tensor([0, 1 / 3, 0.999 / 1.999, 1.001 / 2.001, 0.75])
-    torch.testing.assert_close(columns["normalised_score"], expected, **CLOSE[torch.float32])
-    assert columns["anomalous"].tolist() == [False, False, False, True, True]
-
-
-@pytest.mark.slow
-def test_statistics_are_in_the_state_and_belong_to_their_scores(build):
-    """Scores of another scale than those that were taken after fit get no decision."""
-    detector = build().eval()
-    detector.after_fit([{"image": images(8)}])
-    score = torch.tensor([0.1, 9.0])
-    expected = detector.score_columns(score)
-    assert set(expected) == {"normalised_score", "anomalous"}
-    state = detector.state_dict()
-    (same := build()).load_state_dict(state)
-    assert all(torch.equal(value, expected[key]) for key, value in same.score_columns(score).items())
-    other_scores = {"score_levels": [2], "sigma": 2.0, "euclidean_weight": 0.2, "structure": "e_d", "image_size": 96}
-    for values in ({key: value} for key, value in other_scores.items()):
-        (other := build(**values)).load_state_dict(state)
-        assert other.score_columns(score) == {}
-
-
-def test_one_normal_image_has_statistics(build):
-    detector = build().eval()
-    detector.after_fit([{"image": images(1)}])
-    assert detector.score_std == 0 and detector.score_mean > 0
-    assert detector.score_columns(detector.score_mean * torch.tensor([0.9, 1.1]))["anomalous"].tolist() == [False, True]
+    checkpoint = {"state_dict": dict(detector.state_dict())}
+    detector.on_save_checkpoint(checkpoint)
+    checkpoint["state_dict"] |= {
+        "score_mean": torch.ones(()),
+        "score_std": torch.ones(()),
+        "fitted_setting": torch.ones(7),
+    }
+    (other := build()).on_load_checkpoint(checkpoint)
+    other.load_state_dict(checkpoint["state_dict"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,207 @@
+"""A trained detector applied: the test phase's own numbers, at a picture's own coordinates, without side effects."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import kdad
+from kdad.errors import UserError
+from kdad.inference.trained import build_trained, read_checkpoint
+from tests.inference.trained import MODELS, SIZE, train
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def run(request, tmp_path_factory):
+    """The folder of a tiny run of each detector."""
+    return train(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def rd(tmp_path_factory):
+    return train("rd", tmp_path_factory.mktemp("rd"))
+
+
+def rows(run):
+    import csv
+
+    with (run.folder / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_scores_are_those_of_the_test_phase(run):
+    detector = kdad.load(run.folder)
+    for row, result in zip(rows(run), detector(row["path"] for row in rows(run)), strict=True):
+        assert result.score == pytest.approx(float(row["score"]), rel=1e-6)
+        assert result.normalised == pytest.approx(float(row["normalised_score"]), rel=1e-6)
+        assert result.is_anomalous == (row["decision"] == "1") and result.source == Path(row["path"])
+        assert result.map.shape == (SIZE, SIZE) and result.anomaly_map.shape == result.image.size[::-1] == (70, 90)
+        assert result.mask.shape == (70, 90) and result.area == result.mask.mean()
+        assert result.overlay().size == (90, 70)
+
+
+def test_a_mark_comes_back_at_its_coordinates(run, tmp_path):
+    """Where two pictures differ, there their maps differ, also in one that is turned by its EXIF."""
+    detector = kdad.load(run.folder)
+    plain = np.full((120, 200, 3), 90, np.uint8)
+    marked = plain.copy()
+    marked[80:100, 20:40] = (250, 30, 30)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = []
+    for name, pixels in (("plain", plain), ("marked", marked)):
+        Image.fromarray(np.rot90(pixels)).save(tmp_path / f"{name}.png", exif=exif)
+        turned.append(tmp_path / f"{name}.png")
+    for before, after in ((detector(plain), detector(marked)), tuple(detector(path) for path in turned)):
+        difference = np.abs(after.anomaly_map - before.anomaly_map)
+        assert difference.shape == (120, 200)
+        y, x = np.unravel_index(difference.argmax(), difference.shape)
+        assert 65 <= y <= 115 and 5 <= x <= 65, (y, x)  # the detectors' levels are coarse
+
+
+def test_calls_from_threads_take_turns(rd):
+    detector = kdad.load(rd.folder, batch_size=2)
+    paths = [row["path"] for row in rows(rd)]
+    expected = [result.score for result in detector(paths)]
+    found: dict[int, list[float]] = {}
+
+    def ask(number):
+        found[number] = [detector(path).score for path in paths]
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(found) == 4 and all(scores == pytest.approx(expected, rel=1e-6) for scores in found.values())
+
+
+def test_several_are_judged_lazily(rd):
+    detector, asked = kdad.load(rd.folder, batch_size=2), []
+
+    def pictures():
+        for row in rows(rd):
+            asked.append(row)
+            yield row["path"]
+
+    results = detector(pictures())
+    assert not asked
+    next(results)
+    assert len(asked) == 2
+
+
+def test_nothing_of_the_process_changes(rd):
+    before, drawn = torch.get_rng_state(), np.random.get_state()[1].copy()
+    files = sorted(rd.folder.rglob("*"))
+    kdad.load(rd.folder)(rows(rd)[0]["path"])
+    assert torch.equal(before, torch.get_rng_state()) and (drawn == np.random.get_state()[1]).all()
+    assert sorted(rd.folder.rglob("*")) == files
+
+
+def test_importing_kdad_imports_nothing_heavy():
+    code = "import sys, kdad; print(sorted(m for m in ('torch', 'numpy', 'hydra', 'timm') if m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+    assert {"load", "Detector", "Result"} <= set(kdad.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        kdad.nothing
+
+
+def test_no_hydra_and_no_trainer_are_loaded(rd):
+    code = f"import sys, kdad; kdad.load({str(rd.folder)!r}); print('hydra' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def change(run, tmp_path, edit):
+    content = read_checkpoint(run.checkpoint)
+    edit(content)
+    torch.save(content, tmp_path / "changed.ckpt")
+    return tmp_path / "changed.ckpt"
+
+
+def test_code_that_nobody_vouched_for_is_not_run(rd, tmp_path):
+    (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        for target, said in (
+            ("evil_module.Detector", "would run code of the module evil_module"),
+            ("os.system", "os.system is no detector"),
+            ("kdad.models.rd.os.system", "cannot be imported"),
+            ("kdad.errors.UserError", "is no detector"),
+            ("RD", "would run code"),
+        ):
+            path = change(rd, tmp_path, lambda c, t=target: c["kdad"]["config"]["model"].update(_target_=t))
+            with pytest.raises(UserError, match=said):
+                kdad.load(path)
+        assert not (tmp_path / "ran").exists()
+        path = change(rd, tmp_path, lambda c: c["kdad"]["config"]["model"].update(_target_="evil_module.Detector"))
+        with pytest.raises(UserError, match="cannot be imported"):
+            kdad.load(path, plugins=["evil_module"])
+        assert (tmp_path / "ran").exists()
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def test_files_that_are_no_detector(rd, tmp_path):
+    (tmp_path / "a.ckpt").write_bytes(b"text")
+    with pytest.raises(UserError, match="cannot be read as plain tensors"):
+        kdad.load(tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match="no checkpoint. Give a run's folder"):
+        kdad.load(tmp_path)
+    with pytest.raises(UserError, match="does not say how to build"):
+        kdad.load(change(rd, tmp_path, lambda c: c["kdad"].pop("config")))
+    with pytest.raises(UserError, match="the decision in this checkpoint cannot be read"):
+        kdad.load(change(rd, tmp_path, lambda c: c["kdad"].update(decision={"rule": "max"})))
+    with pytest.raises(UserError, match="device=nowhere"):
+        kdad.load(rd.folder, device="nowhere")
+    path = change(rd, tmp_path, lambda c: c["kdad"].update(version="7.3.0"))
+    with pytest.warns(UserWarning, match="made by kdad 7.3.0"):
+        kdad.load(path)
+
+
+def test_the_weights_of_another_teacher_are_refused(rd, tmp_path):
+    from kdad.teacher import Teacher
+
+    torch.manual_seed(5)
+    other = Teacher("test_resnet.r160_in1k", pretrained=False, levels=[1, 2, 3], image_size=SIZE)
+    torch.save(other.body.state_dict(), tmp_path / "other.pth")
+    with pytest.raises(UserError, match="Use the same backbone, weights and levels"):
+        kdad.load(rd.checkpoint, weights=str(tmp_path / "other.pth"))
+
+
+def test_a_checkpoint_without_thresholds_gives_scores_alone(rd, tmp_path):
+    detector = kdad.load(change(rd, tmp_path, lambda c: c["kdad"].update(decision=None)))
+    result = detector(rows(rd)[0]["path"])
+    assert result.score == pytest.approx(float(rows(rd)[0]["score"]), rel=1e-6) and result.normalised is None
+    assert result.is_anomalous is None and result.mask is None and result.area is None
+    with pytest.raises(UserError, match="kdad calibrate"):
+        result.overlay()
+
+
+def test_a_checkpoint_that_holds_its_teacher(rd, tmp_path, command_line):
+    """It needs no other file: where the teacher's weights are gone, it gives the same scores."""
+    assert command_line("export", f"ckpt_path={rd.folder}", f"output={tmp_path / 'whole.ckpt'}") == 0
+    assert command_line("export", f"ckpt_path={rd.folder}", f"output={tmp_path / 'whole.ckpt'}") == 2  # there already
+    weights = rd.weights.rename(rd.weights.with_suffix(".away"))
+    try:
+        with pytest.raises(UserError, match="no such file"):
+            kdad.load(rd.folder)
+        detector = kdad.load(tmp_path / "whole.ckpt")
+        assert detector(rows(rd)[0]["path"]).score == pytest.approx(float(rows(rd)[0]["score"]), rel=1e-6)
+        assert build_trained(tmp_path / "whole.ckpt")[0].teacher.source == "the checkpoint"
+        out = f"hydra.run.dir={tmp_path / 'evaluated'}"
+        assert command_line("evaluate", f"ckpt_path={tmp_path / 'whole.ckpt'}", out) == 0
+        results = json.loads((tmp_path / "evaluated/results.json").read_text())
+        assert results["image_auroc"] == json.loads((rd.folder / "results.json").read_text())["image_auroc"]
+    finally:
+        weights.rename(rd.weights)
+
+
+def test_a_command_line_that_would_run_code_is_refused(rd, tmp_path, command_line, capsys):
+    for override in ("model._target_=os.system", "hydra.searchpath=[file:///tmp]", "+x={_target_:os.system}"):
+        path = change(rd, tmp_path, lambda c, o=override: c["kdad"]["overrides"].append(o))
+        assert command_line("evaluate", f"ckpt_path={path}", f"hydra.run.dir={tmp_path / 'x'}") == 2
+        assert "could run code" in capsys.readouterr().err
