@@ -68,11 +68,13 @@ def write_tested(write_run):
 
     def write(masks=True, **about):
         folder = write_run({"image_auroc": 15 / 16, **dict.fromkeys(METRICS[1:], 0.75 if masks else None)}, **about)
-        lines, pictures = ["path,label,score"], folder / "maps"
+        lines, pictures = ["path,label,score,kind,normalised_score,decision"], folder / "maps"
         pictures.mkdir()
         images = [(kind, score) for kind, scores in SCORES.items() for score in scores]
         for index, (kind, score) in enumerate(images):
-            lines.append(f"/data/test/{kind}/{index:03d}.png,{int(kind != 'good')},{score}")
+            lines.append(
+                f"/data/test/{kind}/{index:03d}.png,{int(kind != 'good')},{score},{kind},0.5,{int(score > 0.65)}"
+            )
             colour = 30 * index, 128, 255 - 30 * index
             picture = Image.new("RGB", (118 if masks else 78, 38), colour)
             picture.save(pictures / f"{index:05d}_{kind}_{index:03d}.png")

@@ -19,8 +19,8 @@ def draw_overlay(
 ) -> Image.Image:
     """Draw heat, contour and a text over a picture of H x W pixels, RGB at its own size.
 
-    `values` (H, W) are the pixels' normalised values, of the same scale for all pictures of a detector: a normal one has
-    no heat. `mask` (H, W) is what the contour encloses, `alarm` the colour of the text's ground.
+    `values` (H, W) are the pixels' normalised values, of the same scale for all pictures of a detector: a normal one
+    has no heat. `mask` (H, W) is what the contour encloses, `alarm` the colour of the text's ground.
     """
     photograph = np.asarray(image, dtype=np.float32)
     heat = np.clip((values - CALM) / (FULL - CALM), 0, 1).astype(np.float32)

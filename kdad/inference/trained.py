@@ -21,7 +21,8 @@ from kdad.storage.tensors import read_plain
 from kdad.teacher import Teacher
 
 TESTED = Path("checkpoints/tested.ckpt")  # of a run: the weights that were tested
-PARTS = ("model", "backbone", "levels", "image_size", "normalisation", "trainer")  # of the configuration, to build from
+# What a detector is built from
+PARTS = ("model", "backbone", "levels", "image_size", "normalisation", "trainer", "seed")
 OWN = "teacher_state"  # the teacher's weights, in a checkpoint that needs no other file
 
 
@@ -84,7 +85,8 @@ def build_trained(
         backbone["pretrained"] = False
     elif weights:
         backbone |= {"weights": weights, "pretrained": True}
-    with torch.random.fork_rng():  # what is drawn is overwritten; the caller's random numbers stay
+    with torch.random.fork_rng():  # the caller's random numbers stay
+        torch.manual_seed(config["seed"])  # what is drawn is overwritten, but for a teacher of random weights
         try:
             detector = build(
                 backbone=partial(Teacher, **backbone), optimizer=None,
@@ -106,7 +108,7 @@ def read_parts(path: Path, config: Any) -> dict[str, Any]:
     root = OmegaConf.create(config)
     given = {key: OmegaConf.to_container(root[key], resolve=True) if OmegaConf.is_config(root[key]) else root[key]
              for key in PARTS if key in root}  # fmt: skip
-    return {"levels": "auto", "image_size": 256, "normalisation": "auto", "trainer": {}} | given
+    return {"levels": "auto", "image_size": 256, "normalisation": "auto", "trainer": {}, "seed": 0} | given
 
 
 def write_checkpoint(content: Mapping[str, Any], path: Path, overwrite: bool) -> None:

@@ -36,6 +36,7 @@ _unreadable: list[str] = []
 
 def main() -> None:
     """Run `kdad predict`, which is `python -m kdad.predict`."""
+    _unreadable.clear()
     launch(predict, "predict", completes=False)
     if _unreadable:
         sys.exit(UNREADABLE)

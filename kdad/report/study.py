@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from kdad import published
+from kdad.report.decisions import HOW_DECIDED, tabulate_decisions, tabulate_kinds
 from kdad.report.writers import Report, Table, find_best, find_best_across
 from kdad.results.read import METRICS
 from kdad.results.settings import describe_runs
@@ -63,11 +64,15 @@ def make_study_report(runs: pd.DataFrame) -> Report:
             lines.append([*block.names, AVERAGES.get(category, category), *scores, n, *seconds])
     head = ["model", "data set", "settings", "category", *(f"{NAMES[m]} (%)" for m in METRICS), "n", *SECONDS.values()]
     beside, legend = compare_blocks(blocks)
+    named = [(block.names, block.rows[block.rows["status"] == "ok"]) for block in blocks]
+    decided = tabulate_decisions(named)
+    beside += [*decided, *tabulate_kinds(named, name_columns(blocks))]
     best = find_best(lines, range(4, 4 + len(METRICS)), [(line[1], line[3]) for line in lines])
     tables = [Table("", [("", name) for name in head], 4, lines, rules, best), *beside]
     notes += [
         *merge_notes(missing),
         *legend,
+        *([HOW_DECIDED] if decided else []),
         *list_causes(counted),
         *describe_repeats(left_out),
         *runs.attrs.get("skipped", []),
@@ -150,8 +155,7 @@ def compare_blocks(blocks: list[Block]) -> tuple[list[Table], list[str]]:
         categories = list(dict.fromkeys([*longest, *(name for block in beside for name in block.measured)]))
         if len(beside) < 2 or len(categories) < 2:
             continue
-        models = [block.model for block in beside]
-        names = [f"{m} {models[: i + 1].count(m)}" if models.count(m) > 1 else m for i, m in enumerate(models)]
+        names = name_columns(beside)
         named = zip(names, beside, strict=True)
         legend += [f"{dataset}, {name}: {block.settings}" for name, block in named if block.settings]
         gap = {metric: Measured(gap="missing") for metric in METRICS}
@@ -164,6 +168,15 @@ def compare_blocks(blocks: list[Block]) -> tuple[list[Table], list[str]]:
             best = find_best_across(lines, 1)
             tables.append(Table(f"{dataset}: {NAMES[metric]} (%)", head, 1, lines, best=best))
     return tables, legend
+
+
+def name_columns(blocks: list[Block]) -> list[str]:
+    """Name the blocks of each data set by their detectors, numbered where a detector has several settings there."""
+    names = []
+    for i, block in enumerate(blocks):
+        alike = [other.model == block.model and other.dataset == block.dataset for other in blocks]
+        names.append(f"{block.model} {sum(alike[: i + 1])}" if sum(alike) > 1 else block.model)
+    return names
 
 
 def _find_position(model: str) -> int:

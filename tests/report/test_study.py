@@ -159,3 +159,24 @@ def test_detectors_side_by_side(write_run, study):
     assert rows["grid"] == {whole: "80.00", bare: "60.00", "stpm": "70.00"}
     assert rows["bottle"] == {whole: "90.00", bare: "missing", "stpm": "missing"}
     assert rows["average"][whole] == "85.00 (2 of 15)" and rows["average"]["stpm"] == "missing"
+
+
+def test_decisions_and_kinds(write_tested, study):
+    """SCORES: 0.1 0.7 0.2 0.3 normal, 0.9 0.4 1.0 0.8 of a kind; above 0.65 is called anomalous."""
+    decided = {"decision_rule": "max", "decision_images": 9, "decision_source": "calibration", "image_f1": 0.75,
+               "false_alarm_rate": 0.25, "detection_rate": 0.75, "pixel_f1": None, "false_alarms_promised": 0.1}  # fmt: skip
+    write_tested(results=decided)
+    write_tested(results=decided | {"false_alarm_rate": 0.75}, seed=1)
+    report = study()
+    titles = [table.title for table in report.tables]
+    decisions, kinds = (report.tables[titles.index(t)] for t in ("At the thresholds", "mvtec: by kind of defect"))
+    assert decisions.rows == [
+        ["rd", "mvtec", "", "grid", "max of 9 calibration", "50.00", "75.00", "75.00", "", "10.00"]
+    ]
+    assert kinds.rows == [["grid", "crack", "4", "93.75", "75.00"]]
+    assert any("from normal images alone" in note for note in report.notes)
+
+
+def test_runs_without_decisions_have_no_such_tables(write_run, study):
+    write_run(0.9)
+    assert [table.title for table in study().tables] == [""]

@@ -1,0 +1,73 @@
+"""Tables of what detectors decide: at their thresholds, and by kind of defect."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from kdad.report.writers import Table, find_best_across
+from kdad.results.kinds import measure_kinds
+
+RATES = {
+    "false_alarm_rate": "false alarms (%)", "detection_rate": "detected (%)", "image_f1": "image F1 (%)",
+    "pixel_f1": "pixel F1 (%)",
+}  # fmt: skip
+HOW_DECIDED = (
+    "At thresholds from normal images alone, none of the test; promised is what false alarms should average to on "
+    "further normal images, where the rule says so and the images were held out."
+)
+
+
+def tabulate_decisions(named: Sequence[tuple[list[str], pd.DataFrame]]) -> list[Table]:
+    """Return a table of what runs decide at their thresholds, means over seeds; none where no run has any.
+
+    `named`: detector, data set and settings, with the runs of them.
+    """
+    lines = []
+    for names, rows in named:
+        for category, runs in rows.groupby("category", sort=False):
+            if "decision_rule" not in runs or runs["decision_rule"].isna().all():
+                continue
+            means = [_percent(runs.get(key)) for key in RATES]
+            first = runs[runs["decision_rule"].notna()].iloc[0]
+            taken = f"{first['decision_rule']} of {first['decision_images']:.0f} {first['decision_source']}"
+            lines.append([*names, str(category), taken, *means, _percent(runs.get("false_alarms_promised"))])
+    head = ["model", "data set", "settings", "category", "thresholds", *RATES.values(), "promised (%)"]
+    return [Table("At the thresholds", [("", name) for name in head], 5, lines)] if lines else []
+
+
+def tabulate_kinds(named: Sequence[tuple[list[str], pd.DataFrame]], columns: Sequence[str]) -> list[Table]:
+    """Return a table for each data set: image AUROC and share detected by kind of defect, means over seeds.
+
+    Categories and kinds go down, detectors across; `columns` are their names. None where no run names kinds.
+    """
+    tables = []
+    for dataset in dict.fromkeys(names[1] for names, _ in named):
+        beside = [(name, rows) for (names, rows), name in zip(named, columns, strict=True) if names[1] == dataset]
+        found: dict[tuple[str, str, int], dict[str, pd.Series]] = {}
+        for name, rows in beside:
+            for category, runs in rows.groupby("category", sort=False):
+                measured = [measure_kinds(file) for file in runs["scores_file"]]
+                several = pd.concat(measured) if measured else pd.DataFrame()
+                for kind, values in several.groupby(level=0):
+                    key = str(category), str(kind), int(values["images"].iloc[0])
+                    found.setdefault(key, {})[name] = values.astype(float).mean()
+        shown = [name for name, _ in beside]
+        head = [("", "category"), ("", "kind"), ("", "images")]
+        head += [(name, part) for name in shown for part in ("image AUROC (%)", "detected (%)")]
+        lines = []
+        for (category, kind, images), by_name in sorted(found.items()):
+            cells = [_cell(by_name.get(name), part) for name in shown for part in ("image_auroc", "detected")]
+            lines.append([category, kind, str(images), *cells])
+        best = {(row, 3 + 2 * column) for row, column in find_best_across([line[3::2] for line in lines], 0)}
+        if lines:
+            tables.append(Table(f"{dataset}: by kind of defect", head, 2, lines, best=best))
+    return tables
+
+
+def _percent(values: pd.Series | None) -> str:
+    mean = float("nan") if values is None else pd.to_numeric(values, errors="coerce").mean()
+    return "" if pd.isna(mean) else f"{100 * mean:.2f}"
+
+
+def _cell(values: pd.Series | None, part: str) -> str:
+    return "" if values is None or pd.isna(values[part]) else f"{100 * values[part]:.2f}"
