@@ -23,7 +23,7 @@ KINDS = ("bent", "broken", "glue", "metal_contamination", "thread")
 GRID = ["dataset=folder", f"dataset.root={DATA / 'mvtec/grid'}", "dataset.normal=[train/good,test/good]",
         f"dataset.anomalous=[{','.join(f'test/{kind}' for kind in KINDS)}]", "dataset.test_fraction=0.3"]  # fmt: skip
 SETS = {"grid": GRID, "mtd": ["dataset=mtd", "category=all", "dataset.max_train=250"]}
-EPOCHS = {"rd": 10, "stpm": 15, "dskd": 8, "mkd": 40}
+EPOCHS = {"rd": 20, "stpm": 20, "dskd": 10, "mkd": 60}
 RULES = {"quantile 0.01": ("quantile", 0.01, 3), "quantile 0.05": ("quantile", 0.05, 3), "quantile 0.1": ("quantile", 0.1, 3),
          "mean_std 3": ("mean_std", 0.01, 3), "max": ("max", 0.01, 3)}  # fmt: skip
 COLUMNS = ("set", "model", "split", "source", "rule", "images", "promised", "false_alarms", "marked", "detected", "n_normal",
@@ -51,7 +51,7 @@ def main(runs: Path, table: Path) -> None:
                     continue
                 more = ["normalisation=auto", "average_epochs=1"] if model == "mkd" else []
                 cfg = compose(
-                    f"model={model}", *overrides, *more, "backbone=efficientnet_lite0", "image_size=128",
+                    f"model={model}", *overrides, *more, "backbone=efficientnet_lite0", "image_size=64",
                     f"dataset.split_seed={split}", f"seed={split}", "calibration_fraction=0.2", "pictures=0", "logger=none",
                     f"trainer.max_epochs={epochs}", "overwrite=true", "+trainer.enable_progress_bar=false",
                 )  # fmt: skip

@@ -18,10 +18,9 @@ from kdad.data.augmentation import AUGMENTATIONS
 from kdad.data.decoding import Readers, count_mask_facts, decode_images, decode_masks, start_threads
 from kdad.data.download import Archive, fetch
 from kdad.data.images import Look, MaskFacts
-from kdad.data.loading import Pool, Split, make_ordered_loader, make_splits, make_train_loader
+from kdad.data.loading import Pool, Split, make_ordered_loader, make_splits, make_train_loader, spread_evenly
 from kdad.data.oddities import find_oddities, find_unread
 from kdad.data.samples import Sample
-from kdad.errors import UserError
 from kdad.storage.cache import ArrayStore
 
 
@@ -282,16 +281,17 @@ class AnomalyDataModule(pl.LightningDataModule):
         """Return a loader of the validation images, or an empty list where there are none, as Lightning wants it."""
         return make_ordered_loader(self._splits["val"], self.batch_size) if self.val_samples else []
 
-    def find_normals(self, most: int) -> tuple[str, DataLoader]:
-        """Return the normal images that thresholds are taken from, as they are: which part they are of, and a loader.
+    def find_normals(self, most: int) -> tuple[str, list[Sample], DataLoader]:
+        """Return the normal images that thresholds are taken from: of which part, which, and a loader of them.
 
         Those held out for this alone; else those to validate on; else, at most so many, those that are trained on.
         """
-        for part, name in (("calibration", "calibration"), ("val", "validation"), ("train", "training")):
-            split = self._splits[part]
-            if len(split):
-                return name, make_ordered_loader(split if part != "train" else split.take(most), self.batch_size)
-        raise UserError("there are no normal images to take thresholds from")
+        listed, part, name = self.train_samples, "train", "training"
+        if self.calibration_samples or self.val_samples:
+            part, name = ("calibration", "calibration") if self.calibration_samples else ("val", "validation")
+            listed = self.calibration_samples or self.val_samples
+        rows = spread_evenly(len(listed), most if part == "train" else len(listed))
+        return name, [listed[i] for i in rows], make_ordered_loader(self._splits[part].take(rows), self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
         return make_ordered_loader(self._splits["test"], self.batch_size)

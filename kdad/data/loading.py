@@ -41,12 +41,10 @@ class Split(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, most: int) -> "Split":
-        """Return a split of at most so many of the images, spread evenly."""
-        if len(self) <= most:
-            return self
-        chosen = torch.linspace(0, len(self) - 1, most).round().long()
-        return Split(self.pool, self.rows[chosen], self.labels[chosen], None)
+    def take(self, chosen: Sequence[int]) -> "Split":
+        """Return a split of some of the images, without their masks."""
+        index = torch.as_tensor(chosen, dtype=torch.long)
+        return Split(self.pool, self.rows[index], self.labels[index])
 
     def __getitem__(self, index: int) -> Batch:
         """Return one sample, without the batch dimension."""
@@ -65,6 +63,11 @@ class Split(Dataset):
         if self.pool.features is not None:
             batch["features"] = [level[rows] for level in self.pool.features]
         return batch
+
+
+def spread_evenly(count: int, most: int) -> list[int]:
+    """Return at most so many of the numbers from 0 to below `count`, spread evenly."""
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist())) if count else []
 
 
 def make_splits(

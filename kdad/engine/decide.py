@@ -10,6 +10,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import distributed
 
 from kdad.data.base import AnomalyDataModule
+from kdad.errors import UserError
 from kdad.inference.decision import Decision, Normals, check_rule
 from kdad.models.base import KDDetector
 
@@ -25,12 +26,18 @@ def decide(trainer: pl.Trainer, detector: KDDetector, options: Mapping[str, Any]
     `options` are the configuration's `decision`. Every process judges its share; all come to the same thresholds.
     """
     data: AnomalyDataModule = trainer.datamodule  # type: ignore[attr-defined]
-    source, loader = data.find_normals(MOST)
+    source, samples, loader = data.find_normals(MOST)
     found, training = Normals(), detector.training
     detector.eval()
     with isolate_rng(), torch.inference_mode(), trainer.precision_plugin.forward_context():
         for batch in detector.move_batches(loader):
             seen = detector.detect(batch)
+            finite = seen.image_score.isfinite() & seen.anomaly_map.isfinite().all(dim=(1, 2, 3))
+            if not finite.all():
+                path = samples[batch["index"][~finite.to(batch["index"].device)][0].item()].path
+                raise UserError(
+                    f"The score of {path} is NaN or infinite: the detector has diverged. Lower optimizer.lr."
+                )
             found.add(seen.image_score.double().cpu().numpy(), seen.anomaly_map.float().cpu().numpy())
     detector.train(training)
     parts: list[Any] = [found]

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from itertools import count, takewhile
 from pathlib import Path
 from typing import IO, Any
@@ -240,6 +241,15 @@ class RunFolder:
         self.note(path)
         with atomic_write(path, mode) as file:
             yield file
+
+    def remove_left(self) -> None:
+        """Remove what a kill has left of files that were being written: those that `write` names after noted ones."""
+        with suppress(OSError, ValueError):
+            for name in dict.fromkeys((self.path / MARKER).read_text(encoding="utf-8").splitlines()):
+                path = self.path / name
+                if path.is_relative_to(self.path) and ".." not in Path(name).parts:
+                    for left in path.parent.glob(f".{escape(path.name)}.????????"):
+                        left.unlink(missing_ok=True)
 
     def note(self, *paths: Path) -> None:
         """Note files that are about to be written as kdad's own."""

@@ -153,7 +153,7 @@ def test(
     """
     start = time.perf_counter()
     own = {name: value.clone() for name, value in detector.state_dict().items() if not name.startswith("teacher.")}
-    kept = {name: own[name] for name in detector.provenance.get("statistics", ())}
+    kept = {name: own[name] for name in detector.provenance.get("statistics", ()) if name in own}
     each = []
     for path in earlier:
         Checkpoint.load(path).restore(detector, keep=kept)

@@ -30,7 +30,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a file without running code. Raises `UserError` if it is missing, damaged or no checkpoint of kdad's."""
     if not path.is_file():
         raise UserError(f"ckpt_path={path}: no such file (looked for {path.absolute()})")
-    content = read_plain(path, "ckpt_path", "Files that would run code are refused")
+    content = read_plain(path, "ckpt_path", "a checkpoint of plain values", "Files that would run code are refused.")
     if not isinstance(content, dict) or not {"state_dict", "teacher", "kdad"} <= content.keys():
         raise UserError(f"ckpt_path={path}: not a checkpoint written by kdad")
     return content

@@ -45,11 +45,11 @@ def tabulate_kinds(named: Sequence[tuple[list[str], pd.DataFrame]], columns: Seq
         beside = [(name, rows) for (names, rows), name in zip(named, columns, strict=True) if names[1] == dataset]
         found: dict[tuple[str, str, int], dict[str, pd.Series]] = {}
         for name, rows in beside:
-            for category, runs in rows.groupby("category", sort=False):
+            for run_category, runs in rows.groupby("category", sort=False):
                 measured = [measure_kinds(file) for file in runs["scores_file"]]
                 several = pd.concat(measured) if measured else pd.DataFrame()
-                for kind, values in several.groupby(level=0):
-                    key = str(category), str(kind), int(values["images"].iloc[0])
+                for run_kind, values in several.groupby(level=0):
+                    key = str(run_category), str(run_kind), int(values["images"].iloc[0])
                     found.setdefault(key, {})[name] = values.astype(float).mean()
         shown = [name for name, _ in beside]
         head = [("", "category"), ("", "kind"), ("", "images")]

@@ -4,7 +4,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import timm
-from safetensors.torch import load_file
 from torch import Tensor
 
 from kdad.errors import UserError
@@ -94,12 +93,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     PyTorch files are unpickled with `weights_only=True`. Raises `UserError` for one that would run code, or holds
     anything else than tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-    except Exception as error:
-        raise UserError(f"backbone.weights={path}: damaged: {type(error).__name__}: {error}") from error
-    state = read_plain(path, "backbone.weights", "Give a .safetensors file, or a .pth that holds only a state dict.")
+    way_out = "Give a .safetensors file, or a .pth that holds only a state dict."
+    state = read_plain(path, "backbone.weights", "plain tensors", way_out)
     if isinstance(state, dict):
         for wrapper in ("state_dict", "model"):
             if isinstance(state.get(wrapper), dict):

@@ -150,7 +150,7 @@ def test_code_that_nobody_vouched_for_is_not_run(rd, tmp_path):
 
 def test_files_that_are_no_detector(rd, tmp_path):
     (tmp_path / "a.ckpt").write_bytes(b"text")
-    with pytest.raises(UserError, match="cannot be read as plain tensors"):
+    with pytest.raises(UserError, match="cannot be read as a checkpoint of plain values"):
         kdad.load(tmp_path / "a.ckpt")
     with pytest.raises(UserError, match="no checkpoint. Give a run's folder"):
         kdad.load(tmp_path)
