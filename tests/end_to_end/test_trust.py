@@ -41,6 +41,8 @@ def test_test_labels_and_masks_change_nothing_that_was_trained(start, tiny_mvtec
     after, b = start(*model, "trainer.max_epochs=3", f"dataset.root={permuted}", folder="b")
     assert before["image_auroc"] != after["image_auroc"]  # the change was seen by the metrics
     assert equal(weights(a), weights(b)) and equal(weights(a, "last"), weights(b, "last"))
+    decisions = [Checkpoint.load(f / "checkpoints/tested.ckpt").provenance["decision"] for f in (a, b)]
+    assert decisions[0] == decisions[1] and decisions[0]["image_threshold"] == before["image_threshold"]
     assert before["tested_epoch"] == after["tested_epoch"]
 
 
