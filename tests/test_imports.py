@@ -26,7 +26,7 @@ ROOMS = {
     "data": set(),
     "networks": {"teacher", "functional", "speed"},
     "models": {"networks", "teacher", "functional", "speed"},
-    "inference": {"models", "teacher", "data", "speed"},
+    "inference": {"models", "teacher", "data", "speed", "settings"},  # of settings the table of keys, see below
     "engine": {"inference", "models", "teacher", "data", "metrics", "settings", "speed"},
     "predict": {"inference", "engine", "data", "settings"},
     "calibrate": {"inference", "engine", "data", "settings"},
@@ -88,6 +88,12 @@ def test_papers_and_data_know_no_hydra(room):
     for path in FILES:
         if room_of(path) == room and not is_command(path):
             assert not imports(path) & {"hydra", "omegaconf"}, path
+
+
+def test_a_trained_detector_needs_neither_hydra_nor_a_trainer():
+    for path in FILES:
+        if room_of(path) == "inference" or path == PACKAGE / "settings/keys.py":
+            assert not imports(path) & {"hydra", "pytorch_lightning"}, path
 
 
 def test_no_file_of_a_room_imports_another_of_it_in_a_circle():

@@ -1,5 +1,6 @@
 """A checkpoint without the configuration's machinery: read without running code, built, and put into a detector."""
 
+import inspect
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import kdad
 from kdad.errors import UserError
 from kdad.inference.decision import Decision
 from kdad.models.base import KDDetector
+from kdad.settings.keys import KEYS
 from kdad.storage.atomic import atomic_write
 from kdad.storage.tensors import read_plain
 from kdad.teacher import Teacher
@@ -81,6 +83,7 @@ def build_trained(
         for group in ("model", "backbone")
     )
     build = find_class(str(config["model"].get("_target_")), plugins)
+    model = list_earlier(build) | model
     if OWN in content:
         backbone["pretrained"] = False
     elif weights:
@@ -135,6 +138,13 @@ def find_class(target: str, plugins: Sequence[str]) -> Any:
     if not (isinstance(found, type) and issubclass(found, KDDetector)):
         raise UserError(f"{target} is no detector: a subclass of kdad.models.base.KDDetector is needed")
     return found
+
+
+def list_earlier(build: type) -> dict[str, Any]:
+    """Return the arguments of a detector's class that came after version 0.1, with what was done without them."""
+    taken = inspect.signature(build).parameters
+    later = {key.name.removeprefix("model."): key.before for key in KEYS if key.name.startswith("model.")}
+    return {name: value for name, value in later.items() if value is not ... and name in taken}
 
 
 def warn_of_newer(path: Path, version: str) -> None:

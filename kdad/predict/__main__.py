@@ -19,6 +19,7 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+import kdad
 from kdad.data.images import limit_size
 from kdad.engine.launch import launch
 from kdad.errors import UserError
@@ -54,6 +55,8 @@ def predict(cfg: DictConfig) -> None:
     path = find_checkpoint(cfg.ckpt_path)
     detector = load(path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size)
     console = Console(stderr=True)
+    if (version := str(detector.network.provenance.get("version", "0.1"))) != kdad.__version__:
+        console.print(f"The checkpoint was made by kdad {version}, this is {kdad.__version__}", soft_wrap=True)
     if detector.decision is None:
         console.print(
             "This checkpoint has no thresholds: scores alone are written. kdad calibrate takes some from normal images",

@@ -132,7 +132,7 @@ def assign_runs(paper: str, cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd
             after = add_defaults(paper, str(runs.at[index, "dataset"]), before)
             pairs.append((before, after))
             category = run["category"] if pd.notna(run["category"]) else own["category"].iloc[0]
-            rows.append({"index": index, **_place_run(known, after), "category": str(category)})
+            rows.append({"index": index, **place_run(known, after), "category": str(category)})
     places = pd.DataFrame(rows, columns=["index", "setting", "printed", "conditions", "category"]).set_index("index")
     assigned = mine.drop(columns="category").join(places.astype({"printed": bool}), how="inner")
     assigned["conditions"] = add_fingerprints(assigned, ["dataset", "setting", "conditions"], "conditions")
@@ -142,7 +142,7 @@ def assign_runs(paper: str, cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd
     return assigned, [*list_added_keys(pairs), *remarks]
 
 
-def _place_run(known: Recipe, run: dict[str, Any]) -> dict[str, Any]:
+def place_run(known: Recipe, run: dict[str, Any]) -> dict[str, Any]:
     """Return the columns `setting`, `printed` and `conditions` of a run, given its values by dotted key."""
     setting = known.find_setting(run)
     different = known.find_differences(run, setting)

@@ -104,7 +104,7 @@ class ArrayStore:
             self._note("memory")
             return _MEMORY[array.key]
         if self.storage in ("auto", "disk"):
-            path = self._locate(array)
+            path = self.locate(array)
             try:
                 found = torch.from_numpy(np.load(path, mmap_mode="c"))
             except FileNotFoundError:
@@ -181,8 +181,8 @@ class ArrayStore:
                 os.fsync(file.fileno())
                 # Mapped while it is this job's alone: under its name another job may remove it at any time.
                 tensors.append(torch.from_numpy(np.load(path, mmap_mode="c")))
-                self._locate(array).with_suffix(".txt").write_text(array.what, encoding="utf-8")
-                path.replace(self._locate(array))
+                self.locate(array).with_suffix(".txt").write_text(array.what, encoding="utf-8")
+                path.replace(self.locate(array))
         return tensors
 
     def _evict(self, size: int) -> None:
@@ -198,7 +198,7 @@ class ArrayStore:
             excess -= length
             remove(path)
 
-    def _locate(self, array: Array) -> Path:
+    def locate(self, array: Array) -> Path:
         return self.folder / f"{array.key}.npy"
 
 

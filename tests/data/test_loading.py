@@ -171,11 +171,11 @@ def test_batch_contents(tiny):
 
 def test_setup_decodes_once(tiny, monkeypatch):
     data = tiny()
-    first = data._splits
+    first = list(data.pools)
     monkeypatch.setattr("kdad.data.images.read_image", None)
     data.setup("fit")
     data.setup("test")
-    assert data._splits is first
+    assert all(a is b for a, b in zip(data.pools, first, strict=True))
 
 
 def test_samples_of_mvtec(tiny):

@@ -74,7 +74,7 @@ def test_pictures_show_the_maps_on_one_scale_per_run():
     evaluation.lowest, evaluation.highest = 0.0, 2.0
     image, mask = np.zeros((1, 2, 3), np.float32), np.array([[False, True]])
     for top in (1.0, 2.0):
-        picture = evaluation._picture(image, np.array([[0.0, top]], np.float32), mask)
+        picture = evaluation.make_picture(image, np.array([[0.0, top]], np.float32), mask)
         assert picture.shape == (1, 2 * 3 + 2 * 2, 3)
         assert picture[0, 5].tolist() == [round(255 * c) for c in COLOURS(top / 2)[:3]]
         assert picture[0, -2:].tolist() == [[0] * 3, [255] * 3]  # the mask as it is
@@ -173,6 +173,14 @@ def test_a_resumed_run_clears_the_checkpoints_of_another_one(start, tmp_path):
     start("pictures=0", "trainer.max_epochs=2", f"ckpt_path={folder}/checkpoints/last.ckpt", folder="other")
     found = sorted(p.name for p in (tmp_path / "other" / "checkpoints").iterdir())
     assert found == ["last.ckpt", "tested.ckpt"]
+
+
+def test_the_progress_bar_counts_epochs_from_one(start, capsys):
+    start("trainer.max_epochs=2", "pictures=0")
+    said = capsys.readouterr().out
+    assert "Epoch 2/2" in said and "Epoch 0" not in said
+    start("trainer.max_epochs=-1", "+trainer.max_steps=2", "pictures=0", folder="steps")
+    assert "Epoch 1 " in capsys.readouterr().out
 
 
 def test_without_a_progress_bar(start, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import kdad
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.run_folder import RunFolder
 from kdad.evaluate import main as evaluate
@@ -112,3 +113,13 @@ def test_a_report_has_them_all():
     for model in MODELS:
         expected = f"{100 * results(OLD / 'runs' / model)['pixel_auroc']:.2f}"
         assert any(line[0] == model and expected in line for line in report.tables[0].rows)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_pictures_are_judged(model):
+    """As they were tested then; thresholds came later."""
+    detector = kdad.load(OLD / "runs" / model, weights=str(OLD / "teacher.safetensors"))
+    before = scores(OLD / "runs" / model)
+    assert detector.decision is None and before
+    for path in sorted((OLD / "pictures").rglob("test/*/*.png")):
+        assert detector(path).score == pytest.approx(before[path.parts[-3:]], rel=1e-4)

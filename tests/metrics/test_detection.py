@@ -137,7 +137,7 @@ def test_states_are_copies():
 def test_states_stay_on_the_cpu():
     metrics = metrics_of(run_of())
     metrics.to("meta")  # stands in for an accelerator
-    assert all(values.device.type == "cpu" for name in metrics._defaults for values in getattr(metrics, name))
+    assert all(values.device.type == "cpu" for part in metrics.metric_state.values() for values in part)
 
 
 def test_forward_gives_the_batch_and_accumulates():
@@ -166,7 +166,7 @@ def test_asking_again_costs_nothing_and_changes_nothing():
     """Until the next update the outcome is the very same value, and the states are as they were."""
     run, metrics = run_of(), DetectionMetrics()
     metrics.update(**part(run, slice(0, 6)))
-    before = {name: [values.clone() for values in getattr(metrics, name)] for name in metrics._defaults}
+    before = {name: [values.clone() for values in part] for name, part in metrics.metric_state.items()}
     outcome = metrics.compute()
     assert metrics.compute() is outcome
     for name, values in before.items():

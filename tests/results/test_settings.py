@@ -61,7 +61,7 @@ def test_a_run_of_an_experiment_has_its_place(paper, name, about):
         config = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
         for key, value in values.items():
             OmegaConf.update(config, key, value, merge=False)
-        found = settings._place_run(recipe, select_compared(OmegaConf.to_container(config)))
+        found = settings.place_run(recipe, select_compared(OmegaConf.to_container(config)))
         assert found == {"setting": setting, "printed": True, "conditions": ""}
 
 

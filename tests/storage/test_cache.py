@@ -76,7 +76,7 @@ def test_budgets_let_go_of_the_least_recently_used(tmp_path):
     store = ArrayStore("disk", disk_gb=budget, folder=tmp_path)
     store.fetch(ARRAYS, produce)
     for array in ARRAYS:
-        os.utime(store._locate(array), (1, 1))
+        os.utime(store.locate(array), (1, 1))
     store.fetch(others, produce)
     assert {p.stem for p in store.folder.glob("*.npy")} == {a.key for a in others}
 
@@ -161,8 +161,8 @@ def test_budgets_are_numbers(key, value):
 def test_a_damaged_file_is_computed_anew(tmp_path, caplog):
     store = ArrayStore("disk", folder=tmp_path)
     store.fetch(ARRAYS, produce)
-    for array, content in zip(ARRAYS, (store._locate(ARRAYS[0]).read_bytes()[:-10], b""), strict=True):
-        store._locate(array).write_bytes(content)
+    for array, content in zip(ARRAYS, (store.locate(ARRAYS[0]).read_bytes()[:-10], b""), strict=True):
+        store.locate(array).write_bytes(content)
     later = ArrayStore("disk", folder=tmp_path)
     assert same(later.fetch(ARRAYS, produce)) and later.report["misses"] == 2
     assert caplog.text.count("computing it anew") == 2
