@@ -50,7 +50,9 @@ def test_statistics_are_in_the_checkpoints(start):
 def test_the_readme_s_detector_runs_as_printed(tiny_mvtec, tmp_path):
     """One file in the current folder, one YAML in a folder given by --config-dir."""
     text = (ROOT / "README.md").read_text()
-    python, config = (text.split(f"```{language}\n")[1].split("```")[0] for language in ("python", "yaml"))
+    blocks = [part.split("```")[0] for part in text.split("```python\n")[1:]]
+    python = next(block for block in blocks if "class Mine" in block)
+    config = text.split("```yaml\n")[1].split("```")[0]
     (tmp_path / "conf/model").mkdir(parents=True)
     (tmp_path / "mine.py").write_text(python)
     (tmp_path / "conf/model/mine.yaml").write_text(config)
