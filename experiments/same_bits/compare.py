@@ -73,9 +73,9 @@ def losses(run: Path) -> list[dict[str, str]]:
 
 
 def scores(run: Path) -> list[dict[str, str]]:
-    """Return the rows of scores.csv, images by their names: the folder is this machine's."""
+    """Return label and score of each row of scores.csv, images by their names: the folder is this machine's."""
     rows = list(csv.DictReader((run / "scores.csv").open()))
-    return [{**row, "path": "/".join(Path(row["path"]).parts[-3:])} for row in rows]
+    return [{"path": "/".join(Path(row["path"]).parts[-3:])} | {k: row[k] for k in ("label", "score")} for row in rows]
 
 
 def metrics(run: Path) -> dict[str, Any]:

@@ -29,7 +29,11 @@ def main(run: str, pictures: Path, n: int, *more: str) -> None:
             except (OSError, IndexError):
                 pass
             time.sleep(1)
-        print((process.stdout.read() if process.stdout else "").strip(), f"{time.monotonic() - start:.0f} s in all", sep="\n")
+        print(
+            (process.stdout.read() if process.stdout else "").strip(),
+            f"{time.monotonic() - start:.0f} s in all",
+            sep="\n",
+        )
     for share in (0.05, 0.25, 0.5, 0.75, 1.0):
         judged, resident = min(seen, key=lambda row: abs(row[0] - share * n))
         print(f"{judged:7d} judged: {resident:6.0f} MiB")

@@ -25,11 +25,11 @@ def describe_command(job: Callable[..., Any], config_name: str) -> str:
     name = name.removeprefix("kdad.").removesuffix(".__main__")
     lines = [said, "", f"kdad {name} key=value ...   (the same as python -m kdad.{name} key=value ...)", ""]
     listed = groups(config_name)
-    lines += ["Groups, each with its choices:"]
+    lines += ["Groups, each with its choices:"] if listed else []
     for group in listed:
         found = choices(group, config_name)
         lines.append(_row(f"{'+' * (group in OPTIONAL)}{group}=", ", ".join(found)))
-    lines += ["", "Keys:"]
+    lines += ["", "Keys:"] if listed else ["Keys:"]
     for key in top_level_keys(config_name):
         if key not in listed:
             lines.append(_row(f"{key}=", find_key(key).meaning))

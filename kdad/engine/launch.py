@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -84,7 +84,10 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
     parser = get_args_parser()
     given = parser.parse_intermixed_args()  # overrides may stand on either side of -m
     if given.help:
-        print(describe_command(job, config_name))
+        with suppress(BrokenPipeError):  # the reader, such as head, has seen enough
+            print(describe_command(job, config_name), flush=True)
+            return
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     try:
         given.overrides, remarks = accept_literally(given.overrides)

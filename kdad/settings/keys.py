@@ -192,7 +192,7 @@ KEYS = (
     Key("rule", CONDITION, "of thresholds: quantile, mean_std, max, or with anomalous images f1"),
     *(Key(name, CONDITION, "as decision's in kdad.run") for name in ("false_alarms", "k")),
     # Where from, and what else is done with it
-    Key("ckpt_path", PLACE, "a checkpoint: kdad.run goes on training from it, kdad.evaluate tests it"),
+    Key("ckpt_path", PLACE, "a checkpoint: run goes on training from it, evaluate tests it, others apply it"),
     Key("skip_done", DISPLAY, "leave out a job whose configuration has complete results already", SWITCH),
     Key("overwrite", DISPLAY, "replace complete results in the folder that is written to", SWITCH),
     Key("max_categories", DISPLAY, "category=all: only the first so many", COUNT_OR_NULL),
