@@ -49,9 +49,19 @@ def source(commit: str) -> Iterator[Path]:
 def start(code: Path, folder: Path, *overrides: str) -> None:
     """Run `python -m kdad.run` of this code into `folder`."""
     command = [sys.executable, "-m", "kdad.run", *overrides, f"hydra.run.dir={folder}"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(code)}, capture_output=True, text=True)
+    # In the code's own folder, which Python looks into first: elsewhere it would find the version that lies there.
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    done = subprocess.run(command, env=environment, cwd=code, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+
+
+def check_code(code: Path) -> None:
+    """Exit unless the runs of this code are of this code."""
+    ask = [sys.executable, "-c", "import kdad; print(kdad.__file__)"]
+    found = subprocess.run(ask, env={**os.environ, "PYTHONPATH": str(code)}, cwd=code, capture_output=True, text=True)
+    if not Path(found.stdout.strip()).is_relative_to(code):
+        raise SystemExit(f"{code}: its runs would be of {found.stdout.strip()}")
 
 
 def train(code: Path, folder: Path, model: str, batches: int | None) -> None:
@@ -130,6 +140,8 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         codes = [stack.enter_context(source(commit)) for commit in given.commits]
+        for code in codes:
+            check_code(code)
         for model in given.models:
             places = [folder / f"{number}_{model}" for number in (1, 2)]
             for code, place in zip(codes, places, strict=True):
