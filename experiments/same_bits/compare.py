@@ -78,8 +78,9 @@ def train(code: Path, folder: Path, model: str, batches: int | None) -> None:
 
 
 def losses(run: Path) -> list[dict[str, str]]:
-    """Return the rows of each metrics.csv, of a resumed run too."""
-    return [row for path in sorted(run.glob("log*/metrics.csv")) for row in csv.DictReader(path.open())]
+    """Return the losses in each metrics.csv, of a resumed run too."""
+    rows = (row for path in sorted(run.glob("log*/metrics.csv")) for row in csv.DictReader(path.open()))
+    return [{name: value for name, value in row.items() if "loss" in name} for row in rows]
 
 
 def scores(run: Path) -> list[dict[str, str]]:
