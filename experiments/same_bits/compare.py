@@ -65,7 +65,7 @@ def check_code(code: Path) -> None:
 
 
 def train(code: Path, folder: Path, model: str, batches: int | None) -> None:
-    """Leave the runs `whole` and `parts` of one detector in `folder`."""
+    """Leave the runs `whole` and `resumed` of one detector in `folder`."""
     fixed = [
         f"model={model}", "dataset=demo", "category=brick", "backbone=efficientnet_lite0", "seed=0", "pictures=0",
         "checkpoint_seconds=0", "trainer.accelerator=cpu", *RECIPES[model],
@@ -74,7 +74,8 @@ def train(code: Path, folder: Path, model: str, batches: int | None) -> None:
     start(code, folder / "whole", *fixed, "trainer.max_epochs=2")
     start(code, folder / "parts", *fixed, "trainer.max_epochs=1")
     last = folder / "parts" / "checkpoints" / "last.ckpt"
-    start(code, folder / "parts", f"ckpt_path={last}", "trainer.max_epochs=2")
+    # Into a folder of its own: versions differ in where they would put a run that goes on from a complete one.
+    start(code, folder / "resumed", f"ckpt_path={last}", "trainer.max_epochs=2")
 
 
 def losses(run: Path) -> list[dict[str, str]]:
@@ -147,9 +148,9 @@ def main() -> int:
             places = [folder / f"{number}_{model}" for number in (1, 2)]
             for code, place in zip(codes, places, strict=True):
                 train(code, place, model, given.batches)
-            for part in ("whole", "parts"):
+            for part in ("whole", "resumed"):
                 for name, verdict in compare(places[0] / part, places[1] / part).items():
-                    print(f"{model:5} {part:6} {name:12} {verdict}", flush=True)
+                    print(f"{model:5} {part:8} {name:12} {verdict}", flush=True)
                     same &= verdict == "equal"
     return 0 if same else 1
 
