@@ -4,8 +4,6 @@ import hashlib
 import json
 import pickle
 import struct
-import subprocess
-import sys
 
 import hydra
 import numpy as np
@@ -22,6 +20,7 @@ from kdad.errors import UserError
 from kdad.pretrain import LabelledImages, train_teacher
 from kdad.settings.compose import choices, explain, home
 from kdad.teacher import Teacher
+from tests.processes import run_module
 
 pytestmark = pytest.mark.slow  # processes of their own, or many seconds
 
@@ -182,9 +181,14 @@ def test_a_set_it_does_not_have_is_answered_with_those_it_has(roots, tmp_path, n
 
 @pytest.mark.slow
 def test_from_the_command_line(roots):
-    command = [sys.executable, "-m", "kdad.pretrain", "dataset=mnist", f"dataset.root={roots / 'mnist'}"]
-    command += ["image_size=32", "backbone=efficientnet_lite0", "trainer.max_epochs=1", "trainer.limit_train_batches=1"]
-    done = subprocess.run([*command, "batch_size=4", "hydra.run.dir=out"], cwd=roots, capture_output=True, text=True)
+    arguments = ["dataset=mnist", f"dataset.root={roots / 'mnist'}"]
+    arguments += [
+        "image_size=32",
+        "backbone=efficientnet_lite0",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=1",
+    ]
+    done = run_module("kdad.pretrain", [*arguments, "batch_size=4", "hydra.run.dir=out"], roots)
     assert done.returncode == 0, done.stderr
     assert (roots / "out/tf_efficientnet_lite0_mnist.safetensors").is_file()
     assert "backbone=efficientnet_lite0 backbone.weights=" in done.stdout

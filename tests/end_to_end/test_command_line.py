@@ -1,10 +1,6 @@
 """The command line: sweeps that go on, resuming, what a checkpoint brings, kill -9."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import hydra
@@ -16,31 +12,27 @@ from omegaconf import OmegaConf
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.launch import add_stored
 from kdad.settings.compose import CONF
+from tests.processes import run_module, start_module
 
 
-def command(tiny_mvtec, *arguments, module="kdad.run", model="rd"):
-    shared = [
+def options(tiny_mvtec, *more, model="rd"):
+    return [
         f"dataset.root={tiny_mvtec}", "dataset=mvtec", "category=tile", "backbone=resnet18", "backbone.pretrained=false",
-        "image_size=64", "batch_size=4", "trainer.accelerator=cpu", f"model={model}",
+        "image_size=64", "batch_size=4", "trainer.accelerator=cpu", f"model={model}", *more,
     ]  # fmt: skip
-    return [sys.executable, "-m", module, *(shared if module == "kdad.run" else []), *arguments]
-
-
-def call(*arguments, cwd):
-    return subprocess.run(arguments[0], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
 
 
 def test_a_sweep_goes_on_and_can_be_completed(tiny_mvtec, tmp_path):
     """One of three jobs fails; then skip_done runs only what is not complete."""
     arguments = ["-m", "trainer.max_epochs=1", "image_size=64,100,32", "hydra.sweep.dir=sweep", "pictures=0"]
-    result = call(command(tiny_mvtec, *arguments), cwd=tmp_path)
+    result = run_module("kdad.run", options(tiny_mvtec, *arguments), tmp_path)
     assert result.returncode == 2 and "1 of the sweep's jobs failed" in result.stderr
     assert "image_size=100" in result.stderr.split("jobs failed")[1] and "must be a multiple of 32" in result.stderr
     found = [json.loads((tmp_path / "sweep" / str(i) / "results.json").read_text()) for i in range(3)]
     assert [f["status"] for f in found] == ["ok", "failed", "ok"] and "multiple of 32" in found[1]["error"]
 
     times = [(tmp_path / "sweep" / str(i) / "results.json").stat().st_mtime_ns for i in range(3)]
-    result = call(command(tiny_mvtec, *arguments, "skip_done=true", "logger=none"), cwd=tmp_path)
+    result = run_module("kdad.run", options(tiny_mvtec, *arguments, "skip_done=true", "logger=none"), tmp_path)
     assert result.returncode == 2 and result.stdout.count("Done already") == 2
     later = [(tmp_path / "sweep" / str(i) / "results.json").stat().st_mtime_ns for i in range(3)]
     assert [a == b for a, b in zip(times, later, strict=False)] == [True, False, True]
@@ -61,14 +53,14 @@ def test_sweeps_started_in_the_same_second_share_no_folder():
 
 def test_resume_and_evaluate_need_only_the_checkpoint(tiny_mvtec, tmp_path):
     folder = tmp_path / "first"
-    call(command(tiny_mvtec, "trainer.max_epochs=1", f"hydra.run.dir={folder}"), cwd=tmp_path)
+    run_module("kdad.run", options(tiny_mvtec, "trainer.max_epochs=1", f"hydra.run.dir={folder}"), tmp_path)
     last = f"ckpt_path={folder / 'checkpoints/last.ckpt'}"
-    result = call([sys.executable, "-m", "kdad.run", last, "trainer.max_epochs=2"], cwd=tmp_path)
+    result = run_module("kdad.run", [last, "trainer.max_epochs=2"], tmp_path)
     assert result.returncode == 0, result.stderr
     epochs = [json.loads((tmp_path / name / "results.json").read_text())["epochs"] for name in ("first", "first_2")]
     assert epochs == [1, 2]  # the complete run stays as it is
     tested = f"ckpt_path={folder / 'checkpoints/tested.ckpt'}"
-    result = call([sys.executable, "-m", "kdad.evaluate", "-m", tested, "model.score_levels=[1],[2,3]"], cwd=tmp_path)
+    result = run_module("kdad.evaluate", ["-m", tested, "model.score_levels=[1],[2,3]"], tmp_path)
     assert result.returncode == 0, result.stderr
     found = sorted(folder.glob("evaluations/*/*/results.json"))
     assert [json.loads(f.read_text())["status"] for f in found] == ["ok", "ok"]
@@ -116,7 +108,7 @@ def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path
     folder = tmp_path / "run"
     arguments = ["trainer.max_epochs=15", "checkpoint_seconds=0", f"hydra.run.dir={folder}"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        given = [o for o in command(tiny_mvtec, *arguments)[3:] if not o.startswith("hydra.")]
+        given = [o for o in options(tiny_mvtec, *arguments) if not o.startswith("hydra.")]
         expected = OmegaConf.to_container(hydra.compose("run", given), resolve=True)
     generator = np.random.default_rng(0)
     seen, configurations = set(), 0
@@ -124,15 +116,13 @@ def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path
         resume = (
             [f"ckpt_path={folder / 'checkpoints/last.ckpt'}"] if (folder / "checkpoints/last.ckpt").exists() else []
         )
-        process = subprocess.Popen(
-            command(tiny_mvtec, *arguments, *resume), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path
-        )
+        process = start_module("kdad.run", options(tiny_mvtec, *arguments, *resume), tmp_path)
         started = time.monotonic()
         while not (folder / "config.yaml").exists() and time.monotonic() - started < 60:
             time.sleep(0.05)
         time.sleep(delay)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         if (folder / "results.json").exists():
             assert json.loads((folder / "results.json").read_text())["status"] == "ok"
         if (folder / "config.yaml").exists():
@@ -144,8 +134,12 @@ def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path
         (folder / "config.yaml").unlink(missing_ok=True)
     assert len(seen) > 1, "the kills never met a checkpoint"
     assert configurations > 1, "nor a configuration"
-    result = call(command(tiny_mvtec, *arguments, f"ckpt_path={folder / 'checkpoints/last.ckpt'}"), cwd=tmp_path)
+    result = run_module(
+        "kdad.run", options(tiny_mvtec, *arguments, f"ckpt_path={folder / 'checkpoints/last.ckpt'}"), tmp_path
+    )
     assert result.returncode == 0, result.stderr
-    whole = call(command(tiny_mvtec, "trainer.max_epochs=15", f"hydra.run.dir={tmp_path / 'whole'}"), cwd=tmp_path)
+    whole = run_module(
+        "kdad.run", options(tiny_mvtec, "trainer.max_epochs=15", f"hydra.run.dir={tmp_path / 'whole'}"), tmp_path
+    )
     assert whole.returncode == 0
     assert (folder / "scores.csv").read_bytes() == (tmp_path / "whole" / "scores.csv").read_bytes()

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import subprocess
 
 import pytest
 import yaml
 from PIL import Image
 
-from tests.end_to_end.test_command_line import command
+from tests.end_to_end.test_command_line import options
+from tests.processes import run_module
 
 
 @pytest.mark.slow
@@ -29,14 +29,11 @@ def test_two_processes(tiny_mvtec, tmp_path):
     ]
 
     def call(*more, module="kdad.run"):
-        result = subprocess.run(
-            command(root, *more, module=module), cwd=tmp_path, capture_output=True, text=True,
-            stdin=subprocess.DEVNULL, timeout=300,
-        )  # fmt: skip
+        result = run_module(module, more, tmp_path)
         assert result.returncode == 0, result.stderr
         return result
 
-    first = call(*arguments, f"hydra.run.dir={folder}")
+    first = call(*options(root, *arguments), f"hydra.run.dir={folder}")
     assert first.stdout.count("Results, scores, maps") == 1
     both = json.loads((folder / "results.json").read_text())
     assert both["status"] == "ok" and both["epochs"] == 2

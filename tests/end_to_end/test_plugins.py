@@ -1,8 +1,6 @@
 """Detectors from outside the package run through the same core, untouched."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import torch
 
 from kdad.engine.checkpoint import Checkpoint
 from tests.end_to_end.test_trust import equal, weights
+from tests.processes import run_module
 
 ROOT = Path(__file__).parents[2]
 TOYS = ["plain", "noisy", "skips", "statistics"]
@@ -56,11 +55,11 @@ def test_the_readme_s_detector_runs_as_printed(tiny_mvtec, tmp_path):
     (tmp_path / "conf/model").mkdir(parents=True)
     (tmp_path / "mine.py").write_text(python)
     (tmp_path / "conf/model/mine.yaml").write_text(config)
-    command = [
-        sys.executable, "-m", "kdad.run", "--config-dir", "conf", "model=mine", "dataset=mvtec",
+    arguments = [
+        "--config-dir", "conf", "model=mine", "dataset=mvtec",
         f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18", "backbone.pretrained=false",
         "image_size=64", "trainer.max_epochs=1", "trainer.accelerator=cpu", "hydra.run.dir=run",
     ]  # fmt: skip
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    result = run_module("kdad.run", arguments, tmp_path)
     assert result.returncode == 0, result.stderr
     assert '"status": "ok"' in (tmp_path / "run" / "results.json").read_text()

@@ -1,6 +1,5 @@
 """Searches over hyper-parameters: what they may look at, and that their documented commands are taken."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from kdad.engine.search import check_objective, objective_value
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
 from kdad.settings.compose import CONF
+from tests.processes import run_module
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,15 +70,14 @@ def test_val_loss_is_that_of_the_tested_weights(start):
 def test_optuna(tiny_mvtec, tmp_path):
     """Three trials on the command line as documented: the best is the one with the lowest validation loss."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs kdad[optuna]")
-    command = [
-        sys.executable, "-m", "kdad.run", "-m", "+sweep=optuna", "model=stpm", "dataset=mvtec", "category=tile",
+    shared = [
+        "-m", "+sweep=optuna", "model=stpm", "dataset=mvtec", "category=tile",
         f"dataset.root={tiny_mvtec}", "backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4",
         "trainer.max_epochs=2", "trainer.accelerator=cpu", "pictures=0", "logger=none", "hydra.sweeper.n_trials=3",
     ]  # fmt: skip
 
     def search(folder, *more):
-        arguments = [*command, f"hydra.sweep.dir={folder}", *more]
-        return subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+        return run_module("kdad.run", [*shared, f"hydra.sweep.dir={folder}", *more], tmp_path)
 
     done = search("a", "optimizer.lr=tag(log,interval(1e-3,1))")
     assert done.returncode == 0, done.stderr

@@ -5,8 +5,6 @@ import io
 import json
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
 
@@ -17,6 +15,7 @@ from PIL import Image
 
 import kdad
 from tests.inference.trained import train
+from tests.processes import start_module
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +96,12 @@ def test_an_interrupted_call_goes_on_where_it_was(rd, predict, tmp_path, capsys)
     for i in range(150):
         shutil.copy(rd.pictures / f"normal/{i % 10}.png", parts / f"{i:03}.png")
     arguments = [f"ckpt_path={rd.folder}", f"input={parts}", f"hydra.run.dir={tmp_path / 'out'}", "batch_size=2"]
-    process = subprocess.Popen([sys.executable, "-m", "kdad.predict", *arguments], stdout=subprocess.DEVNULL)
+    process = start_module("kdad.predict.__main__", arguments, tmp_path)
     journal = tmp_path / "out/.judged"
-    while process.poll() is None and (not journal.exists() or journal.read_text().count("\n") < 20):
+    while process.is_alive() and (not journal.exists() or journal.read_text().count("\n") < 20):
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     judged = journal.read_text().count("\n") - 1
     assert 15 < judged < 150, "killed too late"
     with journal.open("a") as file:
@@ -135,12 +134,13 @@ def test_files_that_arrive_are_judged(rd, predict, tmp_path):
     (tmp_path / "parts").mkdir()
     shutil.copy(rd.pictures / "normal/0.png", tmp_path / "parts/first.png")
     arguments = [f"ckpt_path={rd.folder}", "input=parts", "hydra.run.dir=parts/out", "watch=true", "watch_seconds=4"]
-    process = subprocess.Popen([sys.executable, "-m", "kdad.predict", *arguments], cwd=tmp_path)
+    process = start_module("kdad.predict.__main__", arguments, tmp_path)
     journal = tmp_path / "parts/out/.judged"
-    while process.poll() is None and (not journal.exists() or journal.read_text().count("\n") < 2):
+    while process.is_alive() and (not journal.exists() or journal.read_text().count("\n") < 2):
         time.sleep(0.05)
     shutil.copy(rd.pictures / "square/0.png", tmp_path / "parts/second.png")
-    assert process.wait(60) == 0
+    process.join(60)
+    assert process.exitcode == 0
     assert [row["path"][-10:] for row in table(tmp_path / "parts/out/scores.csv")] == ["/first.png", "second.png"]
 
 

@@ -1,0 +1,46 @@
+"""`python -m <module>` in a process of its own, which has imported what kdad needs before it starts.
+
+Importing takes most of the time of a short command; a server imports once and forks. The command sees what `python -m`
+gives it: arguments, folder, no standard input; it leaves an exit status and can be killed.
+"""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["kdad.run", "kdad.evaluate", "kdad.predict.__main__", "matplotlib.figure", "wandb"])
+
+
+def become(module, arguments, cwd, out, err):
+    os.chdir(cwd)
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    sys.argv = [module, *arguments]
+    sys.path.insert(0, str(cwd))
+    sys.modules.pop(module, None)  # or runpy warns that it is there already
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def start_module(module, arguments, cwd, out=os.devnull, err=os.devnull):
+    """Start `python -m module arguments...` in cwd, and return its process."""
+    process = CONTEXT.Process(target=become, args=(module, [*map(str, arguments)], str(cwd), str(out), str(err)))
+    process.start()
+    return process
+
+
+def run_module(module, arguments, cwd, timeout=300):
+    """Run `python -m module arguments...` in cwd to its end, and return what `subprocess.run` would."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = start_module(module, arguments, cwd, out, err)
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired([module, *arguments], timeout)
+        read = [path.read_text() if path.exists() else "" for path in (out, err)]
+        return subprocess.CompletedProcess([module, *arguments], process.exitcode, *read)
