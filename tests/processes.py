@@ -1,7 +1,8 @@
 """`python -m <module>` in a process of its own, which has imported what kdad needs before it starts.
 
 Importing takes most of the time of a short command; a server imports once and forks. The command sees what `python -m`
-gives it: arguments, folder, no standard input; it leaves an exit status and can be killed.
+gives it: arguments, folder, the caller's environment, no standard input; it leaves an exit status and can be killed.
+What a library reads from the environment while it is imported was read before: such a test needs `subprocess`.
 """
 
 import multiprocessing
@@ -16,19 +17,24 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["kdad.run", "kdad.evaluate", "kdad.predict.__main__", "matplotlib.figure", "wandb"])
 
 
-def become(module, arguments, cwd, out, err):
+def become(module, arguments, cwd, environment, out, err):
     os.chdir(cwd)
+    os.environ.clear()  # the server's, as it was when it started
+    os.environ.update(environment)
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.argv = [module, *arguments]
     sys.path.insert(0, str(cwd))
-    sys.modules.pop(module, None)  # or runpy warns that it is there already
+    for name in (module, f"{module}.__main__"):  # `python -m` finds neither imported, and would warn
+        if not hasattr(sys.modules.get(name), "__path__"):
+            sys.modules.pop(name, None)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def start_module(module, arguments, cwd, out=os.devnull, err=os.devnull):
     """Start `python -m module arguments...` in cwd, and return its process."""
-    process = CONTEXT.Process(target=become, args=(module, [*map(str, arguments)], str(cwd), str(out), str(err)))
+    given = (module, [*map(str, arguments)], str(cwd), dict(os.environ), str(out), str(err))
+    process = CONTEXT.Process(target=become, args=given)
     process.start()
     return process
 

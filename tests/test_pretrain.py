@@ -181,14 +181,11 @@ def test_a_set_it_does_not_have_is_answered_with_those_it_has(roots, tmp_path, n
 
 @pytest.mark.slow
 def test_from_the_command_line(roots):
-    arguments = ["dataset=mnist", f"dataset.root={roots / 'mnist'}"]
-    arguments += [
-        "image_size=32",
-        "backbone=efficientnet_lite0",
-        "trainer.max_epochs=1",
-        "trainer.limit_train_batches=1",
-    ]
-    done = run_module("kdad.pretrain", [*arguments, "batch_size=4", "hydra.run.dir=out"], roots)
+    arguments = [
+        "dataset=mnist", f"dataset.root={roots / 'mnist'}", "image_size=32", "backbone=efficientnet_lite0",
+        "trainer.max_epochs=1", "trainer.limit_train_batches=1", "batch_size=4", "hydra.run.dir=out",
+    ]  # fmt: skip
+    done = run_module("kdad.pretrain", arguments, roots)
     assert done.returncode == 0, done.stderr
     assert (roots / "out/tf_efficientnet_lite0_mnist.safetensors").is_file()
     assert "backbone=efficientnet_lite0 backbone.weights=" in done.stdout

@@ -134,12 +134,10 @@ def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path
         (folder / "config.yaml").unlink(missing_ok=True)
     assert len(seen) > 1, "the kills never met a checkpoint"
     assert configurations > 1, "nor a configuration"
-    result = run_module(
-        "kdad.run", options(tiny_mvtec, *arguments, f"ckpt_path={folder / 'checkpoints/last.ckpt'}"), tmp_path
-    )
+    last = f"ckpt_path={folder / 'checkpoints/last.ckpt'}"
+    result = run_module("kdad.run", options(tiny_mvtec, *arguments, last), tmp_path)
     assert result.returncode == 0, result.stderr
-    whole = run_module(
-        "kdad.run", options(tiny_mvtec, "trainer.max_epochs=15", f"hydra.run.dir={tmp_path / 'whole'}"), tmp_path
-    )
+    undisturbed = options(tiny_mvtec, "trainer.max_epochs=15", f"hydra.run.dir={tmp_path / 'whole'}")
+    whole = run_module("kdad.run", undisturbed, tmp_path)
     assert whole.returncode == 0
     assert (folder / "scores.csv").read_bytes() == (tmp_path / "whole" / "scores.csv").read_bytes()

@@ -96,7 +96,7 @@ def test_an_interrupted_call_goes_on_where_it_was(rd, predict, tmp_path, capsys)
     for i in range(150):
         shutil.copy(rd.pictures / f"normal/{i % 10}.png", parts / f"{i:03}.png")
     arguments = [f"ckpt_path={rd.folder}", f"input={parts}", f"hydra.run.dir={tmp_path / 'out'}", "batch_size=2"]
-    process = start_module("kdad.predict.__main__", arguments, tmp_path)
+    process = start_module("kdad.predict", arguments, tmp_path)
     journal = tmp_path / "out/.judged"
     while process.is_alive() and (not journal.exists() or journal.read_text().count("\n") < 20):
         time.sleep(0.01)
@@ -134,7 +134,7 @@ def test_files_that_arrive_are_judged(rd, predict, tmp_path):
     (tmp_path / "parts").mkdir()
     shutil.copy(rd.pictures / "normal/0.png", tmp_path / "parts/first.png")
     arguments = [f"ckpt_path={rd.folder}", "input=parts", "hydra.run.dir=parts/out", "watch=true", "watch_seconds=4"]
-    process = start_module("kdad.predict.__main__", arguments, tmp_path)
+    process = start_module("kdad.predict", arguments, tmp_path)
     journal = tmp_path / "parts/out/.judged"
     while process.is_alive() and (not journal.exists() or journal.read_text().count("\n") < 2):
         time.sleep(0.05)
