@@ -102,15 +102,28 @@ def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chos
         if other := folder.find_done(wanted, roots):
             print(f"Not done: {other} is of this configuration, but the data have changed since")
         folder = folder.find_free(wanted)
+        if not cfg.ckpt_path and (last := find_last(folder, cfg, data)):
+            print(f"Goes on: {last}")
+            cfg = copy.deepcopy(cfg)
+            cfg.ckpt_path = str(last.absolute())
     elif goes_on_in(folder, cfg) and folder.is_complete() and not cfg.overwrite:
         wanted = config_hash(resolve(cfg))
-        if folder.is_trained(wanted):
+        if folder.is_trained(wanted, fingerprint_data(cfg)):
             print(f"Done already: {folder}. overwrite=true tests it once more")
             note_results(folder)
             return folder.read()
         folder = folder.find_free(wanted)
         print(f"The run that the checkpoint is of is complete and stays as it is; this one goes to {folder}")
     return run(cfg, folder, *chosen)
+
+
+def find_last(folder: RunFolder, cfg: DictConfig, data: str | None) -> Path | None:
+    """Return the checkpoint that an interrupted job of this very configuration and data has left in its folder."""
+    if not folder.is_interrupted():
+        return None
+    last = Checkpoint.load(folder.checkpoint("last"))
+    same = not last.changed_when_resumed(resolve(cfg)) and last.provenance.get("data_fingerprint") == data
+    return last.path if same else None
 
 
 def goes_on_in(folder: RunFolder, cfg: DictConfig) -> bool:
@@ -142,6 +155,8 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         check_configuration(cfg, CONFIG)
         record.add(**describe(cfg))
         folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
+        if not goes_on_in(folder, cfg):
+            folder.refuse_to_begin_again(cfg.overwrite)
         check_decision(cfg.decision)
         check_average(cfg.average_epochs, cfg.trainer, cfg.patience)
         resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
@@ -162,7 +177,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
             "changed_when_resumed": changed,
             "version": kdad.__version__,
             "data_fingerprint": data.fingerprint,
-            "seen": data.list_seen(),
+            "parts": data.list_parts(),
         }
         best = watch_best(folder, cfg.monitor, len(data.val_samples), cfg.average_epochs)
         early = stop_early(cfg.patience, len(data.val_samples))

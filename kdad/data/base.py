@@ -212,15 +212,15 @@ class AnomalyDataModule(pl.LightningDataModule):
             checks.warn_of_counts(self.place, self.category, differs)
         checks.warn_of(self.name, find_unread([*train, *own, *test]))
 
-    def list_seen(self) -> list[str]:
-        """Return the names below root of the images that a detector sees before it is tested."""
-        seen = self.train_samples + self.val_samples + self.calibration_samples
-        return [samples.name_below(sample.path, self.root) for sample in seen]
+    def list_parts(self) -> dict[str, list[str]]:
+        """Return the names of the images that a detector sees before it is tested, by what they are there for."""
+        parts = {"train": self.train_samples, "validation": self.val_samples, "calibration": self.calibration_samples}
+        return {part: [samples.identify(s.path, self.root) for s in listed] for part, listed in parts.items()}
 
     def find_seen(self, seen: Iterable[str]) -> list[str]:
         """Return the names in `seen`, of images that a detector has seen before, that are test images now."""
         names = set(seen)
-        return [name for name in (samples.name_below(s.path, self.root) for s in self.test_samples) if name in names]
+        return [name for name in (samples.identify(s.path, self.root) for s in self.test_samples) if name in names]
 
     def compare_with_official(self, counts: Mapping[str, int]) -> str:
         """Compare numbers of images with the official ones. Returns a text on those that differ, or an empty one."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from kdad.data.base import AnomalyDataModule
 from kdad.data.images import MASK_KINDS, SUFFIXES, list_folders, list_image_folders, list_images
-from kdad.data.samples import Sample, hold_out_share, keep_fraction
+from kdad.data.samples import Sample, hold_out, hold_out_share, keep_fraction
 from kdad.errors import UserError
 
+SPLITS = ("name", "count")
 Name = str | os.PathLike
 Folders = Name | list[Name] | tuple[Name, ...] | None
 
@@ -18,10 +19,12 @@ class Folder(AnomalyDataModule):
     """`normal` to train, `normal_test` and `anomalous` to test: each one folder or several, below root or absolute.
 
     Images lie directly in these folders. Without `normal_test`, `test_fraction` of the normal images is
-    held out: those whose name says so, by its hash. The kind of an anomalous image is its folder's name;
-    its mask is `<stem>_mask` or `<stem>`, with any image suffix, in `<masks>/<kind>` or, where there is
-    no such folder, in `masks`; `mask_kind` says how it is read, see `images.anomalous_pixels`. Without `masks`:
-    image metrics only.
+    held out: those whose name says so, by its hash, or with `split_by` count the first so many in the order of
+    hashes, as version 0.1 did, where images change sides when the folder grows.
+
+    The kind of an anomalous image is its folder's name; its mask is `<stem>_mask` or `<stem>`, with any image suffix,
+    in `<masks>/<kind>` or, where there is no such folder, in `masks`; `mask_kind` says how it is read, see
+    `images.anomalous_pixels`. Without `masks`: image metrics only.
     """
 
     layout = "the folders that dataset.normal, .normal_test, .anomalous and .masks name, with images directly in them"
@@ -37,6 +40,7 @@ class Folder(AnomalyDataModule):
         masks: Name | None = None,
         mask_kind: str = "auto",
         test_fraction: float = 0.2,
+        split_by: str = "name",
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -44,7 +48,9 @@ class Folder(AnomalyDataModule):
             raise UserError(f"dataset.test_fraction is {test_fraction}: it must be from 0 to 1")
         if mask_kind not in MASK_KINDS:
             raise UserError(f"dataset.mask_kind={mask_kind}: give one of {', '.join(MASK_KINDS)}")
-        self.mask_kind = mask_kind
+        if split_by not in SPLITS:
+            raise UserError(f"dataset.split_by={split_by}: give one of {', '.join(SPLITS)}")
+        self.split_by, self.mask_kind = split_by, mask_kind
         self.test_fraction = test_fraction
         named = {"normal": normal, "normal_test": normal_test, "anomalous": anomalous}
         self.folders = {key: self._locate_all(value) for key, value in named.items()}  # key: [absolute path, ...]
@@ -94,6 +100,9 @@ class Folder(AnomalyDataModule):
                 "would be left to train on. dataset.normal_test=<folder> names other images; "
                 "dataset.test_fraction=0 tests on no normal image"
             )
+        if self.split_by == "count":
+            n_test = min(max(1, round(self.test_fraction * len(train))), len(train) - 1)
+            return hold_out(train, n_test, self.root, self.split_seed)
         return hold_out_share(train, (0.0, self.test_fraction), self.root, self.split_seed)
 
     def tests_nothing(self) -> bool:
@@ -102,6 +111,8 @@ class Folder(AnomalyDataModule):
 
     def split_training(self, train: list[Sample], own: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Split the training images. Returns (train, validation), so that none changes sides when the folder grows."""
+        if self.split_by == "count":
+            return super().split_training(train, own)
         tested = 0.0 if self.folders["normal_test"] else self.test_fraction
         share = tested, tested + (1 - tested) * self.val_fraction
         kept, held_out = hold_out_share(train, share, self.root, self.split_seed)

@@ -1,6 +1,7 @@
 """Which images are trained on, held out and tested: lists of files, before any is decoded."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,11 @@ class Sample(NamedTuple):
 def name_below(path: Path, root: Path) -> str:
     """Return a file's name, the same wherever the data set lies: its path below root; outside root, folder/file."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
+
+
+def identify(path: Path, root: Path) -> str:
+    """Return a name that no other file has: its path below root; outside root, the way there from root."""
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def hash_name(sample: Sample, root: Path, split_seed: int | str) -> str:
@@ -63,9 +69,9 @@ def fingerprint_samples(parts: Mapping[str, Sequence[Sample]], root: Path) -> st
     lines = []
     for part, samples in parts.items():
         for sample in samples:
-            mask = name_below(sample.mask, root) if sample.mask else ""
+            mask = identify(sample.mask, root) if sample.mask else ""
             sizes = [path.stat().st_size if path.is_file() else 0 for path in (sample.path, sample.mask) if path]
-            lines.append(f"{part} {sample.label} {name_below(sample.path, root)} {mask} {sizes}")
+            lines.append(f"{part} {sample.label} {identify(sample.path, root)} {mask} {sizes}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 

@@ -78,9 +78,14 @@ class Checkpoint:
         return self._made_by.get("tested_epoch", self.epochs)
 
     @property
+    def parts(self) -> dict[str, list[str]]:
+        """The names of the images that it has seen, by what they were there for; empty of version 0.1."""
+        return dict(self._made_by.get("parts", {}))
+
+    @property
     def seen(self) -> list[str]:
-        """The names of the images that it was trained and validated on; empty where version 0.1 has not noted them."""
-        return list(self._made_by.get("seen", []))
+        """The names of the images that it has seen before it was tested; empty of version 0.1."""
+        return [name for part in self.parts.values() for name in part]
 
     def describe_data(self) -> str:
         """Return the name of the data set that it was trained on, and the category."""
@@ -89,7 +94,7 @@ class Checkpoint:
     def describe_changed_data(self, data: AnomalyDataModule) -> str:
         """Return how the data differ from those that it was trained on; empty where they are the same or unknown.
 
-        Raises `UserError` where images that it has seen would be tested.
+        Raises `UserError` where images that it has seen would be tested, or used for something else than before.
         """
         if not self.seen or self._made_by.get("data_fingerprint") == data.fingerprint:
             return ""
@@ -98,8 +103,21 @@ class Checkpoint:
                 f"{len(tested)} images that {self.path} was trained on are test images now; the first is {tested[0]}. "
                 "Their scores would mean nothing. Give the data as they were, or train anew"
             )
-        before, now = set(self.seen), set(data.list_seen())
+        parts = data.list_parts()
+        was = {name: part for part, names in self.parts.items() for name in names}
+        is_now = {name: part for part, names in parts.items() for name in names}
+        if moved := [name for name, part in was.items() if is_now.get(name, part) != part]:
+            raise UserError(
+                f"{len(moved)} images have another part now than when {self.path} was trained; the first, {moved[0]}, "
+                f"was for {was[moved[0]]} and would be for {is_now[moved[0]]}. Give the data as they were, or train "
+                "anew"
+            )
+        before, now = set(was), set(is_now)
         return f"data ({len(now - before)} images to train or validate on are new, {len(before - now)} are gone)"
+
+    def has_other_data(self, data: AnomalyDataModule) -> bool:
+        """Return whether images have changed since it was trained; of version 0.1 that is unknown, and False."""
+        return bool(data.train_samples) and self._made_by.get("data_fingerprint") not in (None, data.fingerprint)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -114,7 +132,8 @@ class Checkpoint:
         """Give what the command line leaves open the value that it was trained with, since defaults may have changed.
 
         `overrides` are the command line as typed. What repeats the checkpoint's own is no wish for today's defaults; a
-        group that is chosen anew stands for all of its keys, an experiment or debug= for every key.
+        group that is chosen anew stands for all of its keys, an experiment or debug= for every key. The data are taken
+        from where they were, if they are still there.
         """
         own = {split(override)[0]: override for override in self.overrides}  # of several, the last counts
         typed = {split(override)[0] for override in overrides if own.get(split(override)[0]) != override}
@@ -122,6 +141,9 @@ class Checkpoint:
             return
         if "dataset" in typed:
             typed.add("category")
+        root = self.config.get("dataset", {}).get("root")
+        if root and not typed & {"dataset", "dataset.root"} and Path(root).is_dir():
+            OmegaConf.update(cfg, "dataset.root", root, merge=False)
         for name, (trained, _) in self.differences(select(resolve(cfg), DECIDING, copies=False)).items():
             parts = name.split(".")
             if parts[-1] == "_target_" and not is_known_class(str(trained)):
@@ -208,13 +230,6 @@ def find_earlier(folder: Path, epoch: int, average_epochs: int) -> list[Path]:
     Raises `UserError` if one is missing.
     """
     return find_epochs(folder, range(max(1, epoch - average_epochs + 1), epoch))
-
-
-def remove_epochs(folder: Path, up_to: int) -> None:
-    """Remove the weights of single epochs up to this one, left over from when the run was shorter."""
-    for path in folder.glob(f"epoch_*{SUFFIX}"):
-        if int(path.stem.removeprefix("epoch_")) <= up_to:
-            path.unlink()
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

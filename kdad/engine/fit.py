@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdad.data.base import AnomalyDataModule
-from kdad.engine.checkpoint import AtomicCheckpoints, Checkpoint, epoch_file, find_earlier, remove_epochs
+from kdad.engine.checkpoint import AtomicCheckpoints, Checkpoint, epoch_file, find_earlier
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import TRAINING
 from kdad.engine.signals import Stop
@@ -52,7 +52,7 @@ class Training(pl.Callback):
         self.average_epochs, self.decide = average_epochs, decide
         self.saved = time.monotonic()  # when `last` was written
         self.stop, self.listening = Stop(), ExitStack()
-        self.resumed_epochs = 0  # that the checkpoint to go on from has behind it
+        self.resumed_epochs = self.resumed_steps = 0  # that the checkpoint to go on from has behind it
         self.beside: list[Path] = []  # what goes on with it
         self.tested_epoch: int | None = None
         self.started = time.perf_counter()
@@ -89,7 +89,7 @@ class Training(pl.Callback):
         """Prepare a fit that goes on from a checkpoint. Raises `UserError` where it cannot."""
         best_state = self.best.state_key if self.best else None
         self.beside = checkpoint.files_to_go_on(max_epochs, self.average_epochs, best_state)
-        self.resumed_epochs = checkpoint.epochs
+        self.resumed_epochs, self.resumed_steps = checkpoint.epochs, checkpoint.content["global_step"]
 
     def on_fit_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
         if trainer.world_size == 1:  # several processes are ended together, by Lightning
@@ -102,9 +102,19 @@ class Training(pl.Callback):
                     place.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, place)
             trainer.strategy.barrier()
-        if self.resumed_epochs == trainer.max_epochs:
+        ended = self.resumed_epochs == trainer.max_epochs or 0 <= trainer.max_steps <= self.resumed_steps
+        if self.resumed_epochs and ended:
             # Killed between its last epoch and its results: Lightning would skip the fit, and `on_train_end` with it.
-            self.choose_tested(trainer, detector, trainer.max_epochs)
+            self.choose_tested(trainer, detector, self.resumed_epochs)
+
+    def on_fit_end(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
+        if self.tested_epoch is None:  # skipped, too, where trainer.max_time is over
+            self.choose_tested(trainer, detector, self.resumed_epochs)
+
+    def on_train_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning makes it when it is asked for
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+                trainer.should_stop = True  # it had ended so before it was killed, and would train an epoch more
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, detector: pl.LightningModule, batch: Any, batch_idx: int
@@ -157,7 +167,7 @@ class Training(pl.Callback):
         detector.provenance["decision"] = decision.to_plain() if decision else None
         self.save(trainer, self.folder.checkpoint("tested"), weights_only=True)
         if trainer.is_global_zero:
-            remove_epochs(self.folder.checkpoints, up_to=epochs - self.average_epochs)
+            self.folder.remove_epochs(up_to=epochs - self.average_epochs)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -268,8 +278,8 @@ def fit(
     if trainer.interrupted:
         raise KeyboardInterrupt
     return {
-        "epochs": trainer.current_epoch,
-        "tested_epoch": training.tested_epoch or 0,
+        "epochs": max(trainer.current_epoch, training.resumed_epochs),
+        "tested_epoch": training.tested_epoch,
         "fit_seconds": round(training.seconds(), 3),
         **read_losses(trainer, training.best),
     }

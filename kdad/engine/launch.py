@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 # Hydra's own runner, which `hydra.main` would start with an argument parser that takes overrides in one block only, and
 # with its own page of help: pyproject.toml bounds Hydra's version for that.
@@ -31,8 +31,9 @@ from kdad.settings.checks import refuse_empty_groups
 from kdad.settings.compose import choose_optional, explain, home
 from kdad.settings.overrides import accept_literally, complete, find_value, quote, split, write
 
-# Of a folder that cannot be made or written, or is full
-DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+# Of a folder that cannot be read, made or written, or is full
+READING = {errno.EACCES, errno.EPERM}
+DISK = {*READING, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 PATHS = ("dataset.root", "backbone.weights", "ckpt_path")  # keys that name a file or folder of the user's
 CONFIG = "run"  # the configuration of run and evaluate
 
@@ -82,6 +83,7 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
         print(f"kdad {kdad.__version__}")
         return
     parser = get_args_parser()
+    parser.error = refuse_flag  # type: ignore[method-assign]
     given = parser.parse_intermixed_args()  # overrides may stand on either side of -m
     if given.help:
         with suppress(BrokenPipeError):  # the reader, such as head, has seen enough
@@ -90,7 +92,7 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     try:
-        given.overrides, remarks = accept_literally(given.overrides)
+        given.overrides, remarks = accept_literally(given.overrides, given.multirun)
         for remark in remarks:
             print(f"kdad: {remark}", file=sys.stderr)
         refuse_empty_groups(given.overrides, config_name)
@@ -206,14 +208,24 @@ def sweep_name() -> str | None:
 
 
 def explain_disk(error: OSError) -> str:
-    """Return a sentence that says which folder cannot be written to, and what to do."""
+    """Return a sentence that says which file or folder cannot be used, and what to do."""
+    place = str(error.filename or "a file")
+    if error.errno in READING and Path(place).exists() and not os.access(place, os.R_OK):
+        return (
+            f"{place}: cannot be read: {error.strerror}. Let this user read it, or name another: dataset.root=<folder>"
+        )
     return (
-        f"{error.filename or 'a file'}: cannot be written: {error.strerror}. Results go to hydra.run.dir=<folder>, "
+        f"{place}: cannot be written: {error.strerror}. Results go to hydra.run.dir=<folder>, "
         "with -m to hydra.sweep.dir=<folder>: name one that can be written and has room"
     )
 
 
-def stop(message: str) -> None:
+def refuse_flag(message: str) -> NoReturn:
+    """Print what is wrong with a flag, without Hydra's own usage, and end the process with status 2."""
+    stop(f"{message}. --help lists keys and flags")
+
+
+def stop(message: str) -> NoReturn:
     """Print an error and end the process with status 2."""
     print(f"kdad: {message}", file=sys.stderr)
     sys.exit(2)

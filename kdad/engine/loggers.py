@@ -23,7 +23,16 @@ log = logging.getLogger(__name__)
 BINS = 32  # of the histograms of scores
 NAME_LENGTH, TAG_LENGTH = 128, 64  # of W&B
 # What Lightning and kdad call of a logger during and after a fit
-GUARDED = ("log_metrics", "log_hyperparams", "log_image", "log_table", "save", "finalize", "after_save_checkpoint")
+GUARDED = (
+    "log_metrics",
+    "log_hyperparams",
+    "log_image",
+    "log_table",
+    "log_graph",
+    "save",
+    "finalize",
+    "after_save_checkpoint",
+)
 # Columns of the table that each run leaves, for one table over all runs.
 SUMMARY = (
     "model", "dataset", "category", "backbone", "weights_fingerprint", "image_size", "seed", "epochs", "n_train",

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -45,9 +46,15 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
         earlier = checkpoint.earlier_epochs(cfg.average_epochs)
         known = data is not None
         data, detector = (data, build_detector(cfg)) if data is not None else build(cfg, trains=False)
+        record.add(data_fingerprint=data.fingerprint)
+        if not others and not known and checkpoint.has_other_data(data):
+            log.warning(
+                "the data are not those that %s was trained on: images have been added, removed or replaced since",
+                checkpoint.path,
+            )
         if tested := data.find_seen(checkpoint.seen):
             said = f"{len(tested)} test images have the names of images trained on; the first is {tested[0]}"
-            if others and str(data.root) == checkpoint.config["dataset"]["root"]:
+            if data.root.resolve() == Path(checkpoint.config["dataset"]["root"]).resolve():
                 raise UserError(f"{said}. Their scores would mean nothing: test images that it has not seen")
             log.warning(said)
             record.add(n_trained_on=len(tested))
@@ -60,6 +67,8 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
         folder.claim(cfg, record, keep_checkpoints=True)
         record.add(ckpt_path=str(checkpoint.path), tested_epoch=checkpoint.tested_epoch)
         record.add(**test(trainer, detector, data, evaluation, folder, earlier))
+        if parts := checkpoint.parts:  # the data may have grown since
+            record.add(n_train=len(parts["train"]), n_val=len(parts["validation"]))
     return record.results
 
 

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from glob import escape
 from itertools import count, takewhile
 from pathlib import Path
 from typing import IO, Any
@@ -22,14 +21,16 @@ from kdad.settings.compose import resolve
 from kdad.settings.keys import config_hash
 from kdad.storage.atomic import atomic_write
 from kdad.storage.lock import LOCK, hold_folder
+from kdad.storage.written import MARKER, WrittenFiles
 
 RESULTS = "results.json"
-MARKER = ".kdad"  # the files that kdad has written in a folder, one a line, by their paths in it
-# What version 0.1, which kept no marker, has written in a folder whose config.yaml is of a run
-WRITTEN_BY_0_1 = re.compile(
-    r"results\.json|refused\.json|config\.yaml|scores\.csv|curves\.npz|maps/\d{5}_.+\.png"
-    r"|checkpoints/(last|tested|best|epoch_\d+)\.ckpt|variants/[\w-]+/(\w+\.(json|yaml|csv|npz)|maps/\d{5}_.+\.png)"
+# What a job writes; version 0.1, which kept no marker, has written these in a folder whose config.yaml is of a run.
+OUTPUTS = re.compile(
+    r"(results|refused)\.json|config\.yaml|scores\.csv|curves\.npz|maps/\d{5}_.+\.png"
+    r"|checkpoints/(last|tested|best|epoch_\d+)\.ckpt"
 )
+OF_VARIANTS = re.compile(r"variants/[\w-]+/(\w+\.(json|yaml|csv|npz)|maps/\d{5}_.+\.png)")
+EPOCH = re.compile(r"epoch_(\d+)\.ckpt")
 
 
 class RunFolder:
@@ -46,6 +47,7 @@ class RunFolder:
         self.variants = self.path / "variants"
         self.evaluations = self.path / "evaluations"
         self.checkpoints = self.path / "checkpoints"
+        self.written = WrittenFiles(self.path)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -54,7 +56,7 @@ class RunFolder:
     def around(cls, checkpoint: str | Path) -> "RunFolder | None":
         """Return the folder of the run that a checkpoint lies in; None where it lies in no folder that kdad made."""
         path = Path(checkpoint).expanduser().absolute()
-        folder = cls(path.parents[1])
+        folder = cls(path.parent.parent)
         return folder if folder.owns(path) and folder.is_ours() else None
 
     def checkpoint(self, name: str) -> Path:
@@ -87,20 +89,24 @@ class RunFolder:
             return {}
 
     def read_hash(self) -> str | None:
-        """Return the hash of the configuration that gave the results; None where none is recorded.
+        """Return the hash of the configuration that a job had here; None where none is recorded.
 
-        Version 0.1 counted other keys in: its runs are told by what their config.yaml holds.
+        Version 0.1 counted other keys in, and a job that was killed has left no results: these are told by what
+        config.yaml holds.
         """
         results = self.read()
-        found = results.get("config_hash")
-        if found and str(results.get("versions")).startswith("kdad 0.1."):
-            config = self.read_config()
-            return config_hash(config) if config else None
-        return found
+        if results and not str(results.get("versions")).startswith("kdad 0.1."):
+            return results.get("config_hash")
+        config = self.read_config() if self.is_ours() and (not results or results.get("config_hash")) else {}
+        return config_hash(config) if config else None
 
     def is_complete(self, of: str | None = None) -> bool:
         """Return whether complete results lie here, of the configuration with this hash if one is given."""
         return self.read().get("status") == "ok" and (of is None or of == self.read_hash())
+
+    def is_interrupted(self) -> bool:
+        """Return whether training has begun here, and may go on from `last`, but has come to no results."""
+        return self.checkpoint("last") in self.list_written() and not self.is_complete()
 
     def is_trained(self, of: str, on: str | None = None) -> bool:
         """Return whether a run, not a test alone, of this configuration has left complete results here.
@@ -138,19 +144,14 @@ class RunFolder:
 
     def is_ours(self) -> bool:
         """Return whether kdad has made this folder, or at least written into it."""
-        return (self.path / MARKER).is_file() or self._is_of_0_1()
+        return self.written.marker.is_file() or self._is_of_0_1()
 
     def list_written(self) -> list[Path]:
         """Return the files here that kdad has written and that are still there."""
-        try:
-            lines = (self.path / MARKER).read_text(encoding="utf-8").splitlines()
-            names = [name for name in lines if name and not Path(name).is_absolute() and ".." not in Path(name).parts]
-        except (OSError, ValueError):
-            names = []
-            if self._is_of_0_1():
-                files = (path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
-                names = [name for name in files if WRITTEN_BY_0_1.fullmatch(name)]
-        return [self.path / name for name in dict.fromkeys(names) if (self.path / name).is_file()]
+        if self.written.marker.is_file() or not self._is_of_0_1():
+            return [path for path in self.written.read() if path.is_file()]
+        names = {path.relative_to(self.path).as_posix(): path for path in self.path.rglob("*") if path.is_file()}
+        return [path for name, path in names.items() if OUTPUTS.fullmatch(name) or OF_VARIANTS.fullmatch(name)]
 
     def _is_of_0_1(self) -> bool:
         config = self.read_config()
@@ -159,13 +160,16 @@ class RunFolder:
 
     def find_foreign(self) -> list[Path]:
         """Return what lies where a job would write a file, and was not written by kdad."""
-        places = [self.results, self.refusal, self.config, self.scores, self.curves]
-        places += [self.checkpoint(name) for name in ("last", "tested", "best")]
-        ours = set(self.list_written())
         folders = [self.path, self.maps, self.variants, self.checkpoints]
-        return [p for p in places if p.exists() and p not in ours] + [
-            f for f in folders if f.exists() and not f.is_dir()
+        if blocked := [folder for folder in folders if folder.exists() and not folder.is_dir()]:
+            return blocked
+        there = [
+            path for place in (self.path, self.maps, self.checkpoints) if place.is_dir() for path in place.iterdir()
         ]
+        ours = set(self.list_written())
+        return sorted(
+            path for path in there if path not in ours and OUTPUTS.fullmatch(path.relative_to(self.path).as_posix())
+        )
 
     def refuse_to_replace(self, overwrite: bool, of: str | None = None) -> None:
         """Refuse a folder whose content a job would replace without being asked. Raises `UserError`.
@@ -187,6 +191,15 @@ class RunFolder:
                 "replace them"
             )
 
+    def refuse_to_begin_again(self, overwrite: bool) -> None:
+        """Refuse a folder whose interrupted training a new one would remove, unless `overwrite`. Raises `UserError`."""
+        if self.is_interrupted() and not overwrite:
+            last = self.checkpoint("last")
+            raise UserError(
+                f"{self.path} holds a training that was interrupted. Go on with it by ckpt_path={last}; give another "
+                "folder by hydra.run.dir=<folder>; or overwrite=true removes it"
+            )
+
     # One job's time in it
 
     @contextmanager
@@ -203,8 +216,8 @@ class RunFolder:
         """Yield the record of a job, which is written as results.json when the block ends, however it ends.
 
         `status` is ok, or failed with `error`; a kill leaves none. A job that is refused before it has claimed the
-        folder leaves the reason in results.json, beside complete results in refused.json, and beside files that are
-        not kdad's nowhere.
+        folder leaves the reason in results.json, beside another job's checkpoints or complete results in refused.json,
+        and beside files that are not kdad's nowhere.
         """
         record = Record()
         try:
@@ -215,7 +228,7 @@ class RunFolder:
             raise
         finally:
             if is_first_process():
-                refused = not record.claimed and self.is_complete()
+                refused = not record.claimed and (self.is_complete() or self.is_interrupted())
                 if record.claimed or not self.find_foreign():
                     if not record.claimed and not refused:
                         self.claim(cfg, record, keep_checkpoints=True)
@@ -231,9 +244,10 @@ class RunFolder:
                     file.write(OmegaConf.to_yaml(cfg, resolve=True))
 
     def write_results(self, results: dict[str, Any], path: Path | None = None) -> None:
-        """Write results.json, whole or not at all."""
-        with self.write(path or self.results) as file:
-            json.dump(results, file, indent=2)
+        """Write results.json, whole or not at all; of several processes the first does."""
+        if is_first_process():
+            with self.write(path or self.results) as file:
+                json.dump(results, file, indent=2)
 
     @contextmanager
     def write(self, path: Path, mode: str = "w") -> Iterator[IO]:
@@ -242,25 +256,15 @@ class RunFolder:
         with atomic_write(path, mode) as file:
             yield file
 
-    def remove_left(self) -> None:
-        """Remove what a kill has left of files that were being written: those that `write` names after noted ones."""
-        with suppress(OSError, ValueError):
-            for name in dict.fromkeys((self.path / MARKER).read_text(encoding="utf-8").splitlines()):
-                path = self.path / name
-                if path.is_relative_to(self.path) and ".." not in Path(name).parts:
-                    for left in path.parent.glob(f".{escape(path.name)}.????????"):
-                        left.unlink(missing_ok=True)
-
     def note(self, *paths: Path) -> None:
         """Note files that are about to be written as kdad's own."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / MARKER).exists():  # what version 0.1 has written stays recognised
+        if not self.written.marker.exists():  # what version 0.1 has written stays recognised
             paths = (*self.list_written(), *paths)
-        with (self.path / MARKER).open("a", encoding="utf-8") as marker:
-            marker.write("".join(f"{path.relative_to(self.path).as_posix()}\n" for path in paths))
+        self.written.add(paths)
 
     def clear(self, keep_checkpoints: bool = False) -> None:
         """Remove what earlier jobs wrote here, except logs; remove a folder only when nothing else is left in it."""
+        self.written.remove_left()
         written = self.list_written()
         kept = [path for path in written if keep_checkpoints and path.parent == self.checkpoints]
         for path in written:
@@ -276,5 +280,11 @@ class RunFolder:
         for folder in (self.maps, self.variants, self.checkpoints):
             with suppress(OSError):  # not there, or something else is in it
                 folder.rmdir()
-        (self.path / MARKER).unlink(missing_ok=True)
-        self.note(*kept)
+        self.written.replace(kept)
+
+    def remove_epochs(self, up_to: int) -> None:
+        """Remove the weights of single epochs up to this one, left over from when the run was shorter."""
+        for path in self.list_written():
+            found = EPOCH.fullmatch(path.name) if path.parent == self.checkpoints else None
+            if found and int(found[1]) <= up_to:
+                path.unlink()

@@ -1,4 +1,8 @@
-"""Signals that ask a job to end: training ends after its epoch, with a checkpoint to go on from; status 128 + n."""
+"""Signals that ask a job to end: training ends after its epoch, with a checkpoint to go on from; status 128 + n.
+
+SIGTERM, Ctrl-C and a closed terminal leave an epoch `GRACE` seconds to end in; of a longer one nothing is kept, and the
+checkpoint is of the last epoch that was saved. SIGUSR1, which Slurm can send ahead of time, waits for the epoch's end.
+"""
 
 import signal
 import sys
@@ -8,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+PATIENT = getattr(signal, "SIGUSR1", None)  # None on Windows
+ASKING = tuple(n for n in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", None), PATIENT) if n is not None)
 GRACE = 5.0  # seconds that an epoch has to end in: `docker stop` and the like kill after ten
 
 
@@ -35,13 +41,12 @@ class Stop:
 
     @contextmanager
     def listen(self) -> Iterator[None]:
-        """Note SIGTERM and Ctrl-C while the block runs, for `end_if_asked`; a second one ends at once."""
+        """Note the signals that ask for an end while the block runs, for `end_if_asked`; a second one ends at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        heard = [
-            n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN
-        ]  # not in a shell's &
+        # Not those that a shell's & or nohup has turned off
+        heard = [number for number in ASKING if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield
@@ -53,12 +58,14 @@ class Stop:
         if self.number:
             sys.exit(128 + number)
         self.number, self.since = number, time.monotonic()
-        print(f"\nkdad: ends after this epoch, or in {GRACE:.0f} s; again to end at once", file=sys.stderr)
+        at_latest = "" if number == PATIENT else f", or in {GRACE:.0f} s"
+        print(f"\nkdad: ends after this epoch{at_latest}; again to end at once", file=sys.stderr)
 
     def end_if_asked(self, epoch_is_over: bool) -> None:
         """End with status 128 + n if a signal has asked for it, in the middle of an epoch only after `GRACE`.
 
         Raises `SystemExit`.
         """
-        if self.number and (epoch_is_over or time.monotonic() - self.since > GRACE):
+        late = self.number != PATIENT and time.monotonic() - self.since > GRACE
+        if self.number and (epoch_is_over or late):
             sys.exit(128 + self.number)

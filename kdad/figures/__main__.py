@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, figure in given.make(given):
             for path in save_figure(figure, given.out, name):
                 print(path)
-    except UserError as error:
+    except (UserError, OSError) as error:  # such as a folder that cannot be written
         print(f"kdad: {error}", file=sys.stderr)
         sys.exit(2)
 

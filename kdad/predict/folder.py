@@ -65,7 +65,7 @@ class PredictionFolder:
                 f"{self.path} holds predictions of another checkpoint, {lines[0].get('checkpoint')}: overwrite=true "
                 "replaces them, hydra.run.dir=<folder> gives another folder"
             )
-        folder.remove_left()
+        folder.written.remove_left()
         folder.note(*places)
         self.rows = {line["path"]: line for line in lines[1:] if "path" in line}
         with self.journal.open("w", encoding="utf-8") as file:  # without a line that a kill has cut

@@ -25,11 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `kdad report`, which is `python -m kdad.report`. Exits with status 2 and a message on a `UserError`."""
     try:
         report_runs(make_report_parser().parse_args(arguments))
-    except UserError as error:
-        print(f"kdad: {error}", file=sys.stderr)
-        sys.exit(2)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (UserError, OSError) as error:  # such as a folder that cannot be written
+        print(f"kdad: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def make_report_parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from kdad.errors import UserError
-from kdad.settings.compose import choices, nearest, top_level_keys
+from kdad.settings.compose import OPTIONAL, choices, nearest, top_level_keys
 from kdad.settings.keys import KEYS, supplied
 from kdad.settings.targets import explain_supplied, parameters
 
@@ -35,7 +35,7 @@ def refuse_empty_groups(arguments: list[str], config_name: str) -> None:
     """Refuse `group=null`, on which Hydra fails with a traceback. Raises `UserError`."""
     for argument in arguments:
         group, equals, value = argument.partition("=")
-        if equals and value in ("", "null") and (found := choices(group, config_name)):
+        if equals and value in ("", "null") and group not in OPTIONAL and (found := choices(group, config_name)):
             raise UserError(f"{argument}: give one of {', '.join(found)}")
 
 

@@ -10,6 +10,8 @@ from kdad.errors import UserError
 
 PLAIN = re.compile(r"[A-Za-z_/][\w.+/@:%-]*", re.ASCII)  # text that Hydra's grammar takes without quotes
 NAME = re.compile(r"[+~]{0,2}[\w./@:-]+")  # of a key or group
+# Keys that take a text, such as a file: never a number, a list or a choice
+TEXTS = ("dataset.root", "backbone.weights", "ckpt_path", "category", "output", "hydra.run.dir", "hydra.sweep.dir")
 WORDS = {"null", "true", "false", "nan", "inf"}  # that are no text to it
 
 
@@ -44,8 +46,14 @@ def write(key: str, text: str) -> str:
 
 def find_value(overrides: list[str], key: str) -> str:
     """Return the text that the last override of a key sets; empty for null or where there is no such override."""
-    values = [value for name, value in map(split, overrides) if name == key]
-    return unquote(values[-1]) if values and values[-1] != "null" else ""
+    given = [override for override in overrides if split(override)[0] == key]
+    if not given:
+        return ""
+    override = OverridesParser.create().parse_override(given[-1])
+    if override.is_sweep_override():
+        return split(given[-1])[1]
+    value = override.value()
+    return "" if value is None else str(value).replace("\\${", "${")  # what stands for itself, not for another key
 
 
 def complete(given: list[str], stored: list[str]) -> list[str]:
@@ -67,29 +75,42 @@ def complete(given: list[str], stored: list[str]) -> list[str]:
     return standing
 
 
-def accept_literally(overrides: list[str]) -> tuple[list[str], list[str]]:
+def accept_literally(overrides: list[str], several: bool = False) -> tuple[list[str], list[str]]:
     """Return the overrides with quotes around values that Hydra's grammar refuses, and a remark on each.
 
-    A path with a blank, an umlaut, a bracket or an equals sign is then what it says. Raises `UserError` for an argument
-    that is no override.
+    A path with a blank, an umlaut, a bracket or an equals sign is then what it says. So are the values of `TEXTS`,
+    which are no numbers, lists or choices, whatever they look like; a comma stands between `several` jobs' values.
+    Raises `UserError` for an argument that is no override, and for a text that is empty.
     """
     parser, taken, remarks = OverridesParser.create(), [], []
     for override in overrides:
+        name, equals, value = override.partition("=")
         try:
-            parser.parse_override(override)
+            found = parser.parse_override(override)
         except HydraException as error:
-            name, equals, value = override.partition("=")
             if not equals or not NAME.fullmatch(name):
                 raise UserError(
                     f"{override}: not an argument of the form key=value, such as model=rd dataset=mvtec category=screw"
                 ) from error
-            is_list = value[:1] == "[" and value[-1:] == "]"
-            items = [quote(item.strip()) for item in value[1:-1].split(",")]
+            is_list = value[:1] == "[" and value[-1:] == "]" and name not in TEXTS
+            items = [quote(unquote(item)) for item in _split_list(value[1:-1])]
             quoted = f"{name}={'[' + ','.join(items) + ']' if is_list else quote(value)}"
             remarks.append(f"{override}: taken as it stands. Quoted, as a shell takes it: {_for_a_shell(quoted)}")
             override = quoted
+        else:
+            if name in TEXTS and equals and not value:
+                raise UserError(f"{override}: empty, as of a variable that is not set. Give a value, or {name}=null")
+            if name in TEXTS and found.is_sweep_override():
+                override = override if several else write(name, value)
+            elif name in TEXTS and not isinstance(found.value(), str | None):
+                override = write(name, value)
         taken.append(override)
     return taken, remarks
+
+
+def _split_list(text: str) -> list[str]:
+    """Return the items of a list as they are written: commas in quotes divide nothing."""
+    return [item.strip() for item in re.findall(r"""\s*(?:"[^"]*"|'[^']*'|[^,])+""", text)]
 
 
 def _for_a_shell(text: str) -> str:

@@ -84,3 +84,67 @@ def test_a_checkpoint_is_tested_from_another_folder(command, pictures, tmp_path,
     assert code == 0 and list_images(tmp_path / "below/again") == list_images(tmp_path / "run")
     made_by = Checkpoint.load(tmp_path / "run/checkpoints/tested.ckpt")
     assert made_by.config["dataset"]["root"] == str(pictures) and f"dataset.root={pictures}" in made_by.overrides
+
+
+def test_images_that_were_trained_on_are_not_validated_on(command, pictures, tmp_path, capsys):
+    """Also where a data set holds out the first so many: which those are changes as it grows."""
+    given = [*TINY, "dataset.split_by=count", "dataset.test_fraction=0", "val_fraction=0.2"]
+    assert command(*given) == 0
+    for i in range(40):
+        save(pictures / f"normal/later{i}.png")
+    assert command("ckpt_path=run/checkpoints/last.ckpt", "trainer.max_epochs=2") == 2
+    said = capsys.readouterr().err
+    assert "have another part now" in said and "was for train and would be for validation" in said
+
+
+def test_tests_on_changed_data_say_so(command, pictures, tmp_path, caplog):
+    assert command(*TINY) == 0
+    trained = results(tmp_path / "run")
+    for i in range(12):
+        save(pictures / f"normal/later{i}.png")
+    assert command("ckpt_path=run/checkpoints/tested.ckpt", "hydra.run.dir=again", main=evaluate) == 0
+    again = results(tmp_path / "again")
+    assert "not those that" in caplog.text and again["data_fingerprint"] != trained["data_fingerprint"]
+    assert again["n_train"] == trained["n_train"] and again["n_test"] > trained["n_test"]
+
+
+def test_a_complete_run_goes_on_where_its_data_have_changed(command, pictures, tmp_path, capsys):
+    last = "ckpt_path=run/checkpoints/last.ckpt"
+    assert command(*TINY) == 0 and command(last) == 0
+    assert "Done already" in capsys.readouterr().out
+    save(pictures / "scratch/later.png")
+    assert command(last) == 0
+    assert "Done already" not in capsys.readouterr().out
+    assert results(tmp_path / "run_2")["n_test"] == results(tmp_path / "run")["n_test"] + 1
+
+
+def test_trained_images_are_not_tested_under_another_name_of_their_folder(command, pictures, tmp_path, capsys):
+    assert command(*TINY) == 0
+    (tmp_path / "link").symlink_to(pictures)
+    given = ["ckpt_path=run/checkpoints/tested.ckpt", "dataset.root=link", "dataset.test_fraction=0.8"]
+    assert command(*given, "hydra.run.dir=again", main=evaluate) == 2
+    assert "test images have the names of images trained on" in capsys.readouterr().err
+
+
+def test_folders_elsewhere_with_equal_names_are_told_apart(command, pictures, tmp_path, caplog):
+    for folder in ("a/good", "b/good"):
+        for i in range(4):
+            save(tmp_path / folder / f"{i}.png")
+    given = [f"dataset.normal={tmp_path}/a/good", f"dataset.normal_test={tmp_path}/b/good"]
+    assert command(*TINY, *given) == 0
+    assert command("ckpt_path=run/checkpoints/tested.ckpt", "hydra.run.dir=again", main=evaluate) == 0
+    assert "trained on" not in caplog.text
+
+
+def test_data_below_the_default_root_are_found_from_another_folder(command, pictures, tmp_path, monkeypatch):
+    monkeypatch.delenv("KDAD_DATA", raising=False)
+    (tmp_path / "data").mkdir()
+    pictures.rename(tmp_path / "data/folder")
+    assert command(*[option for option in TINY if not option.startswith("dataset.root")]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(
+        "sys.argv", ["kdad", f"ckpt_path={tmp_path}/run/checkpoints/tested.ckpt", "hydra.run.dir=again"]
+    )
+    evaluate()
+    assert results(tmp_path / "elsewhere/again")["status"] == "ok"

@@ -1,5 +1,7 @@
 """How long training lasts and at which rate: schedules and patience."""
 
+import json
+
 import pytest
 
 from kdad.engine.checkpoint import Checkpoint
@@ -30,3 +32,31 @@ def test_training_ends_where_validation_has_lost_patience(start):
     results, folder = start(*given, "normalisation=auto", "average_epochs=1")
     assert results["epochs"] == 3 and results["status"] == "ok"
     assert Checkpoint.load(folder / "checkpoints/last.ckpt").epochs == 3
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        ["+trainer.max_steps=2", "trainer.max_epochs=9", "val_fraction=0"],
+        ["patience=2", "optimizer.lr=0.0", "trainer.max_epochs=20", "val_fraction=0.3", "model=mkd"],
+    ],
+    ids=["max_steps", "patience"],
+)
+def test_a_run_that_was_killed_before_its_results_ends_as_it_had_ended(command, tiny_mvtec, tmp_path, limit):
+    """What ended it before its last epoch ends it when it goes on, without an epoch more."""
+    tiny = [
+        "model=stpm", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18",
+        "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.accelerator=cpu", "pictures=0",
+        "logger=none", "monitor=null", "average_epochs=1", "normalisation=auto", "checkpoint_seconds=0",
+        "hydra.run.dir=run",
+    ]  # fmt: skip
+    assert command(*tiny, *limit) == 0
+    run = tmp_path / "run"
+    before, scores = json.loads((run / "results.json").read_text()), (run / "scores.csv").read_bytes()
+    for name in ("results.json", "scores.csv", "checkpoints/tested.ckpt"):
+        (run / name).unlink()
+    assert command("ckpt_path=run/checkpoints/last.ckpt") == 0
+    after = json.loads((run / "results.json").read_text())
+    assert (run / "scores.csv").read_bytes() == scores and (run / "checkpoints/tested.ckpt").is_file()
+    for key in ("status", "epochs", "tested_epoch", "config_hash", "image_auroc", "image_threshold"):
+        assert after.get(key) == before.get(key), key

@@ -94,6 +94,36 @@ def test_one_run_in_a_folder_of_its_own(command, tiny, tmp_path, capsys):
     assert command(*tiny, "hydra.run.dir=mine", "seed=2", "overwrite=true") == 0 and results(folder)["seed"] == 2
 
 
+def test_a_sweep_that_was_interrupted_goes_on_where_its_job_was(command, tiny, tmp_path, capsys, monkeypatch):
+    """A job that was killed in its third epoch trains the rest, and comes to what it would have come to undisturbed."""
+    long = [*tiny, "trainer.max_epochs=4", "checkpoint_seconds=0"]
+    sweep = ["-m", *long, "seed=0,1", "hydra.sweep.dir=sweep", "skip_done=true"]
+    with monkeypatch.context() as patch:
+
+        def end(training, trainer, *rest):
+            if trainer.current_epoch == 2 and training.seed == 1:
+                raise SystemExit(137)
+
+        patch.setattr("kdad.engine.fit.Training.on_train_batch_end", end)
+        assert command(*sweep) == 137
+    job = tmp_path / "sweep/1"
+    (job / "results.json").unlink()  # a kill leaves none
+    # Without skip_done nothing of it is removed.
+    before = files(job)
+    assert command(*long, "seed=1", "hydra.run.dir=sweep/1") == 2
+    assert "overwrite=true removes it" in capsys.readouterr().err
+    assert {name: data for name, data in files(job).items() if name.name != "refused.json"} == before
+    # Nor does another configuration take its place.
+    assert RunFolder(job).find_free("another").path.name == "1_2"
+
+    assert command(*sweep) == 0
+    said = capsys.readouterr().out
+    assert said.count("Done already") == 1 and said.count("Goes on: ") == 1 and "Epoch 4/4" in said
+    assert command(*long, "seed=1", "hydra.run.dir=whole") == 0
+    assert files(job)[Path("scores.csv")] == files(tmp_path / "whole")[Path("scores.csv")]
+    assert results(job)["config_hash"] == results(tmp_path / "whole")["config_hash"]
+
+
 def test_a_run_that_went_on_with_other_settings_is_not_believed(command, tiny, tmp_path, capsys):
     def hashed(*overrides):
         return config_hash(resolve(compose(*tiny, *overrides)))

@@ -5,8 +5,9 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from kdad.engine.run_folder import MARKER, RunFolder
+from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
+from kdad.storage.written import MARKER
 
 CFG = OmegaConf.create({"seed": 1})
 
@@ -37,12 +38,12 @@ def folder(tmp_path):
 
 def test_a_job_replaces_its_own_files_alone(folder):
     job(folder)
-    (folder.maps / "00000_mine.png").write_text("mine")
+    (folder.maps / "mine.png").write_text("mine")
     (folder.variants / "notes.txt").write_text("mine")
     (folder.path / "log").mkdir()
     (folder.path / "log" / "metrics.csv").write_text("of an earlier run")
     (folder.checkpoints / "other.pt").write_text("mine")
-    mine = {"maps/00000_mine.png", "variants/notes.txt", "log/metrics.csv", "checkpoints/other.pt"}
+    mine = {"maps/mine.png", "variants/notes.txt", "log/metrics.csv", "checkpoints/other.pt"}
     folder.clear()
     assert files(folder.path) == mine
     job(folder)
@@ -60,7 +61,16 @@ def test_a_folder_without_strangers_is_left_empty(folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["results.json", "config.yaml", "scores.csv", "curves.npz", "checkpoints/last.ckpt", "checkpoints/tested.ckpt"],
+    [
+        "results.json",
+        "config.yaml",
+        "scores.csv",
+        "curves.npz",
+        "maps/00000_good_0.png",
+        "checkpoints/last.ckpt",
+        "checkpoints/tested.ckpt",
+        "checkpoints/epoch_3.ckpt",
+    ],
 )
 def test_a_strangers_file_in_the_place_of_a_runs_is_refused_and_untouched(folder, name):
     path = folder.path / name
@@ -103,12 +113,55 @@ def test_complete_results_are_replaced_only_when_asked(folder):
     folder.refuse_to_replace(overwrite=True, of="another")
 
 
-def test_failed_results_are_replaced(folder):
+def test_an_interrupted_training_is_removed_only_when_asked(folder):
     with pytest.raises(KeyboardInterrupt):
         job(folder, fails=KeyboardInterrupt())
     assert folder.read()["error"] == "interrupted" and folder.read()["pro"] is None
-    folder.refuse_to_replace(overwrite=False)
+    folder.refuse_to_replace(overwrite=False)  # nothing complete
+    with pytest.raises(UserError, match=r"interrupted.*ckpt_path=.*last\.ckpt.*overwrite=true"):
+        folder.refuse_to_begin_again(overwrite=False)
+    before = {name: (folder.path / name).read_bytes() for name in files(folder.path)}
+    with pytest.raises(UserError), folder.record(CFG):
+        raise UserError("refused")
+    assert {name: (folder.path / name).read_bytes() for name in before} == before
+    assert json.loads(folder.refusal.read_text())["error"] == "refused"
+    folder.refuse_to_begin_again(overwrite=True)
     assert job(folder).is_complete("mine")
+    folder.refuse_to_begin_again(overwrite=False)
+
+
+def test_a_failure_before_the_first_checkpoint_is_replaced(folder):
+    with pytest.raises(ValueError, match="planned"), folder.record(CFG) as record:
+        folder.claim(CFG, record, keep_checkpoints=False)
+        raise ValueError("planned")
+    folder.refuse_to_begin_again(overwrite=False)
+    assert job(folder).is_complete("mine")
+
+
+def test_epochs_that_kdad_has_not_written_stay(folder):
+    job(folder)
+    for number in (1, 2, 3):
+        with folder.write(folder.checkpoint(f"epoch_{number}")) as file:
+            file.write("x")
+    for name in ("epoch_0.ckpt", "epoch_best.ckpt"):
+        (folder.checkpoints / name).write_text("mine")
+    folder.remove_epochs(up_to=2)
+    assert {p.name for p in folder.checkpoints.iterdir()} == {
+        "last.ckpt", "epoch_3.ckpt", "epoch_0.ckpt", "epoch_best.ckpt"
+    }  # fmt: skip
+
+
+def test_a_kill_while_the_folder_is_claimed_leaves_it_kdads(folder, monkeypatch):
+    """The list of its files is the old one or the new one, and what was being written goes at the next job."""
+    job(folder, keep_checkpoints=True)
+    (folder.checkpoints / ".last.ckpt.abcd1234").write_text("half")
+    with monkeypatch.context() as patch:
+        patch.setattr("kdad.storage.written.atomic_write", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            folder.clear(keep_checkpoints=True)
+    assert folder.list_written() == [folder.checkpoint("last")] and not folder.find_foreign()
+    folder.clear(keep_checkpoints=True)
+    assert files(folder.path) == {"checkpoints/last.ckpt"}
 
 
 def test_what_fails_after_the_results_leaves_them_whole(folder):

@@ -4,7 +4,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from kdad.settings.overrides import complete, find_value, quote, split, write
+from kdad.errors import UserError
+from kdad.settings.overrides import TEXTS as KEYS_OF_TEXT
+from kdad.settings.overrides import accept_literally, complete, find_value, quote, split, write
 
 TEXTS = [
     "plain", "/a/b-c.d", "with blank", "Prüfbilder", "[a]", "a=b", "a,b", "it's", 'say "so"', "~/x", "{a}", "(1)", "a:b",
@@ -45,3 +47,40 @@ def test_what_made_a_checkpoint_yields_to_what_is_given():
         "seed=1",
         "trainer.max_epochs=3",
     ]
+
+
+NAMES = ["1", "2024", "1e3", "1_000", "[x]", "a,b", "a b", "true", "{x}", "it's", "Prüf,bilder", "range(1,3)", "x=y"]
+
+
+@pytest.mark.parametrize("text", NAMES)
+@pytest.mark.parametrize("key", ["dataset.root", "ckpt_path", "category", "hydra.run.dir"])
+def test_a_path_or_a_name_is_what_it_looks_like(key, text):
+    (override,), _ = accept_literally([f"{key}={text}"])
+    assert OmegaConf.create({"key": OverridesParser.create().parse_override(override).value()}).key == text
+    assert find_value([override], key) == text
+    assert key in KEYS_OF_TEXT
+
+
+@pytest.mark.parametrize("written", ["a\\,b", "'a,b'", '"a,b"'])
+def test_hydras_own_escapes_still_mean_a_text(written):
+    given = [f"ckpt_path={written}"]
+    assert accept_literally(given) == (given, []) and find_value(given, "ckpt_path") == "a,b"
+
+
+def test_a_sweep_over_them_stays_one():
+    given = ["category=grid,screw", "dataset.root=null"]
+    assert accept_literally(given, several=True) == (given, [])
+    assert accept_literally(given)[0] == ["category='grid,screw'", "dataset.root=null"]
+
+
+def test_a_list_is_divided_at_commas_outside_quotes():
+    (override,), (remark,) = accept_literally(['dataset.normal=[Prüf,"a,b"]'])
+    assert (
+        OverridesParser.create().parse_override(override).value() == ["Prüf", "a,b"] and "taken as it stands" in remark
+    )
+
+
+@pytest.mark.parametrize("key", ["dataset.root", "ckpt_path"])
+def test_an_empty_variable_is_refused(key):
+    with pytest.raises(UserError, match=f"{key}=: empty"):
+        accept_literally([f"{key}="])
