@@ -32,7 +32,7 @@ from kdad.engine.launch import launch
 from kdad.models.base import KDDetector
 from kdad.settings.checks import check_configuration
 from kdad.speed import use_machine
-from kdad.storage.atomic import atomic_write
+from kdad.storage.atomic import atomic_write, refuse_existing
 
 CONFIG = "benchmark"
 UNTIMED = 2  # calls before the timed ones
@@ -53,12 +53,13 @@ def main() -> None:
 
 def run_benchmark(cfg: DictConfig) -> None:
     """Measure a detector's costs, write benchmark.json and print a table: one job of a command line or sweep."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    path = Path(HydraConfig.get().runtime.output_dir) / "benchmark.json"
+    refuse_existing(path, cfg.overwrite)
     costs = measure_costs(cfg)
-    with atomic_write(folder / "benchmark.json") as file:
+    with atomic_write(path) as file:
         json.dump(costs, file, indent=2)
     print_costs(costs)
-    Console().print(f"Written to {folder / 'benchmark.json'}", soft_wrap=True)
+    Console().print(f"Written to {path}", soft_wrap=True)
 
 
 # Measuring ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE
@@ -26,7 +25,7 @@ from kdad.data.decoding import start_threads
 from kdad.data.images import Look
 from kdad.data.oddities import find_oddities, find_unread
 from kdad.data.samples import Sample
-from kdad.engine.launch import launch
+from kdad.engine.launch import launch_without_folder
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
 from kdad.settings.create import create
@@ -58,9 +57,7 @@ class Part:
 
 def main() -> None:
     """Run `kdad check`, which is `python -m kdad.check`."""
-    with TemporaryDirectory() as folder:  # of Hydra's own files: a check leaves none behind
-        sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
-        launch(check_data_set, "run")
+    launch_without_folder(check_data_set, "run")
 
 
 def check_data_set(cfg: DictConfig) -> None:

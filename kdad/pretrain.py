@@ -31,6 +31,7 @@ from torchvision.transforms import v2
 
 from kdad.engine.build import quieten, versions
 from kdad.engine.launch import launch
+from kdad.engine.loggers import free_version
 from kdad.engine.record import is_first_process
 from kdad.errors import UserError
 from kdad.models.base import Normalise
@@ -38,7 +39,7 @@ from kdad.settings.checks import check_configuration
 from kdad.settings.compose import choices
 from kdad.settings.create import create
 from kdad.speed import use_machine
-from kdad.storage.atomic import atomic_write
+from kdad.storage.atomic import atomic_write, refuse_existing
 from kdad.teacher import build_network, check_name, fingerprint
 
 CONFIG = "pretrain"
@@ -81,6 +82,8 @@ def train_teacher(cfg: DictConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
         raise UserError(f"dataset={cfg.dataset.name}: a set with labelled classes is needed here: {valid}")
     check_configuration(cfg, CONFIG)
     check_name(cfg.backbone.name)
+    file = folder / f"{cfg.backbone.name.split('.')[0]}_{cfg.dataset.name}.safetensors"
+    refuse_existing(file, cfg.overwrite)
     data: LabelledImages = create(cfg.dataset)
     data.prepare_data()
     data.setup()
@@ -93,7 +96,8 @@ def train_teacher(cfg: DictConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
     classifier = Classifier(network, Normalise((mean, std)), data.classes, create(cfg.optimizer))
     quieten()
     trainer = create(
-        cfg.trainer, default_root_dir=str(folder), logger=CSVLogger(str(folder), name="", version="log"),
+        cfg.trainer, default_root_dir=str(folder),
+        logger=CSVLogger(str(folder), name="", version=free_version(folder, "log")),
         callbacks=[RichProgressBar(leave=False)], enable_checkpointing=False,
     )  # fmt: skip
     start = time.perf_counter()
@@ -123,7 +127,6 @@ def train_teacher(cfg: DictConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
         "fit_seconds": round(seconds, 3),
         "versions": versions(),
     }
-    file = folder / f"{cfg.backbone.name.split('.')[0]}_{data.name}.safetensors"
     if is_first_process():
         with atomic_write(file, "wb") as stream:
             stream.write(save(state, metadata={key: str(value) for key, value in facts.items()}))

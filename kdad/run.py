@@ -7,6 +7,7 @@
 
 import copy
 import logging
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,8 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         check_average(cfg.average_epochs, cfg.trainer, cfg.patience)
         resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
         changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
-        data, detector = build(cfg)
+        with resumed.explain_root() if resumed else nullcontext():
+            data, detector = build(cfg)
         record.add(data_fingerprint=data.fingerprint)
         data.takes_single = takes_single(detector)
         if resumed and (other := resumed.describe_changed_data(data)):

@@ -46,15 +46,21 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
-    """The rooms of kdad that a file imports, anywhere in it."""
+def import_names(path: Path) -> set[str]:
+    """Every module, and every name in one, that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide arrows"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms of kdad that a file imports, and whether it imports Hydra and the like."""
+    found = import_names(path)
     return {name.split(".")[1] for name in found if name.startswith("kdad.") and name.split(".")[1] in ROOMS} | {
         name.split(".")[0] for name in found if name.split(".")[0] in ("hydra", "omegaconf", "pytorch_lightning")
     }
@@ -70,6 +76,8 @@ def test_arrows_point_one_way(path):
         return
     room = room_of(path)
     assert room in ROOMS, f"say in this test what {room} may import"
+    names = {f"kdad.{place.removesuffix('.py').replace('/', '.')}" for place in COMMANDS} - {f"kdad.{room}"}
+    assert not names & import_names(path), f"{path} imports a command"
     strangers = (imports(path) & ROOMS.keys()) - ROOMS[room] - GROUND - {room}
     assert not strangers, f"{path} imports {strangers}"
 

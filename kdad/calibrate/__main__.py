@@ -8,9 +8,7 @@ how many are detected; they set the thresholds only by rule=f1. No code in a che
 - `kdad calibrate ckpt_path=<run> normal=ok anomalous=scratched false_alarms=0.001`
 """
 
-import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 
 from kdad.data.images import limit_size
-from kdad.engine.launch import launch
+from kdad.engine.launch import launch_without_folder
 from kdad.errors import UserError
 from kdad.inference.decision import BY_F1, Decision, Normals, check_rule, read_setting
 from kdad.inference.detector import Detector, load
@@ -26,13 +24,12 @@ from kdad.inference.inputs import Inputs
 from kdad.inference.stream import judge_files
 from kdad.inference.trained import find_checkpoint, read_checkpoint, read_parts, write_checkpoint
 from kdad.settings.checks import check_configuration
+from kdad.storage.atomic import refuse_existing
 
 
 def main() -> None:
     """Run `kdad calibrate`, which is `python -m kdad.calibrate`."""
-    with TemporaryDirectory() as folder:  # of Hydra's own files: a calibration leaves a checkpoint alone
-        sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
-        launch(calibrate, "calibrate", completes=False)
+    launch_without_folder(calibrate, "calibrate", completes=False)
 
 
 def calibrate(cfg: DictConfig) -> None:
@@ -48,8 +45,7 @@ def calibrate(cfg: DictConfig) -> None:
     limit_size(cfg.max_megapixels)
     path = find_checkpoint(cfg.ckpt_path)
     output = Path(cfg.output).expanduser() if cfg.output else path.with_name(f"{path.stem}.calibrated{path.suffix}")
-    if output.exists() and not cfg.overwrite:
-        raise UserError(f"{output} is there already: output=<file> names another one, overwrite=true replaces it")
+    refuse_existing(output, cfg.overwrite, "output=<file>")
     detector = load(path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size)
     content = read_checkpoint(path)
     setting = read_setting(read_parts(path, content["kdad"].get("config"))["model"], detector.network.scoring)

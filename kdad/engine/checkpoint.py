@@ -1,6 +1,7 @@
 """A checkpoint: read without running code, told what made it, and put back into a detector. Nobody else opens one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,6 +115,17 @@ class Checkpoint:
             )
         before, now = set(was), set(is_now)
         return f"data ({len(now - before)} images to train or validate on are new, {len(before - now)} are gone)"
+
+    @contextmanager
+    def explain_root(self) -> Iterator[None]:
+        """Add to a `UserError` of the block where the data lay that it was trained on, if they are not there now."""
+        root = self.config.get("dataset", {}).get("root")
+        try:
+            yield
+        except UserError as error:
+            if not root or Path(root).is_dir():
+                raise
+            raise UserError(f"{error}\n{self.path} was trained on data in {root}, which is not there") from error
 
     def has_other_data(self, data: AnomalyDataModule) -> bool:
         """Return whether images have changed since it was trained; of version 0.1 that is unknown, and False."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 # Hydra's own runner, which `hydra.main` would start with an argument parser that takes overrides in one block only, and
@@ -36,6 +37,13 @@ READING = {errno.EACCES, errno.EPERM}
 DISK = {*READING, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 PATHS = ("dataset.root", "backbone.weights", "ckpt_path")  # keys that name a file or folder of the user's
 CONFIG = "run"  # the configuration of run and evaluate
+
+
+def launch_without_folder(job: Callable[[DictConfig], Any], config_name: str, completes: bool = True) -> None:
+    """Do as `launch` does, for a command that leaves no folder of results: Hydra's own files go to a temporary one."""
+    with TemporaryDirectory() as folder:
+        sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+        launch(job, config_name, completes=completes)
 
 
 def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = "", completes: bool = True) -> None:

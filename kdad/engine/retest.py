@@ -45,7 +45,8 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
             cfg.backbone.pretrained = False  # its weights come with the checkpoint
         earlier = checkpoint.earlier_epochs(cfg.average_epochs)
         known = data is not None
-        data, detector = (data, build_detector(cfg)) if data is not None else build(cfg, trains=False)
+        with checkpoint.explain_root():
+            data, detector = (data, build_detector(cfg)) if data is not None else build(cfg, trains=False)
         record.add(data_fingerprint=data.fingerprint)
         if not others and not known and checkpoint.has_other_data(data):
             log.warning(

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from kdad.engine.record import HEADLINE
 from kdad.errors import UserError
 
 TRAINING = ("loss", "val_loss")  # to minimise; both of normal training images
-TESTED = ("image_auroc", "pixel_auroc", "pro")  # to maximise
+TESTED = HEADLINE  # to maximise
 
 
 def check_objective(objective: str | None, on_test_data: bool, n_val: int | None = None, direction: Any = None) -> None:

@@ -4,14 +4,12 @@
 model hub and cache. No code in a checkpoint is run.
 """
 
-import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from omegaconf import DictConfig
 from rich.console import Console
 
-from kdad.engine.launch import launch
+from kdad.engine.launch import launch_without_folder
 from kdad.errors import UserError
 from kdad.inference.trained import OWN, build_trained, find_checkpoint, read_checkpoint, write_checkpoint
 from kdad.settings.checks import check_configuration
@@ -21,9 +19,7 @@ FORMATS = ("checkpoint",)
 
 def main() -> None:
     """Run `kdad export`, which is `python -m kdad.export`."""
-    with TemporaryDirectory() as folder:  # of Hydra's own files: an export leaves its file alone
-        sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
-        launch(export, "export", completes=False)
+    launch_without_folder(export, "export", completes=False)
 
 
 def export(cfg: DictConfig) -> None:

@@ -18,7 +18,7 @@ from kdad.errors import UserError
 from kdad.inference.decision import Decision
 from kdad.models.base import KDDetector
 from kdad.settings.keys import KEYS
-from kdad.storage.atomic import atomic_write
+from kdad.storage.atomic import atomic_write, refuse_existing
 from kdad.storage.tensors import read_plain
 from kdad.teacher import Teacher
 
@@ -116,8 +116,7 @@ def read_parts(path: Path, config: Any) -> dict[str, Any]:
 
 def write_checkpoint(content: Mapping[str, Any], path: Path, overwrite: bool) -> None:
     """Write a checkpoint, whole or not at all. Raises `UserError` where there is a file already, unless `overwrite`."""
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} is there already: output=<file> names another one, overwrite=true replaces it")
+    refuse_existing(path, overwrite, "output=<file>")
     with atomic_write(path, "wb") as file:
         torch.save(dict(content), file)
 

@@ -26,6 +26,7 @@ from kdad.results.words import (
     describe_repeats,
     format_settings,
     list_causes,
+    list_changed_data,
     merge_notes,
     name_missing_categories,
 )
@@ -74,6 +75,7 @@ def make_study_report(runs: pd.DataFrame) -> Report:
         *legend,
         *([HOW_DECIDED] if decided else []),
         *list_causes(counted),
+        *list_changed_data(counted),
         *describe_repeats(left_out),
         *runs.attrs.get("skipped", []),
     ]

@@ -39,6 +39,19 @@ def list_causes(runs: pd.DataFrame) -> list[str]:
     return causes
 
 
+def list_changed_data(runs: pd.DataFrame) -> list[str]:
+    """Return a note on each group of runs of one setting whose images were not the same ones, by their fingerprints."""
+    if "data_fingerprint" not in runs:  # of version 0.1
+        return []
+    alike = ["model", "dataset", "settings", "category", "split_seed"]
+    groups = runs[runs["status"] == "ok"].groupby(alike, sort=False, dropna=False)
+    changed = groups["data_fingerprint"].nunique().reset_index().query("data_fingerprint > 1")
+    return [
+        f"{row['model']} on {row['dataset']} {row['category']}: the images changed between the runs of this mean."
+        for row in changed.to_dict("records")
+    ]
+
+
 def describe_repeats(left_out: pd.DataFrame) -> list[str]:
     """Say which runs `drop_repeats` has left out. Returns one line, or none where it has left out none."""
     if left_out.empty:

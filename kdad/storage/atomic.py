@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from kdad.errors import UserError
+
 # Read once, since reading it means setting it, for all threads.
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -35,6 +37,12 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def refuse_existing(path: Path, overwrite: bool, key: str = "hydra.run.dir=<folder>") -> None:
+    """Raise `UserError` where a file is there already, unless `overwrite`; `key` names the way to another one."""
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already: {key} names another one, overwrite=true replaces it")
 
 
 def has_content(folder: Path) -> bool:
