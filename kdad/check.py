@@ -21,9 +21,10 @@ from rich.table import Table
 
 from kdad.data.base import AnomalyDataModule
 from kdad.data.checks import describe_contradictions
-from kdad.data.decoding import start_threads
+from kdad.data.decoding import count_mask_facts, start_threads
 from kdad.data.images import Look
-from kdad.data.oddities import find_oddities, find_unread
+from kdad.data.masks import MaskFacts
+from kdad.data.oddities import find_oddities
 from kdad.data.samples import Sample
 from kdad.engine.launch import launch_without_folder
 from kdad.errors import UserError
@@ -43,8 +44,8 @@ class Part:
     samples: list[Sample] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (width, height)
     modes: Counter[str] = field(default_factory=Counter)
-    n_masks: int = 0
-    n_empty_masks: int = 0
+    masks: list[MaskFacts] = field(default_factory=list)
+    masked: list[Sample] = field(default_factory=list)  # whose masks these are
     unreadable: list[str] = field(default_factory=list)  # of images and masks, one message each
     copies: list[tuple[Path, Path]] = field(default_factory=list)  # test images, and the training images they are
     contradictions: list[tuple[Path, Path]] = field(default_factory=list)  # anomalous images that are normal ones, too
@@ -101,9 +102,11 @@ def check_data_set(cfg: DictConfig) -> None:
             table.add_row(name, *make_row(part))
             problems += part.unreadable or ([] if part.samples else [describe_empty(category, part)])
             remarks += describe_copies(name, part)
+            said = count_mask_facts(part.masks, part.masked, category.image_size)[1]
+            remarks += [f"{name}: {sentence}" for sentence in said]
         samples = [sample for part in parts for sample in part.samples]
         with start_threads() as threads:
-            odd = [*find_unread(samples), *find_oddities(samples, threads).describe()]
+            odd = [*category.find_left_out(samples), *find_oddities(samples, threads).describe()]
         remarks += [f"{name}: {said}" for said in odd]
         suffixes = Counter(sample.path.suffix.lower() for sample in samples)
         if len(suffixes) > 1:
@@ -123,7 +126,7 @@ def make_row(part: Part) -> list[str]:
         part.split,
         str(len(part.samples)),
         str(part.n_anomalous),
-        f"{part.n_masks}" + (f" ({part.n_empty_masks} empty)" if part.n_empty_masks else ""),
+        f"{len(part.masks)}" + (f" ({empty} empty)" if (empty := sum(mask.empty for mask in part.masks)) else ""),
         _format_sizes(sorted(part.sizes)),
         ", ".join(sorted(part.modes)),
         str(len(part.unreadable)),
@@ -198,14 +201,14 @@ def _inspect_split(data: AnomalyDataModule, split: str, samples: Sequence[Sample
     chunks = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
     with start_threads() as threads:
         looks = threads.map(lambda c: [(_look_at(data, s), _check_mask(data, s, has_masks)) for s in c], chunks)
-        for seen, mask in chain.from_iterable(looks):
+        for sample, (seen, mask) in zip(samples, chain.from_iterable(looks), strict=True):
             if isinstance(seen, Look):
                 part.sizes[seen.size] += 1
                 part.modes[seen.mode] += 1
-            if isinstance(mask, bool):
-                part.n_masks += 1
-                part.n_empty_masks += not mask
             part.unreadable += [problem for problem in (seen, mask) if isinstance(problem, str)]
+            if isinstance(mask, MaskFacts):
+                part.masks.append(mask)
+                part.masked.append(sample)
     return part
 
 
@@ -217,14 +220,14 @@ def _look_at(data: AnomalyDataModule, sample: Sample) -> Look | str:
         return str(error)
 
 
-def _check_mask(data: AnomalyDataModule, sample: Sample, has_masks: bool) -> bool | str | None:
-    """Return whether a mask has an anomalous pixel, or what is wrong with it; None where there should be none."""
+def _check_mask(data: AnomalyDataModule, sample: Sample, has_masks: bool) -> MaskFacts | str | None:
+    """Return what is odd about a mask, or what is wrong with it; None where there should be none."""
     if not has_masks or not sample.label:
         return None
     if sample.mask is None or not sample.mask.exists():
         return f"no mask {sample.mask or 'file'} for the anomalous image {sample.path}"
     try:
-        return bool(data.read_anomalous_pixels(sample)[0].any())
+        return data.read_mask(sample)[1]
     except UserError as error:
         return str(error)
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 
 from kdad.data.images import limit_size
+from kdad.data.oddities import Oddities, find_brightest, read_header
 from kdad.engine.launch import launch_without_folder
 from kdad.errors import UserError
 from kdad.inference.decision import BY_F1, Decision, Normals, check_rule, read_setting
@@ -64,10 +65,14 @@ def collect(detector: Detector, named: Any) -> Normals:
     """Judge the pictures that a key names. Returns what thresholds are taken from. Raises `UserError` for a bad one."""
     names = list(named) if isinstance(named, ListConfig) else [named]
     found = Normals()
-    for _, result in judge_files(detector, Inputs(names, Path("/nonexistent")).list_files()):
+    inputs, odd = Inputs(names, Path("/nonexistent")), Oddities()
+    for item, result in judge_files(detector, inputs.list_files()):
         if isinstance(result, UserError):
             raise result
+        odd.add(item.path, read_header(item.path), find_brightest(result.image))
         found.add(np.array([result.score]), result.map[None])
+    for remark in [*inputs.describe_left_out(), *odd.describe()]:
+        Console().print(remark, soft_wrap=True, markup=False, highlight=False)
     return found
 
 

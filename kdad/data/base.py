@@ -13,11 +13,11 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kdad.data import checks, images, samples
+from kdad.data import checks, images, masks, samples
 from kdad.data.augmentation import AUGMENTATIONS
 from kdad.data.decoding import Readers, count_mask_facts, decode_images, decode_masks, start_threads
 from kdad.data.download import Archive, fetch
-from kdad.data.images import Look, MaskFacts
+from kdad.data.images import Look
 from kdad.data.loading import Pool, Split, make_ordered_loader, make_splits, make_train_loader, spread_evenly
 from kdad.data.oddities import find_oddities, find_unread
 from kdad.data.samples import Sample
@@ -25,9 +25,7 @@ from kdad.storage.cache import ArrayStore
 
 
 class AnomalyDataModule(pl.LightningDataModule):
-    """A data set for Lightning: normal images to train on, normal and anomalous ones to test.
-
-    Everything is decoded once and kept in memory as uint8.
+    """A data set for Lightning: normal images to train on, normal and anomalous ones to test; decoded once, as uint8.
 
     `val_fraction` of the training images is held out to validate on, `calibration_fraction` of the others to take
     thresholds from: those whose name says so, by its hash. Where a data set brings validation images of
@@ -37,9 +35,8 @@ class AnomalyDataModule(pl.LightningDataModule):
     refused, since a small file can ask for all memory. `augment` names how training
     images alone are changed, one of `augmentation.AUGMENTATIONS`. `category` is empty where none was chosen.
 
-    After `check()`: train_samples, val_samples, test_samples, has_masks, and in `facts` n_train,
-    n_val, n_test, n_duplicates (test images that are copies of training images). After `setup()`
-    also n_vanished_masks, n_nonbinary_masks, n_empty_masks.
+    After `check()`: train_samples, val_samples, test_samples, has_masks, and counts in `facts`; more of them after
+    `setup()`.
 
     Several processes: the loaders share out the images themselves, so the trainer needs
     `use_distributed_sampler=False`. Raises `UserError` for an argument outside its range.
@@ -48,7 +45,7 @@ class AnomalyDataModule(pl.LightningDataModule):
     layout: str  # folders below root, for error messages
     obtain: str  # where the data set comes from, and its licence
     default_category: str = ""
-    mask_kind: str = "binary"  # how masks are read: see `images.anomalous_pixels`
+    mask_kind: str = "binary"  # how masks are read: see `masks.find_anomalous_pixels`
     counted: str = "images"  # what the official counts are of
     archive: Archive | None = None  # what `download` fetches; None where a form or a licence stands before it
     name: str
@@ -120,18 +117,19 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     def read_mask_values(self, sample: Sample) -> np.ndarray:
         """Read an image's mask. Returns (H,W) as stored. Raises `UserError` where there is none to read."""
-        return images.mask_values(sample.require_mask())
+        return masks.decode_mask(sample.require_mask(), self.mask_kind)
+
+    def find_left_out(self, listed: Sequence[Sample]) -> list[str]:
+        """Return sentences on pictures that are not among those listed, though they lie beside them."""
+        return find_unread(listed)
 
     def find_absent_masks(self) -> Path | None:
         """Return the folder of the category's masks if it is missing: then there are image metrics only."""
         return None
 
     def version(self, sample: Sample) -> tuple[int | str, ...]:
-        """Return size and times of an image's file, from which a cache sees that the image has changed.
-
-        st_mtime_ns tells that it was written to, st_ctime_ns that another file took its name.
-        """
-        status = sample.path.stat()
+        """Return size and times of an image's file, from which a cache sees that the image has changed."""
+        status = sample.path.stat()  # st_ctime_ns tells that another file took its name
         return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def find_copies(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
@@ -210,7 +208,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         if self.trains or train:
             differs = self.compare_with_official({"train": len(train), "validation": len(own), "test": len(test)})
             checks.warn_of_counts(self.place, self.category, differs)
-        checks.warn_of(self.name, find_unread([*train, *own, *test]))
+        checks.warn_of(self.name, self.find_left_out([*train, *own, *test]))
 
     def list_parts(self) -> dict[str, list[str]]:
         """Return the names of the images that a detector sees before it is tested, by what they are there for."""
@@ -241,22 +239,24 @@ class AnomalyDataModule(pl.LightningDataModule):
         if not self.trains:
             parts = {key: [] for key in parts}
         normal = sorted((sample for name in parts for sample in parts[name]), key=lambda sample: sample.path)
-        read, pools, masks = Readers(self.read_image, self.read_mask, self.version), [], None
+        read, pools, kept = Readers(self.read_image, self.read_mask, self.version), [], None
         with start_threads() as threads:
-            oddities = find_oddities(normal + self.test_samples, threads)
-            self.facts |= oddities.counts()
-            checks.warn_of(self.name, oddities.describe())
+            odd = find_oddities(normal + self.test_samples, threads)
+            self.facts |= odd.count()
+            checks.warn_of(self.name, odd.describe())
             # One pool for training and validation: how they are divided changes nothing that is cached of them.
             for part in (normal, self.test_samples):
                 what = f"{len(part)} images of {self.name} {self.category} at {self.image_size} px"
                 pools.append(Pool(decode_images(part, read, self.image_size, self.store, what, threads)))
             if self.has_masks:
-                masks, facts = decode_masks(self.test_samples, read, self.image_size, threads)
-                self.facts |= count_mask_facts(facts, self.name, self.image_size)
+                kept, facts = decode_masks(self.test_samples, read, self.image_size, threads)
+                counts, said = count_mask_facts(facts, self.test_samples, self.image_size)
+                self.facts |= counts
+                checks.warn_of(self.name, said)
         pools[0].cacheable = self.augment == "none" and bool(normal)
         pools[1].cacheable = bool(self.test_samples)
         self.pools = pools
-        self._splits = make_splits(pools, normal, parts, self.test_samples, masks)
+        self._splits = make_splits(pools, normal, parts, self.test_samples, kept)
 
     def read_anomalous_pixels(self, sample: Sample) -> tuple[np.ndarray, bool]:
         """Read which pixels of an image are anomalous, at the image's own size. Raises `UserError` on a bad mask.
@@ -264,12 +264,12 @@ class AnomalyDataModule(pl.LightningDataModule):
         Returns bool (H,W), and whether the mask has grey levels.
         """
         values = self.read_mask_values(sample)
-        return images.anomalous_pixels(values, self.mask_kind, sample.require_mask(), sample.path)
+        return masks.find_anomalous_pixels(values, self.mask_kind, sample.require_mask(), sample.path)
 
-    def read_mask(self, sample: Sample) -> tuple[Tensor, MaskFacts]:
+    def read_mask(self, sample: Sample) -> tuple[Tensor, masks.MaskFacts]:
         """Read a mask. Returns bool (image_size,image_size) and its facts. Raises `UserError` on a bad mask."""
         anomalous, nonbinary = self.read_anomalous_pixels(sample)
-        return images.resize_mask(anomalous, self.image_size, nonbinary)
+        return masks.resize_mask(anomalous, self.image_size, nonbinary)
 
     # Loaders
 

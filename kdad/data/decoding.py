@@ -1,6 +1,5 @@
 """Reading all of a data module's files at once, before training: a damaged one is refused then, not after it."""
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdad.data.images import MaskFacts
+from kdad.data.masks import ODD_MASKS, MaskFacts
 from kdad.data.samples import Sample
 from kdad.storage.cache import Array, ArrayStore
-
-log = logging.getLogger(__name__)
 
 
 def start_threads() -> ThreadPoolExecutor:
@@ -72,18 +69,18 @@ def decode_masks(
     return masks, facts
 
 
-def count_mask_facts(facts: Sequence[MaskFacts], name: str, size: int) -> dict[str, int]:
-    """Count the masks that are odd in some way, and warn of them. Returns {n_<way>_masks: count} for results.json."""
-    meanings = {
-        "vanished": f"have a region so small that nothing is left of it at {size} px",
-        "nonbinary": "have grey levels; pixels above 127 count as anomalous",
-        "large": "call more than half of the image anomalous: are they the wrong way round?",
-        "empty": "have no anomalous pixel; their images stay anomalous, without a region",
-    }
-    counts = {}
-    for key, meaning in meanings.items():
-        count = sum(getattr(fact, key) for fact in facts)
-        counts[f"n_{key}_masks"] = count
-        if count:
-            log.warning("data set %s: %d of %d masks %s", name, count, len(facts), meaning)
-    return counts
+def count_mask_facts(
+    facts: Sequence[MaskFacts], samples: Sequence[Sample], size: int
+) -> tuple[dict[str, int], list[str]]:
+    """Count the masks of samples that are odd in some way.
+
+    Returns {n_<way>_masks: count} for results.json, and a sentence on each way, which names the first file.
+    """
+    masked = [sample for sample in samples if sample.mask is not None]
+    counts, said = {}, []
+    for key, meaning in ODD_MASKS.items():
+        odd = [sample.mask for fact, sample in zip(facts, masked, strict=True) if getattr(fact, key)]
+        counts[f"n_{key}_masks"] = len(odd)
+        if odd:
+            said.append(f"{len(odd)} of {len(facts)} masks {meaning.format(size=size)}. The first is {odd[0]}")
+    return counts, said

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import MASK_KINDS, SUFFIXES, list_folders, list_image_folders, list_images
+from kdad.data.images import SUFFIXES, list_folders, list_image_folders, list_images
+from kdad.data.masks import MASK_KINDS
 from kdad.data.samples import Sample, hold_out, hold_out_share, keep_fraction
 from kdad.errors import UserError
 
@@ -24,7 +25,7 @@ class Folder(AnomalyDataModule):
 
     The kind of an anomalous image is its folder's name; its mask is `<stem>_mask` or `<stem>`, with any image suffix,
     in `<masks>/<kind>` or, where there is no such folder, in `masks`; `mask_kind` says how it is read, see
-    `images.anomalous_pixels`. Without `masks`: image metrics only.
+    `masks.find_anomalous_pixels`. Without `masks`: image metrics only.
     """
 
     layout = "the folders that dataset.normal, .normal_test, .anomalous and .masks name, with images directly in them"

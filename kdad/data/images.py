@@ -1,7 +1,6 @@
-"""Reading images and masks: one geometry for all data sets, and refusals that name the file.
+"""Reading images: one geometry for all data sets, and refusals that name the file.
 
-Geometry: the image is resized to a square, bilinear with antialiasing, no crop; a mask is resized
-the same way, as 0 and 255 in 8 bits, and kept where it exceeds 127: a pixel that is half covered stays anomalous.
+Geometry: the image is resized to a square, bilinear with antialiasing, no crop; of masks see `masks.py`.
 """
 
 import os
@@ -21,16 +20,6 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `l
 SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm"),
 }
-MASK_KINDS = ("auto", "binary", "grey", "labels")
-
-
-class MaskFacts(NamedTuple):
-    """What is odd about a mask."""
-
-    empty: bool  # no anomalous pixel in the file
-    vanished: bool  # some in the file, none after resizing
-    nonbinary: bool  # more than background and one foreground value
-    large: bool = False  # most of the image is anomalous
 
 
 def limit_size(megapixels: float | None) -> None:
@@ -118,85 +107,7 @@ def look(path: Path) -> Look:
                 image.load()
     except Exception as error:
         raise refuse_file(path, error) from error
-    return Look(_read_size(path), mode)
-
-
-def mask_values(path: Path) -> np.ndarray:
-    """Decode a mask, or the masks in a folder as one. Returns (H,W) as stored, upright.
-
-    In RGB the largest channel counts, in a folder the largest value of the masks in it. Raises `UserError` where a
-    file cannot be read, or where a folder's masks are none or of different sizes.
-    """
-    if path.is_dir():
-        parts = {part: mask_values(part) for part in list_images(path)}
-        if len({values.shape for values in parts.values()}) != 1:
-            sizes = ", ".join(f"{part.name} {v.shape[1]} x {v.shape[0]}" for part, v in parts.items()) or "none"
-            raise UserError(f"masks in {path} should be one or more of the same size; found {sizes}")
-        return np.maximum.reduce(list(parts.values()))
-    mask = decode_image(path)
-    if has_transparency(mask):
-        raise UserError(
-            f"mask {path} has transparent pixels: whether these or the others are anomalous is not said. Save it "
-            "without transparency, 0 where normal"
-        )
-    if mask.mode in ("1", "L"):
-        return np.array(mask.convert("L"))
-    if mask.mode == "I" or mask.mode.startswith("I;16"):
-        return np.array(mask)  # as stored: scaled to 8 bits, a mask of 0 and 1 would be empty
-    return np.array(convert_to_rgb(mask, path)).max(axis=2)
-
-
-def anomalous_pixels(values: np.ndarray, kind: str, path: Path, image_path: Path) -> tuple[np.ndarray, bool]:
-    """Find which pixels a mask with these (H,W) values calls anomalous.
-
-    Returns bool (H,W), and whether the mask has grey levels, which with "labels" it never has. `kind` is one of
-    MASK_KINDS: all but "labels" take v of a two-valued mask {0, v} as anomalous. Where there are further values,
-    "binary" refuses, "grey" cuts at half of the range, and "auto" does so in a mask with soft edges and refuses others;
-    "labels" takes whatever is not 0.
-    Raises `UserError` for such a refusal, and where the mask's size is not that of its image.
-    """
-    expected, size = _read_size(image_path), values.shape[::-1]
-    if size != expected:
-        raise UserError(
-            f"mask {path} is {size[0]} x {size[1]} pixels but its image {image_path} is "
-            f"{expected[0]} x {expected[1]}: they must have the same size"
-        )
-    top = values.max()
-    nonbinary = kind != "labels" and not np.isin(values, (0, top)).all()
-    if nonbinary and kind == "binary":
-        found = np.unique(values)
-        raise UserError(
-            f"mask {path} has {len(found)} grey levels ({found[:4].tolist()} ...); masks of this data set "
-            "have two, 0 and one other. Was it resized or saved as JPEG?"
-        )
-    half = 127 * 257 if top > 255 else 127  # of 16 or of 8 bits
-    if nonbinary and kind == "auto" and not _has_soft_edges(values, 2 * half + 1):
-        found = np.unique(values)
-        raise UserError(
-            f"mask {path} has the values {found[:5].tolist()}{' ...' if len(found) > 5 else ''}, which are neither two "
-            "nor those of soft edges. If they are classes of defects, dataset.mask_kind=labels takes all that is not "
-            f"0; dataset.mask_kind=grey calls anomalous what is above {half}"
-        )
-    return values > (half if nonbinary else 0), nonbinary
-
-
-def _has_soft_edges(values: np.ndarray, full: int) -> bool:
-    """Return whether a mask's grey levels come from smoothed or compressed edges, not from classes or faint values.
-
-    It has many values, some near the `full` one, and not mostly such that are near neither 0 nor `full`.
-    """
-    marked = values > full // 10
-    between = marked & (values < 3 * full // 4)
-    several = len(np.unique(values)) > 4
-    return several and bool((values >= 3 * full // 4).any()) and between.sum() <= 0.6 * marked.sum()
-
-
-def resize_mask(anomalous: np.ndarray, size: int, nonbinary: bool) -> tuple[Tensor, MaskFacts]:
-    """Resize a mask bool (H,W). Returns bool (size,size), and what is odd about the mask."""
-    resized = Image.fromarray(anomalous.astype(np.uint8) * 255).resize((size, size), Image.Resampling.BILINEAR)
-    kept = torch.from_numpy(np.array(resized) > 127)
-    vanished = bool(anomalous.any()) and not kept.any().item()
-    return kept, MaskFacts(not anomalous.any(), vanished, bool(nonbinary), bool(anomalous.mean() > 0.5))
+    return Look(read_size(path), mode)
 
 
 def has_transparency(image: Image.Image) -> bool:
@@ -218,7 +129,7 @@ def decode_image(path: Path) -> Image.Image:
         raise refuse_file(path, error) from error
 
 
-def _read_size(path: Path) -> tuple[int, int]:
+def read_size(path: Path) -> tuple[int, int]:
     """Read an image's width and height once it is upright, from the header alone."""
     try:
         with Image.open(path) as image:

@@ -9,7 +9,9 @@ from typing import Any
 
 from kdad.data.base import AnomalyDataModule
 from kdad.data.download import Archive
-from kdad.data.images import MASK_KINDS, list_folders, list_images
+from kdad.data.images import list_folders, list_image_folders, list_images
+from kdad.data.masks import MASK_KINDS
+from kdad.data.oddities import find_unread
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 
@@ -21,7 +23,7 @@ class MVTec(AnomalyDataModule):
     stands for one folder per kind, of which `normal` is the normal one. `masks` is the mask of an anomalous image:
     `{kind}` and `{stem}` are the image's, a suffix `.*` is any image suffix, and where it is a folder all masks in it
     count together. A set whose folder of masks is missing, which warns, or with `masks=None`, is read without
-    masks: image metrics only. `mask_kind` is how masks are read, see `images.anomalous_pixels`. `obtain` says
+    masks: image metrics only. `mask_kind` is how masks are read, see `masks.find_anomalous_pixels`. `obtain` says
     where to get the set, and `archive` (url, sha256) what `download` fetches, if its terms allow that.
     """
 
@@ -85,6 +87,21 @@ class MVTec(AnomalyDataModule):
                 masks = self._find_masks(folder, kind.name, images)
                 test += [Sample(path, 1, kind.name, mask) for path, mask in zip(images, masks, strict=True)]
         return train, test
+
+    def find_left_out(self, listed: Sequence[Sample]) -> list[str]:
+        folder, (before, after) = self.root / self.category, self.test.split("{kind}")
+        above = {folder / Path(self.train).parts[0], folder / before} - {folder}
+        kinds = {folder / self.train, *(kind / after.strip("/") for kind in list_folders(folder / before))}
+        read = {sample.path.parent for sample in listed}
+        below = {place for parent in read for place in list_image_folders(parent)}
+        strays = [path for place in sorted((above | below) - read) for path in list_images(place)]
+        said = find_unread(listed, above | kinds)
+        if strays:
+            said.append(
+                f"{len(strays)} pictures of category {self.category} are left out, since they lie in no folder of the "
+                f"layout ({self.layout}). The first is {strays[0]}: move them into one"
+            )
+        return said
 
     def find_validation(self) -> list[Sample]:
         if self.validation is None:

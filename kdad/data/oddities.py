@@ -1,8 +1,8 @@
 """Images and folders that may not hold what was meant: counted and said, since they can be read all the same."""
 
-import logging
+import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -13,46 +13,74 @@ from PIL import Image
 from kdad.data.images import SUFFIXES, has_transparency
 from kdad.data.samples import Sample
 
-log = logging.getLogger(__name__)
-# Suffixes of pictures that are not read; others, such as .txt or .db, are not expected to be.
-UNREAD = set(
-    ".heic .heif .avif .jp2 .j2k .jpx .jxl .gif .apng .tga .dds .psd .svg .ico .raw .dng .cr2 .cr3 .nef .arw .exr .hdr "
-    ".dcm .dicom .nii .npy .npz .mat".split()
+# Files that are no pictures, so that nobody expects them to be read: by suffix, or by name where they have none
+NO_PICTURES = set(
+    ".txt .md .rst .json .jsonl .csv .tsv .xml .yaml .yml .toml .ini .cfg .db .log .pdf .html .htm .doc .docx .xls "
+    ".xlsx .ods .odt .rtf .bib .py .sh .bat .ipynb .zip .tar .gz .7z .sha256 .md5 .lnk .url .ckpt .pt .pth "
+    ".safetensors".split()
 )
-DARK = 1 / 8  # of the range: a set of 16-bit images whose brightest value is below is told of
+NO_PICTURES_BY_NAME = {"readme", "license", "licence", "copying", "notice", "citation", "authors", "makefile"}
+CAMERA_BITS = (10, 12, 14)  # of cameras whose pictures are kept in files of 16 bits
 LOOKED_AT = 64  # 16-bit images whose values are looked at, spread evenly
 
 
-class Oddities(NamedTuple):
-    """What is odd about a set of images: the files of each kind, and the brightest value of dark 16-bit ones."""
+class Header(NamedTuple):
+    """What the header of an image file tells."""
 
-    transparent: list[Path]
-    several_pages: list[Path]
-    dark: int | None
+    transparent: bool = False  # or it may be, by its palette
+    several_pages: bool = False
+    deep: bool = False  # more than 8 bits a channel
 
-    def counts(self) -> dict[str, int]:
+
+class Oddities:
+    """What is odd about a set of images, of each kind the number and the first file."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, Path] = {}
+        self.brightest = -1  # of the deep images whose values were looked at, of 65535
+
+    def add(self, path: Path, header: Header, brightest: int | None = None) -> None:
+        """Add an image; `brightest` is its largest value, of 65535, if it is deep and was looked at."""
+        for kind, found in header._asdict().items():
+            if found:
+                self.counts[kind] += 1
+                self.first.setdefault(kind, path)
+        if header.deep and brightest is not None:
+            self.brightest = max(self.brightest, brightest)
+
+    @property
+    def bits(self) -> int | None:
+        """How many bits of the 16 the deep images use, if they are those of a camera; None for all, or for none."""
+        return next((n for n in CAMERA_BITS if 0 < self.brightest < 2**n), None)
+
+    def count(self) -> dict[str, int]:
         """Return the counts for results.json, without those that are 0."""
-        found = {"n_transparent_images": len(self.transparent), "n_multi_page_images": len(self.several_pages)}
-        found |= {"brightest_16_bit_value": self.dark or 0}
+        found = {
+            "n_transparent_images": self.counts["transparent"],
+            "n_multi_page_images": self.counts["several_pages"],
+        }
+        found |= {"brightest_16_bit_value": self.brightest if self.bits else 0}
         return {name: n for name, n in found.items() if n}
 
     def describe(self) -> list[str]:
         """Return a sentence on each kind of oddity found."""
         said = []
-        if self.transparent:
+        if n := self.counts["transparent"]:
             said.append(
-                f"{len(self.transparent)} images have transparency, which is dropped: the colour under it counts. The "
-                f"first is {self.transparent[0]}"
+                f"{n} images have transparency, which is dropped: the colour under it counts. The first is "
+                f"{self.first['transparent']}"
             )
-        if self.several_pages:
+        if n := self.counts["several_pages"]:
             said.append(
-                f"{len(self.several_pages)} files hold several pages or frames, of which the first is read. The first "
-                f"is {self.several_pages[0]}; save the others as files of their own to take them in"
+                f"{n} files hold several pages or frames, of which the first is read. The first is "
+                f"{self.first['several_pages']}; save the others as files of their own to take them in"
             )
-        if self.dark is not None:
+        if self.bits:
             said.append(
-                f"the 16-bit images are dark: their brightest value is {self.dark} of 65535, as of 10- or 12-bit "
-                "camera data in 16-bit files, of which few grey levels are left. Scale the values to 16 bits, or save 8"
+                f"the 16-bit images are dark: no value reaches {2**self.bits} of 65535, as of {self.bits}-bit camera "
+                f"data in 16-bit files, of which few grey levels are left. The first is {self.first['deep']}. Scale "
+                "the values to 16 bits, or save 8"
             )
         return said
 
@@ -60,52 +88,70 @@ class Oddities(NamedTuple):
 def find_oddities(samples: Sequence[Sample], threads: ThreadPoolExecutor) -> Oddities:
     """Find oddities in the headers of image files, and in the values of 16-bit ones; skip what is no image file."""
     paths = [sample.path for sample in samples if sample.path.suffix.lower() in SUFFIXES and sample.path.is_file()]
-    headers = list(threads.map(_look_at_header, paths))
-    deep = [path for path, (mode, _, _) in zip(paths, headers, strict=True) if mode == "I" or mode.startswith("I;16")]
-    dark = None
-    if deep:
-        chosen = [
-            deep[i] for i in np.unique(np.linspace(0, len(deep) - 1, min(LOOKED_AT, len(deep))).round().astype(int))
-        ]
-        brightest = max(threads.map(_find_brightest, chosen))
-        dark = brightest if 0 < brightest < DARK * 65535 else None
-    return Oddities(
-        [path for path, (_, transparent, _) in zip(paths, headers, strict=True) if transparent],
-        [path for path, (_, _, pages) in zip(paths, headers, strict=True) if pages > 1],
-        dark,
-    )
+    headers = list(threads.map(read_header, paths))
+    deep = [path for path, header in zip(paths, headers, strict=True) if header.deep]
+    chosen = [deep[i] for i in np.unique(np.linspace(0, len(deep) - 1, min(LOOKED_AT, len(deep))).astype(int))]
+    brightest = dict(zip(chosen, threads.map(_find_brightest, chosen), strict=True))
+    found = Oddities()
+    for path, header in zip(paths, headers, strict=True):
+        found.add(path, header, brightest.get(path))
+    return found
 
 
-def _look_at_header(path: Path) -> tuple[str, bool, int]:
-    """Return mode, whether there may be transparency, and pages; nothing odd where the file cannot be read."""
+def read_header(path: Path) -> Header:
+    """Read what is odd about an image file from its header; nothing where it cannot be read."""
     try:
         with Image.open(path) as image:
-            pages = getattr(image, "n_frames", 1) if image.format in ("TIFF", "GIF", "PNG", "WEBP", "MPO") else 1
             # A JPEG with a second, smaller picture for previews is one picture.
-            return image.mode, has_transparency(image), 1 if image.format == "MPO" else pages
+            pages = getattr(image, "n_frames", 1) if image.format in ("TIFF", "GIF", "PNG", "WEBP") else 1
+            deep = image.mode == "I" or image.mode.startswith("I;16") or _read_depth(image, path) > 8
+            return Header(has_transparency(image), pages > 1, deep)
     except Exception:  # a damaged file is refused when it is read
-        return "", False, 1
+        return Header()
 
 
-def _find_brightest(path: Path) -> int:
+def _read_depth(image: Image.Image, path: Path) -> int:
+    """Return the bits of a channel as stored: of colours Pillow gives the upper eight, and does not say so."""
+    if image.format == "PNG":
+        with path.open("rb") as file:
+            return struct.unpack(">24xB", file.read(25))[0]
+    if image.format == "TIFF":
+        stored = image.tag_v2.get(258, 8)  # type: ignore[attr-defined]  # BitsPerSample
+        return max(stored) if isinstance(stored, tuple) else stored
+    return 8
+
+
+def _find_brightest(path: Path) -> int | None:
     try:
         with Image.open(path) as image:
-            return int(np.array(image).max())
+            values = np.array(image)
+        return int(values.max()) if values.dtype != np.uint8 else 256 * int(values[..., :3].max()) + 255
     except Exception:
-        return 0
+        return None
 
 
-def find_unread(samples: Sequence[Sample]) -> list[str]:
-    """Return a sentence on each folder of images that also holds pictures with suffixes that are not read."""
+def find_brightest(image: Image.Image) -> int:
+    """Return the least that the largest value of an RGB image of 8 bits can have been in a file of 16 bits."""
+    return max(0, 257 * int(np.asarray(image).max()) - 128)
+
+
+def find_unread(samples: Sequence[Sample], places: Iterable[Path] = ()) -> list[str]:
+    """Return a sentence on each folder, of samples or of `places`, with files that may be pictures and are not read."""
     said = []
-    for folder in sorted({sample.path.parent for sample in samples}):
+    for folder in sorted({sample.path.parent for sample in samples} | set(places)):
         if folder.is_dir():
-            suffixes = Counter(
-                p.suffix.lower() for p in folder.iterdir() if p.suffix.lower() in UNREAD and p.name[0] != "."
-            )
-            if suffixes:
-                counted = ", ".join(f"{n} {suffix}" for suffix, n in sorted(suffixes.items()))
+            found = Counter(path.suffix.lower() or "without a suffix" for path in folder.iterdir() if is_unread(path))
+            if found:
+                counted = ", ".join(f"{n} {suffix}" for suffix, n in sorted(found.items()))
                 said.append(
                     f"{folder}: {counted} left out. To take them in, save them as one of {', '.join(sorted(SUFFIXES))}"
                 )
     return said
+
+
+def is_unread(path: Path) -> bool:
+    """Return whether a file may be a picture, but is none of those that are read."""
+    suffix = path.suffix.lower()
+    if path.name[0] in ".~" or suffix in SUFFIXES or suffix in NO_PICTURES or not path.is_file():
+        return False
+    return bool(suffix) or path.stem.lower() not in NO_PICTURES_BY_NAME

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdad.data.images import SUFFIXES
-from kdad.data.oddities import UNREAD
+from kdad.data.oddities import is_unread
 from kdad.errors import UserError
 
 POLL = 1.0  # seconds between two looks at a folder that is watched
@@ -77,6 +77,11 @@ class Inputs:
             yield None
             time.sleep(POLL)
 
+    def describe_left_out(self) -> list[str]:
+        """Return a sentence on the files that may be pictures and are not read, if there were any."""
+        counted = ", ".join(f"{n} {suffix}" for suffix, n in sorted(self.left_out.items()))
+        return [f"Left out, since such files are not read: {counted}"] if counted else []
+
     def _find_root(self, name: str) -> Path:
         path = Path(name).expanduser().absolute()
         if path.is_dir():
@@ -93,8 +98,8 @@ class Inputs:
             for place, folders, names in os.walk(path):
                 folders[:] = sorted(f for f in folders if f[0] != "." and (Path(place) / f).resolve() != self.results)
                 for name in sorted(names):
-                    if self._is_picture(name):
-                        yield Path(place) / name, root
+                    if self._is_picture(path := Path(place) / name):
+                        yield path, root
         elif path.exists():
             yield path, root
         else:
@@ -102,14 +107,14 @@ class Inputs:
             files = [match for match in matches if match.is_file() and not match.resolve().is_relative_to(self.results)]
             if not files:
                 raise UserError(f"input={name}: no file fits this pattern")
-            yield from ((match, root) for match in files if self._is_picture(match.name))
+            yield from ((match, root) for match in files if self._is_picture(match))
 
-    def _is_picture(self, file: str) -> bool:
-        suffix = Path(file).suffix.lower()
-        if file[0] == ".":
+    def _is_picture(self, path: Path) -> bool:
+        suffix = path.suffix.lower()
+        if path.name[0] == ".":
             return False
-        if suffix in UNREAD:
-            self.left_out[suffix] += 1
+        if is_unread(path):
+            self.left_out[suffix or "without a suffix"] += 1
         return suffix in SUFFIXES
 
     def _read_lines(self) -> Iterator[tuple[Path, Path]]:

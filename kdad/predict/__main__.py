@@ -11,7 +11,7 @@ where each image is anomalous. No code in a checkpoint is run. Exits with status
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import kdad
 from kdad.data.images import limit_size
+from kdad.data.oddities import Oddities, find_brightest, read_header
 from kdad.engine.launch import launch
 from kdad.errors import UserError
 from kdad.inference.detector import load
@@ -80,13 +81,15 @@ def predict(cfg: DictConfig) -> None:
 
         columns = (TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         known = None if cfg.watch or "-" in given else sum(1 for _ in inputs.list_files())
-        judged = 0
+        judged, odd = 0, Oddities()
         try:
             with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
                 bar = progress.add_task("", total=known)
                 for item, found in judge_files(detector, select()):
                     if isinstance(found, UserError) and cfg.strict:
                         raise UserError(f"{found}. strict=false goes on without it")
+                    if not isinstance(found, UserError):
+                        odd.add(item.path, read_header(item.path), find_brightest(found.image))
                     folder.add(item, found)
                     judged += 1
                     progress.update(bar, completed=judged + skipped[0])
@@ -96,11 +99,11 @@ def predict(cfg: DictConfig) -> None:
         finally:
             folder.write_tables(order if not cfg.watch else None)
             folder.finish()
-        report(folder, judged, skipped[0], time.monotonic() - started, inputs)
+        report(folder, judged, skipped[0], time.monotonic() - started, [*inputs.describe_left_out(), *odd.describe()])
 
 
-def report(folder: PredictionFolder, judged: int, skipped: int, seconds: float, inputs: Inputs) -> None:
-    """Print what was judged and what could not be, and where everything lies."""
+def report(folder: PredictionFolder, judged: int, skipped: int, seconds: float, remarks: Iterable[str]) -> None:
+    """Print what was judged and what could not be, remarks on the pictures, and where everything lies."""
     console = Console()
     rows = list(folder.rows.values())
     unreadable = [row for row in rows if "error" in row]
@@ -108,9 +111,8 @@ def report(folder: PredictionFolder, judged: int, skipped: int, seconds: float, 
     rate = f", {judged / seconds:.1f} images a second" if judged and seconds else ""
     before = f", {skipped} judged before" if skipped else ""
     console.print(f"{judged} files judged{before}{rate}; {anomalous} anomalous of {len(rows)}", soft_wrap=True)
-    if inputs.left_out:
-        counted = ", ".join(f"{n} {suffix}" for suffix, n in sorted(inputs.left_out.items()))
-        console.print(f"Left out, since such files are not read: {counted}", soft_wrap=True)
+    for remark in remarks:
+        console.print(remark, soft_wrap=True, markup=False, highlight=False)
     for row in unreadable[:10]:
         console.print(row["error"], soft_wrap=True, markup=False, highlight=False)
     if unreadable:

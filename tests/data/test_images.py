@@ -3,14 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kdad.data.images import (
-    MaskFacts,
-    anomalous_pixels,
-    look,
-    mask_values,
-    read_image,
-    resize_mask,
-)
+from kdad.data.images import look, read_image
+from kdad.data.masks import MaskFacts, decode_mask, find_anomalous_pixels, resize_mask
 from kdad.errors import UserError
 
 GREY = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
@@ -101,7 +95,7 @@ def test_floating_point_image_is_refused_by_name(tmp_path):
 
 
 def read_mask(path, size, image, kind="binary"):
-    anomalous, nonbinary = anomalous_pixels(mask_values(path), kind, path, image)
+    anomalous, nonbinary = find_anomalous_pixels(decode_mask(path), kind, path, image)
     return resize_mask(anomalous, size, nonbinary)
 
 
@@ -197,10 +191,10 @@ def test_a_folder_of_masks_is_their_union(tmp_path):
     assert torch.equal(mask, torch.from_numpy(parts.any(0)))
     saved(tmp_path / "000", Image.new("L", (9, 8)), "002.png")
     with pytest.raises(UserError, match=r"000 should be .* of the same size; found 000.png 8 x 8, .*, 002.png 9 x 8"):
-        mask_values(tmp_path / "000")
+        decode_mask(tmp_path / "000")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty should be one or more .* found none"):
-        mask_values(tmp_path / "empty")
+        decode_mask(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])

@@ -2,13 +2,17 @@
 
 import logging
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from kdad.data import Folder
-from kdad.data.images import anomalous_pixels, look, mask_values
+from kdad.data import Folder, MVTec
+from kdad.data.images import look
+from kdad.data.masks import decode_mask, find_anomalous_pixels
 from kdad.errors import UserError
 
 SIDE = 16
@@ -99,13 +103,71 @@ def test_images_below_a_named_folder_are_not_left_out_in_silence(said, root, key
     said(**named)
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_camera_data_in_colour_files_of_16_bits_are_told(said, root, bits, suffix):
+    """Pillow reads the upper eight bits of such files, and says nothing of the lower ones."""
+    values = RNG.integers(0, 2**bits, (SIDE, SIDE, 3), np.uint16)
+    values[0, 0] = 2**bits - 1
+    write_deep(root / f"normal/deep{suffix}", values)
+    text, data = said()
+    assert f"as of {bits}-bit" in text and f"deep{suffix}" in text
+    assert data.facts["brightest_16_bit_value"] == 2**bits - 1
+
+
+def test_colour_files_that_use_all_16_bits_are_not(said, root):
+    for suffix in (".png", ".tif"):
+        write_deep(root / f"normal/deep{suffix}", RNG.integers(0, 2**16, (SIDE, SIDE, 3), np.uint16))
+    assert "bit" not in said()[0]
+
+
+def write_deep(path, values):
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, values, photometric="rgb")
+        return
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)  # each without a filter
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("name", ["a.pcx", "a.mpo", "a.rw2", "a.HEIC", "picture"])
+def test_whatever_may_be_a_picture_is_not_left_out_in_silence(said, root, name):
+    (root / "normal" / name).write_bytes(b"x")
+    for other in ("notes.txt", "README", "labels.csv", ".hidden", "Thumbs.db"):
+        (root / "normal" / other).write_bytes(b"x")
+    kind = name[1:].lower() if "." in name else "without a suffix"
+    text = said()[0]
+    assert f"1 {kind} left out" in text and ".txt" not in text and ".db" not in text
+
+
+def test_pictures_outside_the_folders_of_a_layout_are_told(tmp_path, save, options, caplog):
+    place = tmp_path / "set/tile"
+    names = ["train/good/0.png", "train/good/1.png", "test/good/0.png", "test/crack/0.png"]
+    strays = ["train/good/deeper/7.png", "test/crack/deep/9.png", "test/loose.png", "train/loose.png"]
+    for name in (*names, *strays):
+        save(place / name, RNG.integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+    (place / "test/scratch").mkdir()
+    (place / "test/scratch/0.heic").write_bytes(b"x")
+    with caplog.at_level(logging.WARNING):
+        MVTec(**options(tmp_path / "set", name="mine", category="tile"), masks=None).check()
+    assert "4 pictures of category tile are left out" in caplog.text and "test/loose.png" in caplog.text
+    assert f"{place / 'test/scratch'}: 1 .heic left out" in caplog.text
+
+
 # Masks -----------------------------------------------------------------------------------------------------------
 
 
 def mask(values, tmp_path, kind="auto"):
     Image.new("RGB", values.shape[::-1]).save(tmp_path / "image.png")
     Image.fromarray(values).save(tmp_path / "mask.png")
-    return anomalous_pixels(mask_values(tmp_path / "mask.png"), kind, tmp_path / "mask.png", tmp_path / "image.png")[0]
+    return find_anomalous_pixels(
+        decode_mask(tmp_path / "mask.png"), kind, tmp_path / "mask.png", tmp_path / "image.png"
+    )[0]
 
 
 def blob(value=255, side=32):
@@ -138,11 +200,64 @@ def test_classes_of_defects_are_refused_with_the_way_out(tmp_path, classes):
     assert np.array_equal(mask(values, tmp_path, "labels"), values > 0)
 
 
+def labels(values, outline=0, side=96):
+    """Patches of class numbers, if asked for within an outline, as of an ignored border."""
+    mask = np.zeros((side, side), np.uint8)
+    for n, value in enumerate(values):
+        top, left = 4 + 30 * (n // 3), 4 + 30 * (n % 3)
+        mask[top : top + 26, left : left + 26] = outline or value
+        mask[top + 2 : top + 24, left + 2 : left + 24] = value
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("values", "outline"),
+    [([1, 2, 3, 4, 255], 0), ([1, 2, 3, 4, 5, 6, 7, 200], 0), ([50, 100, 150, 200, 250], 0), ([1, 2, 3, 4, 5], 255)],
+)
+def test_many_classes_are_refused_too(tmp_path, values, outline):
+    with pytest.raises(UserError, match="dataset.mask_kind=labels"):
+        mask(labels(values, outline), tmp_path)
+
+
+@pytest.mark.parametrize("size", [48, 96, 300])
+@pytest.mark.parametrize("way", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, 70, 95])
+def test_masks_that_were_resized_or_compressed_are_taken(tmp_path, size, way):
+    crisp = Image.fromarray(blob(side=128).repeat(1, 0)).resize((size * 2, size * 2), Image.Resampling.NEAREST)
+    if isinstance(way, Image.Resampling):
+        soft = np.array(crisp.resize((size, size), way))
+    else:
+        crisp.save(tmp_path / "m.jpg", quality=way)
+        soft = np.array(Image.open(tmp_path / "m.jpg"))
+    assert np.array_equal(mask(soft, tmp_path), soft > 127 if len(np.unique(soft)) > 2 else soft > 0)
+
+
+def test_a_palette_is_read_by_number_where_masks_are_labels(tmp_path):
+    numbers = np.zeros((32, 32), np.uint8)
+    numbers[4:10, 4:10], numbers[20:28, 20:28] = 1, 2
+    image = Image.fromarray(numbers, "P")
+    image.putpalette([200, 200, 200, 255, 0, 0, 0, 0, 0])  # a grey background, and a class whose colour is black
+    image.save(tmp_path / "m.png")
+    assert np.array_equal(decode_mask(tmp_path / "m.png", "labels"), numbers)
+    with pytest.raises(UserError, match=r"m\.png is coloured.*\(200, 200, 200\).*mask_kind=labels"):
+        decode_mask(tmp_path / "m.png")
+
+
+def test_a_coloured_mask_on_white_is_refused_and_on_black_is_read(tmp_path):
+    colours = np.full((32, 32, 3), 255, np.uint8)
+    colours[4:10, 4:10] = (255, 0, 0)
+    Image.fromarray(colours).save(tmp_path / "m.png")
+    with pytest.raises(UserError, match=r"m\.png is coloured.*\(255, 255, 255\)"):
+        decode_mask(tmp_path / "m.png")
+    colours[(colours == 255).all(axis=2)] = 0
+    Image.fromarray(colours).save(tmp_path / "m.png")
+    assert np.array_equal(decode_mask(tmp_path / "m.png") > 0, colours[..., 0] > 0)
+
+
 def test_a_mask_with_transparency_is_refused(tmp_path):
     image = Image.fromarray(np.dstack([blob()] * 3 + [blob()]), "RGBA")
     image.save(tmp_path / "m.png")
     with pytest.raises(UserError, match=r"m\.png has transparent pixels"):
-        mask_values(tmp_path / "m.png")
+        decode_mask(tmp_path / "m.png")
 
 
 def test_masks_the_wrong_way_round_are_told_of(said, root, save):

@@ -112,13 +112,18 @@ def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path
         expected = OmegaConf.to_container(hydra.compose("run", given), resolve=True)
     generator = np.random.default_rng(0)
     seen, configurations = set(), 0
-    for delay in sorted(generator.uniform(0, 4, 5)):
-        resume = (
-            [f"ckpt_path={folder / 'checkpoints/last.ckpt'}"] if (folder / "checkpoints/last.ckpt").exists() else []
-        )
+    last = folder / "checkpoints/last.ckpt"
+    for number, delay in enumerate(generator.uniform(0, 2, 5)):
+        resume = [f"ckpt_path={last}"] if last.exists() else []
+        began = time.time()
         process = start_module("kdad.run", options(tiny_mvtec, *arguments, *resume), tmp_path)
-        started = time.monotonic()
-        while not (folder / "config.yaml").exists() and time.monotonic() - started < 60:
+
+        def is_at_work(process=process, began=began, number=number):
+            """Whether there is something to meet: every other kill waits for a checkpoint of its own."""
+            met = number % 2 == 0 or (last.exists() and last.stat().st_mtime > began)
+            return not process.is_alive() or (met and (folder / "config.yaml").exists())
+
+        while not is_at_work() and time.time() - began < 60:
             time.sleep(0.05)
         time.sleep(delay)
         process.kill()
@@ -134,8 +139,7 @@ def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path
         (folder / "config.yaml").unlink(missing_ok=True)
     assert len(seen) > 1, "the kills never met a checkpoint"
     assert configurations > 1, "nor a configuration"
-    last = f"ckpt_path={folder / 'checkpoints/last.ckpt'}"
-    result = run_module("kdad.run", options(tiny_mvtec, *arguments, last), tmp_path)
+    result = run_module("kdad.run", options(tiny_mvtec, *arguments, f"ckpt_path={last}"), tmp_path)
     assert result.returncode == 0, result.stderr
     undisturbed = options(tiny_mvtec, "trainer.max_epochs=15", f"hydra.run.dir={tmp_path / 'whole'}")
     whole = run_module("kdad.run", undisturbed, tmp_path)

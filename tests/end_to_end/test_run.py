@@ -168,8 +168,8 @@ def test_a_refused_job_takes_a_folder_without_complete_results(start):
 def test_a_resumed_run_clears_the_checkpoints_of_another_one(start, tmp_path):
     """Where its results go elsewhere: what lies there is of another run."""
     _, folder = start("pictures=0", "trainer.max_epochs=1")
-    (tmp_path / "other" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "other" / "checkpoints" / "epoch_1.ckpt").write_text("of another run")
+    start("pictures=0", "trainer.max_epochs=2", "average_epochs=2", folder="other")
+    assert (tmp_path / "other/checkpoints/epoch_1.ckpt").exists()
     start("pictures=0", "trainer.max_epochs=2", f"ckpt_path={folder}/checkpoints/last.ckpt", folder="other")
     found = sorted(p.name for p in (tmp_path / "other" / "checkpoints").iterdir())
     assert found == ["last.ckpt", "tested.ckpt"]
@@ -256,7 +256,7 @@ def test_the_decision_at_the_thresholds(start, model):
 def test_pixel_f1_is_that_of_the_pixels(start, tiny_mvtec):
     """Counted again from maps and masks at the size of the test."""
     from kdad import load
-    from kdad.data.images import anomalous_pixels, mask_values, resize_mask
+    from kdad.data.masks import decode_mask, find_anomalous_pixels, resize_mask
 
     results, folder = start("model=rd")
     detector = load(folder)
@@ -266,7 +266,7 @@ def test_pixel_f1_is_that_of_the_pixels(start, tiny_mvtec):
         truth = torch.zeros(64, 64, dtype=torch.bool)
         if path.parent.name != "good":
             mask = tiny_mvtec / "tile/ground_truth/square" / f"{path.stem}_mask.png"
-            truth, _ = resize_mask(*anomalous_pixels(mask_values(mask), "binary", mask, path)[:1], 64, False)
+            truth, _ = resize_mask(*find_anomalous_pixels(decode_mask(mask), "binary", mask, path)[:1], 64, False)
         hits, alarms, anomalous = (
             hits + (above & truth).sum().item(), alarms + (above & ~truth).sum().item(), anomalous + truth.sum().item()
         )  # fmt: skip

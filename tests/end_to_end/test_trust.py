@@ -105,7 +105,7 @@ def test_a_resumed_run_keeps_the_best_epoch_so_far(start, monkeypatch):
     shutil.copytree(a, parts.parent / "copy", ignore=shutil.ignore_patterns("tested.ckpt"))
     check("copy", parts.parent / "copy")
     shutil.copytree(a / "checkpoints", parts.parent / "lone" / "checkpoints")
-    with pytest.raises(UserError, match="last.ckpt was not written by kdad"):  # as far as can be told
+    with pytest.raises(UserError, match=r"\w+.ckpt was not written by kdad"):  # as far as can be told
         check("lone", parts.parent / "lone")
 
     (parts.parent / "moved" / "checkpoints" / "best.ckpt").unlink()

@@ -187,3 +187,17 @@ def test_thresholds_of_pictures_of_ones_own(rd, command_line, predict, tmp_path,
     )
     assert command_line("evaluate", f"ckpt_path={output}", f"hydra.run.dir={tmp_path / 'again'}") == 0
     assert json.loads((tmp_path / "again/results.json").read_text())["decision_source"] == "given"
+
+
+def test_pictures_that_may_not_hold_what_was_meant_are_told(rd, predict, tmp_path, capsys):
+    (tmp_path / "parts").mkdir()
+    values = np.random.default_rng(0).integers(0, 4096, (40, 50), np.uint16)
+    Image.fromarray(values).save(tmp_path / "parts/deep.png")
+    Image.fromarray(values.astype(np.uint8)).save(
+        tmp_path / "parts/p.tif", save_all=True, append_images=[Image.new("L", (9, 9))]
+    )
+    (tmp_path / "parts/picture").write_bytes(b"x")
+    assert predict(f"ckpt_path={rd.folder}", f"input={tmp_path / 'parts'}", f"hydra.run.dir={tmp_path / 'out'}") == 0
+    said = capsys.readouterr().out
+    for part in ("as of 12-bit", "deep.png", "1 files hold several pages", "1 without a suffix"):
+        assert part in said
