@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 from kdad import published
-from kdad.engine.build import build_detector, versions
+from kdad.engine.build import build_detector, describe_versions
 from kdad.engine.launch import launch
 from kdad.models.base import KDDetector
 from kdad.settings.checks import check_configuration
@@ -109,7 +109,7 @@ def measure_costs(cfg: DictConfig) -> dict[str, Any]:
         "checkpoint_bytes": count_checkpoint_bytes(detector),
         "measured": measured,
         "published": load_published_costs(cfg.model.name),
-        "versions": versions(),
+        "versions": describe_versions(),
     }
 
 

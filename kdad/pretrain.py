@@ -29,14 +29,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchvision.datasets import VisionDataset
 from torchvision.transforms import v2
 
-from kdad.engine.build import quieten, versions
+from kdad.engine.build import describe_versions, quieten
 from kdad.engine.launch import launch
-from kdad.engine.loggers import free_version
+from kdad.engine.loggers import choose_version
 from kdad.engine.record import is_first_process
 from kdad.errors import UserError
 from kdad.models.base import Normalise
 from kdad.settings.checks import check_configuration
-from kdad.settings.compose import choices
+from kdad.settings.compose import list_choices
 from kdad.settings.create import create
 from kdad.speed import use_machine
 from kdad.storage.atomic import atomic_write, refuse_existing
@@ -78,7 +78,7 @@ def train_teacher(cfg: DictConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
     """
     use_machine(cfg.speed)
     if "source" not in cfg.dataset:
-        valid = ", ".join(choices("dataset", CONFIG))
+        valid = ", ".join(list_choices("dataset", CONFIG))
         raise UserError(f"dataset={cfg.dataset.name}: a set with labelled classes is needed here: {valid}")
     check_configuration(cfg, CONFIG)
     check_name(cfg.backbone.name)
@@ -97,7 +97,7 @@ def train_teacher(cfg: DictConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
     quieten()
     trainer = create(
         cfg.trainer, default_root_dir=str(folder),
-        logger=CSVLogger(str(folder), name="", version=free_version(folder, "log")),
+        logger=CSVLogger(str(folder), name="", version=choose_version(folder, "log")),
         callbacks=[RichProgressBar(leave=False)], enable_checkpointing=False,
     )  # fmt: skip
     start = time.perf_counter()
@@ -125,7 +125,7 @@ def train_teacher(cfg: DictConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
         "std": list(std),
         "seed": cfg.seed,
         "fit_seconds": round(seconds, 3),
-        "versions": versions(),
+        "versions": describe_versions(),
     }
     if is_first_process():
         with atomic_write(file, "wb") as stream:

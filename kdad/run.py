@@ -22,11 +22,11 @@ from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import check_decision, decide
 from kdad.engine.features import attach_features
 from kdad.engine.fit import Training, check_average, fit, stop_early, takes_single, watch_best
-from kdad.engine.launch import CONFIG, carry_on, launch, list_task_overrides, sweep_name
+from kdad.engine.launch import CONFIG, carry_on, launch, list_task_overrides, name_sweep
 from kdad.engine.loggers import log_test, make_logger, note_failure, open_logger, summarise
 from kdad.engine.retest import check_variants, test_variants
 from kdad.engine.run_folder import RunFolder
-from kdad.engine.search import check_objective, objective_value
+from kdad.engine.search import check_objective, compute_objective
 from kdad.engine.show import show
 from kdad.engine.sweep import note_results
 from kdad.engine.test import Evaluation, test
@@ -56,7 +56,7 @@ def job(cfg: DictConfig) -> float | None:
     roots = [Path(started.sweep.dir), Path("outputs")]
     names = list_categories(cfg)
     if not names:
-        return objective_value(cfg.objective, [run_unless_done(cfg, RunFolder(folder), roots)])
+        return compute_objective(cfg.objective, [run_unless_done(cfg, RunFolder(folder), roots)])
     results: list[dict[str, Any]] = []
     failures: list[str] = []
     for name in names:
@@ -66,7 +66,7 @@ def job(cfg: DictConfig) -> float | None:
             results.append(run_unless_done(part, RunFolder(folder / name), roots, f"category={name}"))
     if failures:
         raise UserError(f"{len(failures)} of {len(names)} categories failed:\n" + "\n".join(failures))
-    return objective_value(cfg.objective, results)
+    return compute_objective(cfg.objective, results)
 
 
 def list_categories(cfg: DictConfig) -> list[str]:
@@ -195,7 +195,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         evaluation = Evaluation(cfg.pictures, cfg.metrics, setting)
         told = copy.deepcopy(cfg)
         told.category = data.category  # the data set's default, where none was given
-        logger = make_logger(told, folder, sweep_name())
+        logger = make_logger(told, folder, name_sweep())
         problems: list[str] = []
         with open_logger(logger, resolve(told), problems):
             callbacks = [evaluation, *early, training, *([best] if best else [])]

@@ -18,7 +18,7 @@ from torchvision import datasets
 from kdad.data.images import resize_image
 from kdad.errors import UserError
 from kdad.pretrain import LabelledImages, train_teacher
-from kdad.settings.compose import choices, explain, home
+from kdad.settings.compose import explain, find_home, list_choices
 from kdad.teacher import Teacher
 from tests.processes import run_module
 
@@ -82,13 +82,13 @@ def compose(root, name, *overrides):
         "image_size=32", "batch_size=8", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
         "trainer.accelerator=cpu",
     ]  # fmt: skip
-    with hydra.initialize_config_dir(str(home("pretrain")), version_base="1.3"):
+    with hydra.initialize_config_dir(str(find_home("pretrain")), version_base="1.3"):
         return hydra.compose("pretrain", [f"dataset={name}", f"dataset.root={root / name}", *small, *overrides])
 
 
 def test_the_four_sets_are_there():
-    assert choices("dataset", "pretrain") == sorted(SETS)
-    assert "vgg16" in choices("backbone", "pretrain")
+    assert list_choices("dataset", "pretrain") == sorted(SETS)
+    assert "vgg16" in list_choices("backbone", "pretrain")
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -216,7 +216,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         return {part: [samples.identify(s.path, self.root) for s in listed] for part, listed in parts.items()}
 
     def find_seen(self, seen: Iterable[str]) -> list[str]:
-        """Return the names in `seen`, of images that a detector has seen before, that are test images now."""
+        """Return which test images are among the names in `seen`, of images that a detector has seen before."""
         names = set(seen)
         return [name for name in (samples.identify(s.path, self.root) for s in self.test_samples) if name in names]
 
@@ -282,7 +282,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         return make_ordered_loader(self._splits["val"], self.batch_size) if self.val_samples else []
 
     def find_normals(self, most: int) -> tuple[str, list[Sample], DataLoader]:
-        """Return the normal images that thresholds are taken from: of which part, which, and a loader of them.
+        """Return the normal images for thresholds: the name of their part, the samples, and a loader of them.
 
         Those held out for this alone; else those to validate on; else, at most so many, those that are trained on.
         """

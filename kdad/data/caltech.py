@@ -83,7 +83,7 @@ class Caltech256(AnomalyDataModule):
         return super().compare_with_official({"train": sum(sizes.values()), "test": clutter})
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        """Return the training and the test images, drawn as the class says, each list sorted by path.
+        """Return the training and the test images, each sorted by path, drawn by the protocol in the class's docstring.
 
         Raises `UserError` where there are fewer categories, inliers or outliers than asked for.
         """

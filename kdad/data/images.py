@@ -146,7 +146,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def _tells_orientation(path: Path) -> bool:
-    """Tell whether a PNG has a chunk that may hold an orientation.
+    """Return whether a PNG has a chunk that may hold an orientation.
 
     Pillow would decode all of the image to find out, since that chunk may be the last.
     """

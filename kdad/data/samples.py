@@ -25,19 +25,19 @@ class Sample(NamedTuple):
         return self.mask
 
 
-def name_below(path: Path, root: Path) -> str:
-    """Return a file's name, the same wherever the data set lies: its path below root; outside root, folder/file."""
+def name_file(path: Path, root: Path) -> str:
+    """Return a file's path below root, or folder/file outside it: the same wherever the data set lies."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
 
 
 def identify(path: Path, root: Path) -> str:
-    """Return a name that no other file has: its path below root; outside root, the way there from root."""
+    """Return a file's path from root, also outside it: a name that no other file has."""
     return Path(os.path.relpath(path, root)).as_posix()
 
 
 def hash_name(sample: Sample, root: Path, split_seed: int | str) -> str:
     """Return the hex digits that decide an image's part in a split, from split_seed and its name alone."""
-    return hashlib.sha256(f"{split_seed}/{name_below(sample.path, root)}".encode()).hexdigest()
+    return hashlib.sha256(f"{split_seed}/{name_file(sample.path, root)}".encode()).hexdigest()
 
 
 def order_samples(samples: Sequence[Sample], root: Path, split_seed: int) -> list[Sample]:
@@ -48,7 +48,7 @@ def order_samples(samples: Sequence[Sample], root: Path, split_seed: int) -> lis
 def hold_out_share(
     normal: Sequence[Sample], share: tuple[float, float], root: Path, split_seed: int | str
 ) -> tuple[list[Sample], list[Sample]]:
-    """Hold out the images whose hash lies in a share of [0, 1). Returns (kept, held out), as `order_samples` has them.
+    """Hold out images whose hashed name, as a number from 0 to 1, lies in an interval. Returns (kept, held out).
 
     Where an image goes depends on its own name and split_seed, not on which others there are: in a folder that grows,
     none changes sides. Each side has one image at least, of two or more: where a side would be empty, the nearest one.

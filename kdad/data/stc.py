@@ -26,7 +26,7 @@ DECODING = Lock()  # a video is decoded by one thread, in order, while the other
 
 
 class STC(AnomalyDataModule):
-    """Every `every`-th frame of each clip, from its first on, in training and in test alike.
+    """ShanghaiTech Campus: of each clip one frame in `every`, from its first on, in training and in test alike.
 
     A category is a scene with test clips, the first number in the name of a clip, or `all`. Whether a frame is
     anomalous is said by test_frame_mask, never by its pixel mask, of which whatever is not 0 is anomalous. Training

@@ -14,7 +14,7 @@ from kdad.errors import UserError
 
 
 def is_available() -> bool:
-    """Tell whether PyAV is there, without which nothing below works."""
+    """Return whether PyAV is there, without which nothing below works."""
     return find_spec("av") is not None
 
 

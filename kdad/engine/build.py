@@ -27,7 +27,7 @@ from kdad.teacher.weights import find_weights
 
 
 def build(cfg: DictConfig, trains: bool = True) -> tuple[AnomalyDataModule, KDDetector]:
-    """Return the data module, every file of it read, and the detector; unless it `trains`, the test images alone.
+    """Build the data module, with all images decoded, and the detector; unless it `trains`, of test images alone.
 
     Raises one `UserError` for all that is missing: whether weights can be had is said in one go with what is wrong
     with the data, without fetching them for nothing.
@@ -94,7 +94,7 @@ def build_detector(cfg: DictConfig) -> KDDetector:
 def make_trainer(
     cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule, logger: Logger | None, *callbacks: pl.Callback
 ) -> pl.Trainer:
-    """Return a Lightning trainer that writes below `folder`, with kdad's callbacks and no remarks that do not apply."""
+    """Make Lightning's trainer for a run folder, and silence warnings that do not concern kdad."""
     quieten()
     bar = [] if cfg.trainer.get("enable_progress_bar") is False else [ProgressBar()]
     return create(
@@ -118,7 +118,7 @@ def quieten() -> None:
 
 
 def describe(cfg: DictConfig) -> dict[str, Any]:
-    """Return what results.json says of a job before it starts."""
+    """Return what the configuration alone says in results.json: model, data set, seed, versions, hash."""
     return {
         "model": cfg.model.get("name"),
         "dataset": cfg.dataset.get("name"),
@@ -127,12 +127,12 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
         "image_size": cfg.image_size,
         "seed": cfg.seed,
         "split_seed": cfg.dataset.get("split_seed"),
-        "versions": versions(),
+        "versions": describe_versions(),
         "config_hash": config_hash(resolve(cfg)),
     }
 
 
-def versions() -> str:
+def describe_versions() -> str:
     """Return the versions of what a result depends on, as one line."""
     found = {
         "kdad": kdad.__version__,

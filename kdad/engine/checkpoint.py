@@ -1,4 +1,4 @@
-"""A checkpoint: read without running code, told what made it, and put back into a detector. Nobody else opens one."""
+"""A checkpoint file: what it holds, which command made it, and how its weights are loaded."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
 from kdad.inference.trained import OWN, read_checkpoint, restore
 from kdad.settings.compose import OPTIONAL, resolve
-from kdad.settings.keys import DECIDING, differences, find_key, select
+from kdad.settings.keys import DECIDING, find_differences, find_key, select
 from kdad.settings.overrides import split, unquote
 from kdad.settings.targets import is_known_class
 from kdad.storage.atomic import atomic_write
@@ -138,10 +138,10 @@ class Checkpoint:
 
     def differences(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return what decides results and differs between its own and another configuration: key -> (its, other)."""
-        return differences(self.config, config)
+        return find_differences(self.config, config)
 
     def fill_in(self, cfg: DictConfig, overrides: Iterable[str]) -> None:
-        """Give what the command line leaves open the value that it was trained with, since defaults may have changed.
+        """Set each key that the command line does not name to this checkpoint's value, since defaults may have changed.
 
         `overrides` are the command line as typed. What repeats the checkpoint's own is no wish for today's defaults; a
         group that is chosen anew stands for all of its keys, an experiment or debug= for every key. The data are taken
@@ -219,14 +219,14 @@ class Checkpoint:
         return find_earlier(self.path.parent, self.tested_epoch, average_epochs)
 
 
-def epoch_file(folder: Path, epoch: int) -> Path:
+def locate_epoch(folder: Path, epoch: int) -> Path:
     """Return where the weights of one epoch are kept."""
     return folder / f"epoch_{epoch}{SUFFIX}"
 
 
 def find_epochs(folder: Path, epochs: Iterable[int]) -> list[Path]:
     """Return the files that hold the weights of these epochs. Raises `UserError` if one is missing."""
-    found = [epoch_file(folder, epoch) for epoch in epochs]
+    found = [locate_epoch(folder, epoch) for epoch in epochs]
     for path in found:
         if not path.is_file():
             raise UserError(

@@ -80,7 +80,10 @@ class Counts:
 
 
 def rate(decision: Decision | None, scores: NDArray, labels: NDArray, counts: Counts) -> dict[str, Any]:
-    """Return what results.json says of a decision on test images; null with a reason where it cannot be said."""
+    """Return false-alarm rate, detection rate and F1 of the thresholds on test images.
+
+    Null, with a reason, where there is none.
+    """
     if decision is None:
         return dict.fromkeys(RATES) | {f"{name}_reason": UNDECIDED for name in RATES}
     called = scores > decision.image_threshold

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdad.data.base import AnomalyDataModule
-from kdad.engine.checkpoint import AtomicCheckpoints, Checkpoint, epoch_file, find_earlier
+from kdad.engine.checkpoint import AtomicCheckpoints, Checkpoint, find_earlier, locate_epoch
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import TRAINING
 from kdad.engine.signals import Stop
@@ -30,7 +30,7 @@ MONITORS = (None, "val_loss")  # both come from normal training images
 
 
 class Training(pl.Callback):
-    """Writes `last` to resume from, and `tested` with the weights and statistics that are tested.
+    """A callback that writes `last` to resume from, and `tested` with the weights and statistics that are tested.
 
     `last` is written at the end of an epoch, at most once in `checkpoint_seconds`, and after the last epoch.
     With a `best` checkpoint callback its weights are the ones tested, otherwise the last epoch's. `average_epochs`
@@ -67,7 +67,7 @@ class Training(pl.Callback):
         self.started = time.perf_counter()
 
     def earlier_epochs(self) -> list[Path]:
-        """Return the checkpoints of the epochs that are tested besides the one in `tested`. Raises `UserError`."""
+        """Return the checkpoints of earlier epochs whose metrics are averaged with the last. Raises `UserError`."""
         return find_earlier(self.folder.checkpoints, self.tested_epoch or 0, self.average_epochs)
 
     def teardown(self, trainer: pl.Trainer, detector: pl.LightningModule, stage: str) -> None:
@@ -133,7 +133,7 @@ class Training(pl.Callback):
         # Also where patience, trainer.max_steps or max_time ends it: a checkpoint made later would count an epoch more.
         final = trainer.should_stop or epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
         if self.average_epochs > 1 and epoch > (trainer.max_epochs or 0) - self.average_epochs:
-            self.save(trainer, epoch_file(self.folder.checkpoints, epoch), weights_only=True)
+            self.save(trainer, locate_epoch(self.folder.checkpoints, epoch), weights_only=True)
         # Every process must take part in saving, so that the first one's clock decides for all.
         due = final or self.stop.number or time.monotonic() - self.saved >= self.checkpoint_seconds
         if trainer.strategy.broadcast(bool(due)):
@@ -171,7 +171,7 @@ class Training(pl.Callback):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the weights of the lowest `monitor` in the folder's `best`, also after the folder was moved."""
+    """A callback that keeps the weights of the lowest `monitor` in the folder's `best`, wherever that was moved to."""
 
     def __init__(self, folder: RunFolder, monitor: str):
         path = folder.checkpoint("best")
@@ -215,9 +215,9 @@ def watch_best(folder: RunFolder, monitor: str | None, n_val: int, average_epoch
 
 
 def stop_early(patience: int | None, n_val: int) -> list[EarlyStopping]:
-    """Return the callback that ends training after `patience` epochs without a lower validation loss, or none.
+    """Return a list with the callback that ends training after `patience` epochs without a lower validation loss.
 
-    Raises `UserError` where there are no validation images.
+    It is empty without patience. Raises `UserError` where there are no validation images.
     """
     if patience is None:
         return []
@@ -228,7 +228,7 @@ def stop_early(patience: int | None, n_val: int) -> list[EarlyStopping]:
 
 
 def check_average(average_epochs: int, trainer: Mapping[str, Any], patience: int | None = None) -> None:
-    """Refuse an average over the last epochs where nobody knows beforehand which those will be. Raises `UserError`."""
+    """Refuse average_epochs where training may end before trainer.max_epochs. Raises `UserError`."""
     limits = [f"trainer.{key}" for key in ("max_steps", "max_time") if trainer.get(key) not in (None, -1)]
     limits += ["patience"] if patience is not None else []
     if average_epochs > 1 and (limits or trainer["max_epochs"] < 0):

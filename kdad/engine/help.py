@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from kdad.settings.compose import OPTIONAL, choices, groups, top_level_keys
+from kdad.settings.compose import OPTIONAL, list_choices, list_groups, list_top_level_keys
 from kdad.settings.keys import find_key
 
 FLAGS = {
@@ -24,13 +24,13 @@ def describe_command(job: Callable[..., Any], config_name: str) -> str:
     name = module.__spec__.name if module and module.__spec__ else "kdad.run"
     name = name.removeprefix("kdad.").removesuffix(".__main__")
     lines = [said, "", f"kdad {name} key=value ...   (the same as python -m kdad.{name} key=value ...)", ""]
-    listed = groups(config_name)
+    listed = list_groups(config_name)
     lines += ["Groups, each with its choices:"] if listed else []
     for group in listed:
-        found = choices(group, config_name)
+        found = list_choices(group, config_name)
         lines.append(_row(f"{'+' * (group in OPTIONAL)}{group}=", ", ".join(found)))
     lines += ["", "Keys:"] if listed else ["Keys:"]
-    for key in top_level_keys(config_name):
+    for key in list_top_level_keys(config_name):
         if key not in listed:
             lines.append(_row(f"{key}=", find_key(key).meaning))
     lines += [

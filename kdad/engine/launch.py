@@ -29,8 +29,8 @@ from kdad.engine.signals import end_on_signals
 from kdad.engine.sweep import Sweep
 from kdad.errors import UserError
 from kdad.settings.checks import refuse_empty_groups
-from kdad.settings.compose import choose_optional, explain, home
-from kdad.settings.overrides import accept_literally, complete, find_value, quote, split, write
+from kdad.settings.compose import choose_optional, explain, find_home
+from kdad.settings.overrides import accept_literally, add_missing, find_value, quote, split, write
 
 # Of a folder that cannot be read, made or written, or is full
 READING = {errno.EACCES, errno.EPERM}
@@ -111,7 +111,7 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
             sweep.set_digits(config_name)
         hydra_version.setbase("1.3")
         with end_on_signals():
-            _run_hydra(given, parser, reporting, str(home(config_name)), config_name)
+            _run_hydra(given, parser, reporting, str(find_home(config_name)), config_name)
     except UserError as error:
         stop(str(error))
     except (HydraException, OmegaConfBaseException) as error:  # some of Hydra's are OSErrors, too
@@ -131,7 +131,7 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
 
 
 def add_stored(overrides: list[str], stored_in: str) -> list[str]:
-    """Return the overrides of a command line with `ckpt_path=`, completed by those that made the checkpoint.
+    """Add a checkpoint's own overrides, and the folder for the results, to a command line with `ckpt_path=`.
 
     Results go to the checkpoint's run, or to a new folder in `stored_in` below it; those of a checkpoint that lies in
     no run's folder, to a new one. Without `ckpt_path=` nothing is added.
@@ -141,7 +141,7 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
         return overrides
     from kdad.engine.checkpoint import Checkpoint
 
-    added = complete(overrides, Checkpoint.load(path).trusted_overrides())
+    added = add_missing(overrides, Checkpoint.load(path).trusted_overrides())
     if run := RunFolder.around(path):
         folder = run.path
         if stored_in:
@@ -153,7 +153,7 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
 
 
 def fill_in(cfg: DictConfig, typed: list[str]) -> None:
-    """Give what the command line leaves open the value of the checkpoint that it names."""
+    """Set the keys that were not typed to the values of the checkpoint at ckpt_path."""
     from kdad.engine.checkpoint import Checkpoint
 
     Checkpoint.load(cfg.ckpt_path).fill_in(cfg, typed)
@@ -206,7 +206,7 @@ def carry_on(failures: list[str], name: str) -> Iterator[None]:
         failures.append(f"- {name}: {error}")
 
 
-def sweep_name() -> str | None:
+def name_sweep() -> str | None:
     """Return what a sweep's jobs have in common: the experiment, else the sweep's folder; None for a single job."""
     if not HydraConfig.initialized():
         return None

@@ -1,4 +1,4 @@
-"""Lightning's loggers: made for a job, told the configuration and the outcome, closed after it."""
+"""Lightning's loggers: making one, logging configuration and results, closing it."""
 
 import hashlib
 import logging
@@ -108,7 +108,7 @@ def make_logger(cfg: DictConfig, folder: RunFolder, group: str | None) -> Logger
         return None
     more: dict[str, Any] = {"save_dir": str(folder)}
     if cfg.logger.get("version"):
-        more["version"] = free_version(folder.path, cfg.logger.version)
+        more["version"] = choose_version(folder.path, cfg.logger.version)
     if "group" in cfg.logger:
         more["group"] = shorten(cfg.logger.group or group or f"{cfg.model.name}_{cfg.dataset.name}", NAME_LENGTH)
     if "tags" in cfg.logger:
@@ -129,8 +129,8 @@ def make_logger(cfg: DictConfig, folder: RunFolder, group: str | None) -> Logger
     return logger
 
 
-def free_version(folder: Path, name: str) -> str:
-    """Return `log`, or `log_2` and so on: a resumed run keeps the earlier log."""
+def choose_version(folder: Path, name: str) -> str:
+    """Return the first name, of log, log_2 and so on, that no earlier log has: a resumed run keeps them."""
     taken = [p.name for p in folder.glob(f"{name}*")]
     return next(v for v in (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3))) if v not in taken)
 

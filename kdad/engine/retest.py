@@ -18,15 +18,15 @@ from kdad.engine.show import show
 from kdad.engine.test import Evaluation, test
 from kdad.errors import UserError
 from kdad.inference.decision import read_setting
-from kdad.settings.checks import check_configuration, scoring_keys
-from kdad.settings.compose import nearest, resolve
+from kdad.settings.checks import check_configuration, list_scoring_keys
+from kdad.settings.compose import resolve, suggest_nearest
 from kdad.settings.keys import config_hash, list_other_data, may_retest
 
 log = logging.getLogger(__name__)
 
 
 def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = None) -> dict[str, Any]:
-    """Test the weights of `ckpt_path` and write what a run writes into `folder`; return what results.json holds.
+    """Test the checkpoint at `ckpt_path` and write its results into a folder; return what results.json holds.
 
     With `average_epochs` above 1 the epochs before it are tested, too, whose weights must then lie beside it.
     `data`: of the run that made the checkpoint, decoded and with its teacher's features.
@@ -78,7 +78,7 @@ def refuse_training(cfg: DictConfig, checkpoint: Checkpoint) -> bool:
 
     Returns whether the data are other ones than those that it was trained on.
     """
-    scoring = scoring_keys(cfg)
+    scoring = list_scoring_keys(cfg)
     changed = checkpoint.differences(resolve(cfg))
     others = list_other_data(changed)
     for key, (trained, value) in changed.items():
@@ -92,11 +92,11 @@ def refuse_training(cfg: DictConfig, checkpoint: Checkpoint) -> bool:
 
 
 def list_variants(cfg: DictConfig, folder: RunFolder) -> dict[str, DictConfig]:
-    """Return the configurations by which the weights trained in `folder` are tested further, by name.
+    """Return each variant's configuration, by the variant's name: a further test of the weights trained in `folder`.
 
     Raises `UserError` where one changes what needs training.
     """
-    found, scoring = {}, scoring_keys(cfg)
+    found, scoring = {}, list_scoring_keys(cfg)
     for name, changes in cfg.variants.items():
         if not str(name).replace("_", "").replace("-", "").isalnum():
             raise UserError(f"variants.{name}: a variant is a folder: name it by letters, digits, _ and -")
@@ -106,7 +106,7 @@ def list_variants(cfg: DictConfig, folder: RunFolder) -> dict[str, DictConfig]:
             if key not in scoring:
                 raise UserError(
                     f"variants.{name}: {key} is not among the keys that may change without training: "
-                    f"{', '.join(scoring)}. {nearest(key, scoring)}. To train with it, sweep it: -m {key}=..."
+                    f"{', '.join(scoring)}. {suggest_nearest(key, scoring)}. To train with it, sweep it: -m {key}=..."
                 )
             OmegaConf.update(merged, key, value, merge=False, force_add=True)
         found[str(name)] = merged

@@ -60,7 +60,7 @@ class RunFolder:
         return folder if folder.owns(path) and folder.is_ours() else None
 
     def checkpoint(self, name: str) -> Path:
-        """Return where a checkpoint lies: last, to go on from; tested, whose weights were tested; best, of val_loss."""
+        """Return the path of a checkpoint by its name: last (to go on from), tested, or best (lowest val_loss)."""
         return self.checkpoints / f"{name}.ckpt"
 
     def owns(self, checkpoint: Path) -> bool:
@@ -132,10 +132,11 @@ class RunFolder:
         return next((place for some in (beside, below) for place in some if place.is_trained(of, on)), None)
 
     def find_free(self, of: str) -> "RunFolder":
-        """Return this folder or the first sibling without results, or where a job of this configuration has failed.
+        """Return the first folder, of this one and its siblings, that a job of this configuration may write to.
 
-        A sweep that has grown numbers its jobs anew, and what lies under the number may be another job's, whose
-        failure stays on record as its results do. What is not kdad's stays, too.
+        It has no results, or is one where such a job has failed or was interrupted. A sweep that has grown numbers its
+        jobs anew, and what lies under the number may be another job's, whose failure stays on record as its results do.
+        What is not kdad's stays, too.
         """
         places = (place for place in self.siblings() if not place.is_complete() and not place.find_foreign())
         return next(place for place in places if place.read_hash() in (None, of))
@@ -159,7 +160,7 @@ class RunFolder:
         return all(isinstance(group, dict) and "_target_" in group for group in groups)
 
     def find_foreign(self) -> list[Path]:
-        """Return what lies where a job would write a file, and was not written by kdad."""
+        """Return the files that kdad did not write but a job would overwrite."""
         folders = [self.path, self.maps, self.variants, self.checkpoints]
         if blocked := [folder for folder in folders if folder.exists() and not folder.is_dir()]:
             return blocked

@@ -32,7 +32,7 @@ def check_objective(objective: str | None, on_test_data: bool, n_val: int | None
         raise UserError(f"objective={objective} with hydra.sweeper.direction={found}: set it to {wanted}")
 
 
-def objective_value(objective: str | None, results: list[dict[str, Any]]) -> float | None:
+def compute_objective(objective: str | None, results: list[dict[str, Any]]) -> float | None:
     """Return the objective's mean over the categories of a job; None where none is asked for."""
     if objective is None:
         return None

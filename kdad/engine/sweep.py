@@ -27,7 +27,7 @@ _places: list[RunFolder] = []  # where the results of the job at work lie
 
 
 def note_results(folder: RunFolder) -> None:
-    """Note where results of the job at work lie: not always in its own folder, as where they were done already."""
+    """Note the folder that holds the current job's results, which may have been done already elsewhere."""
     _places.append(folder)
 
 
@@ -41,7 +41,7 @@ class Sweep:
         self.rows: list[tuple[str, str, Path, list[RunFolder]]] = []
 
     def begin(self, hydra_cfg: Any) -> None:
-        """Print the number of a job, what it has of its own, and how long the rest will take at the pace so far."""
+        """Print a job's number, its own overrides, and an estimate of the time left."""
         _places.clear()
         if hydra_cfg.mode is not RunMode.MULTIRUN:
             return
@@ -54,7 +54,7 @@ class Sweep:
         print(f"\nkdad: job {number}{of}{left}: {self.describe_job(hydra_cfg)}", flush=True)
 
     def end(self, hydra_cfg: Any, status: str) -> None:
-        """Note how a job has ended."""
+        """Record a job's status and folder for the closing table."""
         if hydra_cfg.mode is RunMode.MULTIRUN:
             folder = Path(hydra_cfg.runtime.output_dir)
             self.rows.append((self.describe_job(hydra_cfg), status, folder, list(_places) or [RunFolder(folder)]))

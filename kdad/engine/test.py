@@ -31,7 +31,7 @@ COLOURS = matplotlib.colormaps["inferno"]
 
 
 class Evaluation(pl.Callback):
-    """Collects a test's detections; after it `outcome` is what they amount to, and `write` leaves them in a folder.
+    """A callback that gathers the detections of a test: `outcome` is computed after it, `write` leaves it in a folder.
 
     At most `pictures` maps are kept for pictures, spread evenly over the test images; the metrics see all. `options` of
     the metrics are those of `DetectionMetrics`. `setting` is what the detector's thresholds must have been taken with.
@@ -49,7 +49,7 @@ class Evaluation(pl.Callback):
         self.begin(detector, trainer.datamodule.test_samples)  # type: ignore[arg-type,attr-defined]
 
     def begin(self, detector: KDDetector, samples: list[Sample]) -> None:
-        """Forget an earlier test; `samples` are the images that will be tested."""
+        """Prepare for a new test, of these images."""
         self.samples = samples
         self.state.reset()
         self.decision, self.counts = find_decision(detector, self.setting), Counts()

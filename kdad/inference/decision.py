@@ -130,20 +130,21 @@ def check_rule(rule: str, false_alarms: float, k: float) -> None:
 
 
 def find_rank(n: int, false_alarms: float) -> int:
-    """Return which of n sorted scores, counted from 1, a further normal one exceeds with at most this probability.
+    """Return the rank, of n sorted scores and counted from 1, of the threshold for a share of false alarms.
 
-    The largest where n are too few for that. Of n + 1 exchangeable scores each rank is as likely for the last.
+    A further normal score exceeds it with at most that probability: of n + 1 exchangeable scores each rank is as likely
+    for the last. It is the largest score where n are too few for that.
     """
     return min(n, math.ceil((n + 1) * (1 - false_alarms) - 1e-9))
 
 
 def read_setting(model: Mapping[str, Any], scoring: Sequence[str]) -> dict[str, Any]:
-    """Return what thresholds hold for: those of a detector's arguments that change its scores without training."""
+    """Return the arguments under which thresholds are valid: those that change scores without training."""
     return {f"model.{name}": model.get(name) for name in scoring}
 
 
 class Normals:
-    """What the scores and maps of normal images amount to, image by image: for the thresholds.
+    """Scores and maps of normal images, summed up so that thresholds can be taken.
 
     A pixel's threshold is that of the largest pixel of each image, by the rules quantile and max: so many normal images
     may have a mark at all. By mean_std it is of all pixels.

@@ -39,7 +39,7 @@ def find_contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
 
 
 def write_text(image: Image.Image, text: str, alarm: bool) -> None:
-    """Write a text into the upper left corner, on a ground that tells an alarm; not where it takes half the picture."""
+    """Write a caption into the upper left corner, on a colour that tells an alarm, unless it would take half of it."""
     size = max(SMALLEST, round(LETTERS * min(image.size)))
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size)

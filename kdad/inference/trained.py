@@ -104,7 +104,7 @@ def build_trained(
 
 
 def read_parts(path: Path, config: Any) -> dict[str, Any]:
-    """Return what of a checkpoint's configuration a detector is built from, resolved. Raises `UserError` for a lack."""
+    """Return the parts of a checkpoint's configuration that build its detector. Raises `UserError` where one lacks."""
     if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "backbone")):
         raise UserError(f"ckpt_path={path}: it does not say how to build its detector. Was it made by kdad run?")
     # Resolved by parts: other groups may refer to places that this machine has not.
@@ -140,7 +140,7 @@ def find_class(target: str, plugins: Sequence[str]) -> Any:
 
 
 def list_earlier(build: type) -> dict[str, Any]:
-    """Return the arguments of a detector's class that came after version 0.1, with what was done without them."""
+    """Return arguments newer than version 0.1, each with the value that keeps that version's behaviour."""
     taken = inspect.signature(build).parameters
     later = {key.name.removeprefix("model."): key.before for key in KEYS if key.name.startswith("model.")}
     return {name: value for name, value in later.items() if value is not ... and name in taken}

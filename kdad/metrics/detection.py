@@ -169,7 +169,7 @@ class DetectionMetrics(ListStates):
         return Outcome(metrics, rows, curves, "streaming" if sketch else "exact")
 
     def _find_once(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-        """Find each image once in the states. Returns the indices, ascending, and the positions.
+        """Return each image's index once, ascending, and where it stands, though several processes may have seen it.
 
         Of an image that came twice, the one in the sketch counts. Raises ValueError where an image is in the sketches
         of two processes.

@@ -72,7 +72,7 @@ class PredictionFolder:
             file.writelines(json.dumps(line) + "\n" for line in [made_by, *self.rows.values()])
 
     def is_done(self, item: Item) -> bool:
-        """Return whether this very file was judged before, and what is to be drawn of it was."""
+        """Return whether this file, unchanged, has been judged and all its pictures written."""
         row = self.rows.get(str(item.path))
         try:
             same = row is not None and row["file"] == describe_file(item.path)
@@ -171,7 +171,7 @@ def describe_file(path: Path) -> list[int]:
 
 
 def name_picture(name: str, suffix: str) -> str:
-    """Return a picture's name below its folder: unlike any other input's, and where it can be the input's own."""
+    """Return a name for an output picture that no other input shares: where that can be, the input's own."""
     path = Path(name)
     if path.suffix == suffix and not Path(path.stem).suffix:
         return name

@@ -48,7 +48,7 @@ def list_tables(paper: str) -> list[str]:
 
 
 def read_index() -> pd.DataFrame:
-    """Read what is known of all tables, one row each.
+    """Read the index of the papers' tables, one row each.
 
     Returns title, unit of the scores, image size and backbone where the paper states them, and what `setting` means.
     """

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from kdad.results.statistics import PUBLISHED_AS
 from kdad.results.words import count_runs, format_settings, format_value
-from kdad.settings.compose import CONF, choices, compose, resolve
+from kdad.settings.compose import CONF, compose, list_choices, resolve
 from kdad.settings.keys import COMPARED, Role, find_before, find_key, select
 
 ALWAYS_SAID = ("backbone.name", "image_size", "trainer.max_epochs")  # said of all runs, or of each where they differ
@@ -27,8 +27,8 @@ _compose = cache(compose)
 
 
 def add_defaults(model: str, dataset: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run holds; for keys that came after it, what was done without them, else the default."""
-    if model not in choices("model") or dataset not in choices("dataset"):
+    """Fill in the keys that a run's older version had not, with what was done without them. Returns all its values."""
+    if model not in list_choices("model") or dataset not in list_choices("dataset"):
         return values
     today = compose_compared(f"model={model}", f"dataset={dataset}")
     return {key: value if find_before(key) is ... else find_before(key) for key, value in today.items()} | values
@@ -87,7 +87,7 @@ def find_recipe(paper: str, table: str, dataset: str, whole: bool) -> Recipe | N
     Without such a file it is the paper's model alone, where `whole`: the table has no settings. None where neither
     says which configuration the table's cells belong to. Raises `UserError` for an experiment that does not compose.
     """
-    choice = next((name for name in choices("dataset") if PUBLISHED_AS.get(name, name) == dataset), None)
+    choice = next((name for name in list_choices("dataset") if PUBLISHED_AS.get(name, name) == dataset), None)
     if choice is None:
         return None
     for file in sorted((CONF / "experiment" / paper).glob("*.yaml")):

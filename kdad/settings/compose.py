@@ -20,8 +20,8 @@ from kdad.settings.targets import explain_absent
 PACKAGE = Path(kdad.__file__).parent
 # Inside an installed wheel the configuration lies in the package, in a checkout beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-# Groups that are empty unless chosen: +group=choice, as Hydra has it for a group that is not listed, means the same.
 DIGITS = "KDAD_JOB_DIGITS"  # an environment variable, so that processes which a launcher starts have it, too
+# Groups that are empty unless chosen: +group=choice, as Hydra has it for a group that is not listed, means the same.
 OPTIONAL = ("sweep", "experiment", "debug")
 
 
@@ -43,8 +43,8 @@ OmegaConf.register_new_resolver("kdad_conf", lambda: str(CONF), replace=True)
 OmegaConf.register_new_resolver("kdad_cache", find_cache_folder, replace=True)
 
 
-def home(config_name: str) -> Path:
-    """Return the folder of an entry point's own file: conf/, or conf/<name>/, whose groups then hide conf/'s."""
+def find_home(config_name: str) -> Path:
+    """Return the folder of a command's main configuration file: conf/, or conf/<name>/, whose groups hide conf/'s."""
     return CONF / config_name if (CONF / config_name).is_dir() else CONF
 
 
@@ -59,7 +59,7 @@ def compose(*overrides: str, config_name: str = "run", hydra_too: bool = False) 
     Raises `UserError` where they do not compose.
     """
     try:
-        with hydra.initialize_config_dir(str(home(config_name)), version_base="1.3"):
+        with hydra.initialize_config_dir(str(find_home(config_name)), version_base="1.3"):
             return hydra.compose(config_name, choose_optional(list(overrides)), return_hydra_config=hydra_too)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{' '.join(overrides)}: {explain(error, config_name, overrides)}") from error
@@ -70,42 +70,42 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
-def choices(group: str, config_name: str = "") -> list[str]:
-    """Return the configs of a group and of the groups in it, without the shared parts that begin with an underscore."""
-    folder = next(f for f in (home(config_name) / group, CONF / group) if f.is_dir() or f == CONF / group)
+def list_choices(group: str, config_name: str = "") -> list[str]:
+    """Return the names that `group=` accepts: its files, without the shared parts that begin with an underscore."""
+    folder = next(f for f in (find_home(config_name) / group, CONF / group) if f.is_dir() or f == CONF / group)
     paths = [p.relative_to(folder) for p in folder.rglob("*.yaml") if not p.name.startswith("_")]
     return sorted(p.with_suffix("").as_posix() for p in paths)
 
 
-def groups(config_name: str) -> list[str]:
+def list_groups(config_name: str) -> list[str]:
     """Return the groups that an entry point's own file lists, in its order."""
-    entry = OmegaConf.load(home(config_name) / f"{config_name}.yaml")
+    entry = OmegaConf.load(find_home(config_name) / f"{config_name}.yaml")
     names = [str(next(iter(d))) for d in entry.defaults if isinstance(d, DictConfig)]
     return [name for name in names if not name.startswith(("optional ", "override "))]
 
 
-def top_level_keys(config_name: str) -> list[str]:
+def list_top_level_keys(config_name: str) -> list[str]:
     """Return the keys of an entry point's own file, and those of its groups that become configuration nodes."""
-    entry = OmegaConf.load(home(config_name) / f"{config_name}.yaml")
+    entry = OmegaConf.load(find_home(config_name) / f"{config_name}.yaml")
     own = [str(key) for key in entry if key not in ("defaults", "hydra")]
-    return [*own, *(name for name in groups(config_name) if name not in OPTIONAL)]
+    return [*own, *(name for name in list_groups(config_name) if name not in OPTIONAL)]
 
 
-def known_keys(config_name: str, overrides: Iterable[str] = ()) -> list[str]:
+def list_keys(config_name: str, overrides: Iterable[str] = ()) -> list[str]:
     """Return every key, in dots, of an entry point's configuration with the groups that these overrides choose."""
     return list(flatten(OmegaConf.to_container(compose_chosen(config_name, overrides))))  # type: ignore[arg-type]
 
 
 def compose_chosen(config_name: str, overrides: Iterable[str]) -> DictConfig:
     """Return an entry point's configuration with the groups that these overrides choose, where they compose."""
-    chosen = [o for o in overrides if o.partition("=")[0] in groups(config_name) and "," not in o]
+    chosen = [o for o in overrides if o.partition("=")[0] in list_groups(config_name) and "," not in o]
     try:
         return compose(*chosen, config_name=config_name)
     except UserError:  # one of them is what is wrong
         return compose(config_name=config_name)
 
 
-def nearest(name: str, valid: list[str]) -> str:
+def suggest_nearest(name: str, valid: list[str]) -> str:
     """Return a sentence with the valid names that are nearest, or with all of them where none is near."""
     same = [key for key in valid if key != name and key.rpartition(".")[2] == name.rpartition(".")[2]]
     close = list(dict.fromkeys([*same, *get_close_matches(name, list(dict.fromkeys(valid)), n=3, cutoff=0.4)]))[:3]
@@ -119,12 +119,12 @@ def explain(error: Exception, config_name: str, overrides: Iterable[str] = ()) -
     key = re.search(r"Could not (?:override|append to config|delete)[^']*'@?([^'=]+)'", text)
     if group:
         folder, name = group.groups()
-        return f"{folder}={name}: no such choice. " + nearest(name, choices(folder, config_name))
+        return f"{folder}={name}: no such choice. " + suggest_nearest(name, list_choices(folder, config_name))
     if key:
-        names = [*known_keys(config_name, overrides), *(p.name for p in CONF.iterdir() if p.is_dir())]
+        names = [*list_keys(config_name, overrides), *(p.name for p in CONF.iterdir() if p.is_dir())]
         if key.group(1) in names:  # a mapping, to which entries are added: Hydra says how
             return text
         above = key.group(1).rpartition(".")[0]
         said = explain_absent(key.group(1), OmegaConf.select(compose_chosen(config_name, overrides), above or "_"))
-        return said or f"{key.group(1)}: no such key. " + nearest(key.group(1), names)
+        return said or f"{key.group(1)}: no such key. " + suggest_nearest(key.group(1), names)
     return text

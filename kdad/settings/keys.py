@@ -225,7 +225,7 @@ def find_key(name: str) -> Key:
     return _BY_NAME[place]
 
 
-def supplied(group: str) -> set[str]:
+def list_supplied(group: str) -> set[str]:
     """Return the arguments that kdad itself passes to a group's target."""
     return {key.name.rpartition(".")[2] for key in KEYS if key.supplied and key.name.rpartition(".")[0] == group}
 
@@ -264,7 +264,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def differences(trained: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def find_differences(trained: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return where two resolved configurations differ in what decides results: key -> (trained, now).
 
     Where only `now` has a key, the trained value is that which does what was done before there was this key; other
@@ -276,7 +276,7 @@ def differences(trained: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str,
 
 
 def find_before(name: str) -> Any:
-    """Return the value of a key that does what was done before there was this key; `...` for one of the first."""
+    """Return the value under which a newer key changes nothing; `...` for keys of version 0.1."""
     return _BY_NAME[name].before if name in _BY_NAME else ...
 
 
@@ -287,7 +287,7 @@ def may_retest(name: str, scoring: Iterable[str]) -> bool:
 
 
 def list_other_data(changed: Iterable[str]) -> set[str]:
-    """Return those of the changed keys that say that a trained detector meets other data than those it was trained on.
+    """Return the changed keys that choose other data than those that a detector was trained on.
 
     None where the data set and category are the same: then such keys would say how to train.
     """

@@ -56,7 +56,7 @@ def find_value(overrides: list[str], key: str) -> str:
     return "" if value is None else str(value).replace("\\${", "${")  # what stands for itself, not for another key
 
 
-def complete(given: list[str], stored: list[str]) -> list[str]:
+def add_missing(given: list[str], stored: list[str]) -> list[str]:
     """Return the stored overrides that the given ones do not replace.
 
     `group=choice` puts another choice in the place of the stored one, whose `group.key=` then go with it, but for

@@ -7,12 +7,12 @@ from typing import Any
 from hydra.utils import get_object
 
 from kdad.errors import UserError
-from kdad.settings.keys import find_key, supplied
+from kdad.settings.keys import find_key, list_supplied
 
 KNOWN = ("kdad.", "torch.optim.", "pytorch_lightning.")  # packages whose classes a checkpoint may name
 
 
-def parameters(target: str) -> list[str] | None:
+def list_parameters(target: str) -> list[str] | None:
     """Return the keyword arguments of a class or function; None if it takes any.
 
     A class that passes `**keywords` on is read together with its parents. Raises `UserError` for a target that cannot
@@ -44,24 +44,24 @@ def explain_supplied(group: str, name: str, target: str) -> str:
 
 
 def explain_absent(key: str, node: Mapping[str, Any] | None) -> str:
-    """Return what to say of a dotted key that the configuration lacks; `node` is that of its group, if it has one.
+    """Return advice on an unknown key, such as adding it with a +; `node` is that of its group, if it has one.
 
     Only an argument that the group's target takes can be added. Empty where there is nothing to say.
     """
     group, _, name = key.rpartition(".")
     if not node or "_target_" not in node:
         return ""
-    if name in supplied(group):
+    if name in list_supplied(group):
         return explain_supplied(group, name, str(node["_target_"]))
     try:
-        valid = parameters(str(node["_target_"]))
+        valid = list_parameters(str(node["_target_"]))
     except UserError:
         return ""
     return f"{key}: not set yet, add it by a leading +: +{key}=..." if valid is None or name in valid else ""
 
 
 def is_known_class(target: str) -> bool:
-    """Return whether a target is a class of kdad's, torch's optimisers or Lightning's, and no way round to others."""
+    """Return whether a target is a class that kdad, torch.optim or Lightning itself defines."""
     if not target.startswith(KNOWN):
         return False
     try:

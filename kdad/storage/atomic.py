@@ -46,7 +46,7 @@ def refuse_existing(path: Path, overwrite: bool, key: str = "hydra.run.dir=<fold
 
 
 def has_content(folder: Path) -> bool:
-    """Tell whether a folder is there and holds anything."""
+    """Return whether a folder is there and holds anything."""
     return folder.is_dir() and any(folder.iterdir())
 
 

@@ -5,10 +5,10 @@ import torch
 
 from kdad.engine.build import build_detector
 from kdad.models.base import Detection, KDDetector
-from kdad.settings.compose import choices, compose
+from kdad.settings.compose import compose, list_choices
 from tests.conftest import share
 
-MODELS = choices("model")
+MODELS = list_choices("model")
 
 
 @share

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdad.settings.compose import CONF, choices
+from kdad.settings.compose import CONF, list_choices
 from tests.layouts import LAYOUTS, stc_with_videos
 from tests.one_class import WRITERS
 
 ONE = ["trainer.limit_train_batches=1", "pictures=1", "optimizer.lr=0.001"]
-GROUPS = [(group, name) for group in ("backbone", "model") for name in choices(group)]
+GROUPS = [(group, name) for group in ("backbone", "model") for name in list_choices(group)]
 
 
 @pytest.mark.parametrize(("group", "name"), GROUPS)
@@ -19,7 +19,7 @@ def test_models_and_backbones(start, group, name):
     assert results["status"] == "ok" and results["epochs"] == 1
 
 
-@pytest.mark.parametrize("name", [n for n in choices("logger") if n != "wandb"])
+@pytest.mark.parametrize("name", [n for n in list_choices("logger") if n != "wandb"])
 def test_loggers(start, name):
     """W&B's has a test of its own."""
     assert start(f"logger={name}", *ONE)[0]["status"] == "ok"
@@ -33,7 +33,7 @@ def test_debug(start, lite0):
 def test_recipes_belong_to_a_model_and_a_data_set():
     for path in (CONF / "recipe").glob("*.yaml"):
         model, _, dataset = path.stem.partition("_")
-        assert model in choices("model") and dataset in choices("dataset")
+        assert model in list_choices("model") and dataset in list_choices("dataset")
 
 
 def save(path, array):
@@ -57,7 +57,7 @@ def test_videos_as_they_are_downloaded(start, tmp_path):
     assert results["status"] == "ok" and results["n_train"] == 40 and results["pro"] is not None
 
 
-@pytest.mark.parametrize("name", [name for name in choices("dataset") if name not in {**LAYOUTS, **WRITERS}])
+@pytest.mark.parametrize("name", [name for name in list_choices("dataset") if name not in {**LAYOUTS, **WRITERS}])
 def test_data_sets(start, tmp_path, tiny_mvtec, name):
     """Each layout, tiny and faithful, through a whole run."""
     generator = np.random.default_rng(0)

@@ -17,13 +17,13 @@ from kdad.engine.build import build, build_detector
 from kdad.engine.retest import list_variants
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
-from kdad.settings.checks import check_configuration, scoring_keys
-from kdad.settings.compose import CONF, choices, choose_optional, resolve
+from kdad.settings.checks import check_configuration, list_scoring_keys
+from kdad.settings.compose import CONF, choose_optional, list_choices, resolve
 from kdad.settings.keys import config_hash
 from tests.layouts import mvtec3d, pictures, save
 from tests.one_class import WRITERS
 
-EXPERIMENTS = choices("experiment")
+EXPERIMENTS = list_choices("experiment")
 TABLES = [name for name in EXPERIMENTS if "/" in name]
 MVTEC = "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper"
 
@@ -209,10 +209,10 @@ OTHER = {  # model -> key -> a value that is not its default
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", choices("model"))
+@pytest.mark.parametrize("model", list_choices("model"))
 def test_what_is_declared_to_change_the_score_changes_nothing_that_is_trained(model, places):
     cfg = compose(f"model={model}", "dataset=mvtec", *TINY, *places["mvtec"])
-    assert set(scoring_keys(cfg)) == set(OTHER[model])
+    assert set(list_scoring_keys(cfg)) == set(OTHER[model])
     data, usual = build(cfg)
     batch = next(iter(data.train_dataloader()))
 

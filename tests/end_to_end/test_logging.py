@@ -6,7 +6,7 @@ import pytest
 import wandb
 from pytorch_lightning.loggers import Logger
 
-from kdad.engine.launch import launch, sweep_name
+from kdad.engine.launch import launch, name_sweep
 from kdad.engine.loggers import SUMMARY
 from kdad.errors import UserError
 
@@ -72,7 +72,7 @@ def test_runs_are_grouped_by_experiment_else_sweep_else_model_and_data_set(start
     CAPTURED.clear()
     start(*LOGGER[:-1], "model=rd", "pictures=0", folder="a")
     for number, name in enumerate(("rd/table5", "study")):
-        monkeypatch.setattr("kdad.run.sweep_name", lambda name=name: name)
+        monkeypatch.setattr("kdad.run.name_sweep", lambda name=name: name)
         start(*LOGGER[:-1], "model=rd", "pictures=0", folder=str(number))
     assert [c["group"] for c in CAPTURED] == ["rd_mvtec", "rd/table5", "study"]
 
@@ -89,7 +89,7 @@ def test_what_the_jobs_of_a_sweep_have_in_common(tmp_path, monkeypatch, argument
     found = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["kdad", *arguments])
-    launch(lambda cfg: found.append(sweep_name()), "run")
+    launch(lambda cfg: found.append(name_sweep()), "run")
     assert set(found) == {name}
 
 

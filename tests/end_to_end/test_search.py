@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kdad.dashboard import make_workspace
-from kdad.engine.search import check_objective, objective_value
+from kdad.engine.search import check_objective, compute_objective
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
 from kdad.settings.compose import CONF
@@ -41,9 +41,9 @@ def test_losses_are_minimised():
 
 def test_value_is_the_mean_over_categories():
     rows = [{"category": "a", "loss": 1.0}, {"category": "b", "loss": 2.0}]
-    assert objective_value("loss", rows) == 1.5 and objective_value(None, rows) is None
+    assert compute_objective("loss", rows) == 1.5 and compute_objective(None, rows) is None
     with pytest.raises(UserError, match="the results of a, b have none"):
-        objective_value("pro", rows)
+        compute_objective("pro", rows)
 
 
 def test_refused_before_training_and_written_down(start):

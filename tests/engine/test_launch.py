@@ -9,7 +9,7 @@ import kdad
 from kdad.__main__ import VERBS
 from kdad.__main__ import main as kdad_main
 from kdad.engine.launch import launch, make_paths_absolute
-from kdad.settings.compose import choices
+from kdad.settings.compose import list_choices
 
 pytestmark = pytest.mark.slow  # processes of their own, or many seconds
 
@@ -42,7 +42,7 @@ def test_help_names_groups_choices_keys_and_examples(say):
     status, out, _ = say(kdad_main, "run", "--help")
     assert status == 0 and "model=rd dataset=mvtec category=screw" in out and "Powered by Hydra" not in out
     for group in ("model", "dataset", "backbone", "logger"):
-        assert all(name in out for name in choices(group))
+        assert all(name in out for name in list_choices(group))
     for key in ("seed=", "image_size=", "skip_done=", "overwrite=", "+experiment=", "-m "):
         assert key in out
 

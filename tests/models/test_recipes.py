@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from kdad.models.base import IMAGENET
-from kdad.settings.compose import CONF, choices
+from kdad.settings.compose import CONF, list_choices
 from kdad.settings.compose import compose as compose_anew
 from kdad.settings.create import create
 
@@ -103,7 +103,7 @@ RECIPES = {
 
 
 def test_every_model_has_its_recipe_here():
-    assert set(RECIPES) == set(choices("model"))
+    assert set(RECIPES) == set(list_choices("model"))
 
 
 @pytest.mark.parametrize(("model", "key"), [(m, k) for m, recipe in RECIPES.items() for k in recipe])
@@ -165,7 +165,7 @@ def test_what_a_paper_does_differently_on_one_data_set(name):
 @pytest.mark.slow
 def test_a_recipes_teacher_yields_to_the_command_line():
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        for chosen in choices("backbone"):
+        for chosen in list_choices("backbone"):
             cfg = hydra.compose("run", ["model=rd", "dataset=mnist", f"backbone={chosen}"])
             alone = OmegaConf.load(CONF / "backbone" / f"{chosen}.yaml")
             assert {key: cfg.backbone[key] for key in alone if key != "defaults"} == {

@@ -13,14 +13,14 @@ from omegaconf import OmegaConf
 from kdad import cache
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration, refuse_empty_groups
-from kdad.settings.compose import CONF, choices
+from kdad.settings.compose import CONF, list_choices
 from kdad.settings.compose import compose as kdad_compose
 from kdad.settings.create import create
 
 pytestmark = pytest.mark.slow  # two hundred compositions
 
 ROOT = Path(__file__).parents[2]
-MODELS, DATASETS, BACKBONES = choices("model"), choices("dataset"), choices("backbone")
+MODELS, DATASETS, BACKBONES = list_choices("model"), list_choices("dataset"), list_choices("backbone")
 
 
 def compose(*overrides):

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from kdad.settings.compose import CONF, choices, groups, resolve
+from kdad.settings.compose import CONF, list_choices, list_groups, resolve
 from kdad.settings.compose import compose as compose_anew
-from kdad.settings.keys import KEYS, Role, config_hash, differences, find_key, flatten, may_retest, select
+from kdad.settings.keys import KEYS, Role, config_hash, find_differences, find_key, flatten, may_retest, select
 
 compose = cache(compose_anew)  # nothing here changes what it composes
-MODELS, DATASETS = choices("model"), choices("dataset")
-GROUPS = groups("run")
+MODELS, DATASETS = list_choices("model"), list_choices("dataset")
+GROUPS = list_groups("run")
 BASE = ("model=rd", "dataset=mvtec", "category=grid")
 
 
@@ -66,7 +66,7 @@ def test_every_key_of_every_model_and_data_set_has_one_role(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "choice", [*(f"experiment={name}" for name in choices("experiment")), "sweep=optuna", "debug=cpu"]
+    "choice", [*(f"experiment={name}" for name in list_choices("experiment")), "sweep=optuna", "debug=cpu"]
 )
 def test_every_key_of_every_experiment_and_search_has_one_role(choice):
     assert all(has_one_role(key) for key in leaves(compose(choice)))
@@ -128,7 +128,7 @@ def test_every_key_in_a_deciding_role_changes_the_hash_and_no_other_does():
         node[last] = "changed"
         decides = find_key(key).role in (Role.METHOD, Role.CONDITION, Role.IDENTITY)
         assert (config_hash(changed) != config_hash(config)) == decides, key
-        assert (key in differences(config, changed)) == decides, key
+        assert (key in find_differences(config, changed)) == decides, key
 
 
 def test_reports_leave_out_what_is_said_twice():

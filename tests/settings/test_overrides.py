@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from kdad.errors import UserError
 from kdad.settings.overrides import TEXTS as KEYS_OF_TEXT
-from kdad.settings.overrides import accept_literally, complete, find_value, quote, split, write
+from kdad.settings.overrides import accept_literally, add_missing, find_value, quote, split, write
 
 TEXTS = [
     "plain", "/a/b-c.d", "with blank", "Prüfbilder", "[a]", "a=b", "a,b", "it's", 'say "so"', "~/x", "{a}", "(1)", "a:b",
@@ -37,10 +37,10 @@ def test_what_made_a_checkpoint_yields_to_what_is_given():
         "trainer.max_epochs=3",
         "skip_done=true",
     ]
-    assert complete(["ckpt_path=x"], stored) == stored[:-1]
-    assert complete(["ckpt_path=x", "seed=2"], stored) == [o for o in stored[:-1] if o != "seed=1"]
-    assert complete(["model=stpm"], stored) == ["dataset=mvtec", "seed=1", "trainer=ddp", "trainer.max_epochs=3"]
-    assert complete(["trainer=default"], stored) == [
+    assert add_missing(["ckpt_path=x"], stored) == stored[:-1]
+    assert add_missing(["ckpt_path=x", "seed=2"], stored) == [o for o in stored[:-1] if o != "seed=1"]
+    assert add_missing(["model=stpm"], stored) == ["dataset=mvtec", "seed=1", "trainer=ddp", "trainer.max_epochs=3"]
+    assert add_missing(["trainer=default"], stored) == [
         "model=rd",
         "model.sigma=2",
         "dataset=mvtec",
