@@ -35,7 +35,7 @@ from kdad.inference.decision import read_setting
 from kdad.settings.checks import check_configuration
 from kdad.settings.compose import resolve
 from kdad.settings.create import create
-from kdad.settings.keys import config_hash
+from kdad.settings.roles import config_hash
 
 log = logging.getLogger(__name__)
 

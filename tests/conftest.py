@@ -2,7 +2,9 @@
 
 import copy
 import os
+import sys
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -84,3 +86,21 @@ def tiny_resnet():
 @pytest.fixture(scope="session")
 def adam():
     return partial(torch.optim.Adam, lr=0.005, betas=(0.5, 0.999))
+
+
+@pytest.fixture
+def command_line(monkeypatch, tmp_path):
+    """command_line("predict", "key=value", ...) -> exit status of `kdad predict key=value ...`, in tmp_path."""
+
+    def call(verb, *arguments):
+        from kdad.__main__ import PACKAGES
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [f"kdad {verb}", *arguments])
+        try:
+            import_module(f"kdad.{verb}.__main__" if verb in PACKAGES else f"kdad.{verb}").main()
+        except SystemExit as stopped:
+            return stopped.code
+        return 0
+
+    return call

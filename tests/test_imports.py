@@ -30,7 +30,7 @@ ROOMS = {
     "engine": {"inference", "models", "teacher", "data", "metrics", "settings", "speed"},
     "predict": {"inference", "engine", "data", "settings"},
     "calibrate": {"inference", "engine", "data", "settings"},
-    "export": {"inference", "engine", "data", "settings"},
+    "export": {"inference", "engine", "models", "teacher", "data", "settings"},
     "results": {"engine", "settings", "published"},
     "report": {"results", "published"},
     "figures": {"results", "published", "metrics", "engine", "models", "data"},

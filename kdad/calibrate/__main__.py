@@ -8,6 +8,7 @@ how many are detected; they set the thresholds only by rule=f1. No code in a che
 - `kdad calibrate ckpt_path=<run> normal=ok anomalous=scratched false_alarms=0.001`
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ from rich.console import Console
 
 from kdad.data.images import limit_size
 from kdad.data.oddities import Oddities, find_brightest, read_header
+from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.launch import launch_without_folder
 from kdad.errors import UserError
-from kdad.inference.decision import BY_F1, Decision, Normals, check_rule, read_setting
+from kdad.inference.decision import BY_F1, Decision, Normals, check_rule
 from kdad.inference.detector import Detector, load
-from kdad.inference.inputs import Inputs
+from kdad.inference.inputs import Inputs, Item
 from kdad.inference.stream import judge_files
-from kdad.inference.trained import find_checkpoint, read_checkpoint, read_parts, write_checkpoint
+from kdad.inference.trained import check_output, find_checkpoint, read_checkpoint, write_checkpoint
 from kdad.settings.checks import check_configuration
-from kdad.storage.atomic import refuse_existing
+from kdad.storage.tensors import hash_file
 
 
 def main() -> None:
@@ -43,44 +45,69 @@ def calibrate(cfg: DictConfig) -> None:
         check_rule(cfg.rule, cfg.false_alarms, cfg.k)
     elif not cfg.anomalous:
         raise UserError("rule=f1 is the best on normal and anomalous pictures: anomalous=<folder> is needed, too")
-    limit_size(cfg.max_megapixels)
+    limit_size(cfg.max_megapixels, "max_megapixels")
     path = find_checkpoint(cfg.ckpt_path)
     output = Path(cfg.output).expanduser() if cfg.output else path.with_name(f"{path.stem}.calibrated{path.suffix}")
-    refuse_existing(output, cfg.overwrite, "output=<file>")
-    detector = load(path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size)
+    check_output(output, cfg.overwrite)
+    detector = load(path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size, with_decision=False)
     content = read_checkpoint(path)
-    setting = read_setting(read_parts(path, content["kdad"].get("config"))["model"], detector.network.scoring)
-    normal = collect(detector, cfg.normal)
-    anomalous = collect(detector, cfg.anomalous) if cfg.anomalous else None
-    decision = normal.decide(cfg.rule, cfg.false_alarms, cfg.k, "given", setting, anomalous if by_f1 else None)
+    seen = list_trained_files(Checkpoint(path, content))
+    normal, trained_on = collect(detector, cfg.normal, "normal", seen)
+    anomalous = collect(detector, cfg.anomalous, "anomalous", set())[0] if cfg.anomalous else None
+    source = "given_training" if trained_on else "given"
+    decision = normal.decide(
+        cfg.rule, cfg.false_alarms, cfg.k, source, detector.setting, anomalous if by_f1 else None
+    )  # fmt: skip
     content["kdad"] = {**content["kdad"], "decision": decision.to_plain()}
     write_checkpoint(content, output, cfg.overwrite)
     console = Console()
-    for line in describe(decision, detector.decision, normal, anomalous):
+    if trained_on:
+        console.print(f"{trained_on} of the normal pictures are of those that it was trained on", soft_wrap=True)
+    for line in describe(decision, normal, anomalous):
         console.print(line, soft_wrap=True)
     console.print(f"Written: {output}", soft_wrap=True, markup=False)
 
 
-def collect(detector: Detector, named: Any) -> Normals:
-    """Judge the pictures that a key names. Returns what thresholds are taken from. Raises `UserError` for a bad one."""
+def collect(detector: Detector, named: Any, key: str, trained: set[Path]) -> tuple[Normals, int]:
+    """Judge the pictures that a key names, of exact copies one.
+
+    Returns what thresholds are taken from, and how many of the pictures are among those `trained` on. Raises
+    `UserError` for a picture that cannot be read, and where there is none.
+    """
     names = list(named) if isinstance(named, ListConfig) else [named]
-    found = Normals()
-    inputs, odd = Inputs(names, Path("/nonexistent")), Oddities()
-    for item, result in judge_files(detector, inputs.list_files()):
+    found, trained_on, copies, seen = Normals(), 0, 0, set()
+    inputs, odd = Inputs(names, Path("/nonexistent"), key=key), Oddities()
+
+    def select() -> Iterator[Item]:
+        nonlocal copies
+        for item in inputs.list_files():
+            digest = hash_file(item.path) if item.path.is_file() else str(item.path)
+            copies += digest in seen
+            if digest not in seen:
+                seen.add(digest)
+                yield item
+
+    for item, result in judge_files(detector, select()):
         if isinstance(result, UserError):
             raise result
         odd.add(item.path, read_header(item.path), find_brightest(result.image))
+        trained_on += item.path.resolve() in trained
         found.add(np.array([result.score]), result.map[None])
-    for remark in [*inputs.describe_left_out(), *odd.describe()]:
+    remarks = [f"{copies} of the {key} pictures are exact copies of others, and not counted"] if copies else []
+    for remark in [*remarks, *inputs.describe_left_out(), *odd.describe()]:
         Console().print(remark, soft_wrap=True, markup=False, highlight=False)
-    return found
+    return found, trained_on
 
 
-def describe(decision: Decision, before: Decision | None, normal: Normals, anomalous: Normals | None) -> list[str]:
+def list_trained_files(checkpoint: Checkpoint) -> set[Path]:
+    """Return the files that a detector was trained on, resolved; none of version 0.1, which does not name them."""
+    root = Path(checkpoint.config.get("dataset", {}).get("root", ""))
+    return {(root / name).resolve() for name in checkpoint.parts.get("train", [])}
+
+
+def describe(decision: Decision, normal: Normals, anomalous: Normals | None) -> list[str]:
     """Return sentences on the new thresholds, and on what they do to the pictures that were given."""
     said = [decision.describe()]
-    if before:
-        said.append(f"Before: {before.describe()}")
     alarms = sum(score > decision.image_threshold for score in normal.scores)
     said.append(f"Of the {len(normal.scores)} normal pictures given, {alarms} are called anomalous")
     if anomalous is not None:

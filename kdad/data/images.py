@@ -17,18 +17,21 @@ from torch import Tensor
 from kdad.errors import UserError
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `limit_size` says what is too large
+_limit_key = "dataset.max_megapixels"
 SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm"),
 }
 
 
-def limit_size(megapixels: float | None) -> None:
+def limit_size(megapixels: float | None, key: str = "dataset.max_megapixels") -> None:
     """Refuse to decode images of more than so many million pixels, in the whole process; null: no limit.
 
-    Raises `UserError` where that is no positive number.
+    `key` is the configuration's, for messages. Raises `UserError` where that is no positive number.
     """
+    global _limit_key
     if megapixels is not None and not (isinstance(megapixels, int | float) and megapixels > 0):
-        raise UserError(f"dataset.max_megapixels={megapixels}: give a number of million pixels above 0, or null")
+        raise UserError(f"{key}={megapixels}: give a number of million pixels above 0, or null")
+    _limit_key = key
     # Pillow refuses twice as many pixels as it warns of.
     Image.MAX_IMAGE_PIXELS = None if megapixels is None else round(megapixels * 1e6 / 2)
 
@@ -39,7 +42,7 @@ def refuse_file(path: Path, error: Exception) -> UserError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         return UserError(
             f"image {path} has more than {limit:g} million pixels, for which a small file could ask for all memory. If "
-            "it is yours, dataset.max_megapixels=<number> or null raises the limit"
+            f"it is yours, {_limit_key}=<number> or null raises the limit"
         )
     return UserError(f"cannot read image {path}: {error}")
 

@@ -20,7 +20,7 @@ from kdad.errors import UserError
 from kdad.models.base import KDDetector
 from kdad.settings.compose import resolve
 from kdad.settings.create import create
-from kdad.settings.keys import config_hash
+from kdad.settings.roles import config_hash
 from kdad.speed import lay_out, use_machine
 from kdad.storage.cache import ArrayStore
 from kdad.teacher.weights import find_weights

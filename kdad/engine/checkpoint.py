@@ -14,8 +14,9 @@ from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
 from kdad.inference.trained import OWN, read_checkpoint, restore
 from kdad.settings.compose import OPTIONAL, resolve
-from kdad.settings.keys import DECIDING, find_differences, find_key, select
+from kdad.settings.keys import find_key
 from kdad.settings.overrides import split, unquote
+from kdad.settings.roles import DECIDING, find_differences, select
 from kdad.settings.targets import is_known_class
 from kdad.storage.atomic import atomic_write
 

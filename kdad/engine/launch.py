@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import wraps
+from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -34,7 +35,17 @@ from kdad.settings.overrides import accept_literally, add_missing, find_value, q
 
 # Of a folder that cannot be read, made or written, or is full
 READING = {errno.EACCES, errno.EPERM}
-DISK = {*READING, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+DISK = {
+    *READING,
+    errno.ENAMETOOLONG,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+}
 PATHS = ("dataset.root", "backbone.weights", "ckpt_path")  # keys that name a file or folder of the user's
 CONFIG = "run"  # the configuration of run and evaluate
 
@@ -83,6 +94,9 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
             task, folder = " ".join(hydra_cfg.overrides.task), hydra_cfg.runtime.output_dir
             failures.append(f"- {task}\n  {error}\n  {folder}" if several else "")
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may hold what a terminal cannot show
     if not os.environ.get("KDAD_DATA"):
         os.environ.pop("KDAD_DATA", None)  # set but empty is not set: data sets would be looked for in /
     # Lets composition errors reach us instead of being printed by Hydra.

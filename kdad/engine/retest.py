@@ -20,7 +20,7 @@ from kdad.errors import UserError
 from kdad.inference.decision import read_setting
 from kdad.settings.checks import check_configuration, list_scoring_keys
 from kdad.settings.compose import resolve, suggest_nearest
-from kdad.settings.keys import config_hash, list_other_data, may_retest
+from kdad.settings.roles import config_hash, list_other_data, may_retest
 
 log = logging.getLogger(__name__)
 

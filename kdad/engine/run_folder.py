@@ -18,7 +18,7 @@ from yaml import YAMLError
 from kdad.engine.record import Record, is_first_process
 from kdad.errors import UserError
 from kdad.settings.compose import resolve
-from kdad.settings.keys import config_hash
+from kdad.settings.roles import config_hash
 from kdad.storage.atomic import atomic_write
 from kdad.storage.lock import LOCK, hold_folder
 from kdad.storage.written import MARKER, WrittenFiles

@@ -26,13 +26,19 @@ def show(results: dict[str, Any], folder: RunFolder) -> None:
         if results[key] is None:
             console.print(f"{key}: {results[f'{key}_reason']}")
     said = [f"{key} {results[key]:.4f}" for key in RATES if results.get(key) is not None]
-    if said:
+    for key in RATES:
+        if results.get(key) is None and results.get("decision_rule"):
+            console.print(f"{key}: {results.get(f'{key}_reason')}")
+    if results.get("decision_rule"):
         held_out = results["decision_source"] != "training"
         where = "" if held_out else ", which flatter: calibration_fraction= holds some out, kdad calibrate takes others"
         images = f"{results['decision_images']} normal {results['decision_source']} images"
-        console.print(f"At the threshold by {results['decision_rule']} of {images}{where}:", soft_wrap=True)
-        console.print(f"  {', '.join(said)}", soft_wrap=True)
+        console.print(
+            f"At the threshold by {results['decision_rule']} of {images}{where}{':' * bool(said)}", soft_wrap=True
+        )
+        if said:
+            console.print(f"  {', '.join(said)}", soft_wrap=True)
     cached = (f"{results.get(f'cache_{key}')} {key}" for key in ("hits", "misses"))
     size = results.get("cache_bytes", 0) / 1e9
     console.print(f"Cache: {results.get('cache_storage')}, {size:.2f} GB, {', '.join(cached)}", soft_wrap=True)
-    console.print(f"Results, scores, maps and checkpoints: {folder}", soft_wrap=True)
+    console.print(f"Results, scores, maps and checkpoints: {folder}", soft_wrap=True, markup=False)

@@ -17,6 +17,7 @@ SOURCES = {
     "validation": "normal images held out to validate on",
     "training": "the training images themselves, whose scores flatter: expect more false alarms than promised",
     "given": "normal images that were given to kdad calibrate",
+    "given_training": "given images, some of which it was trained on: expect more false alarms than promised",
 }
 Number = TypeVar("Number", float, NDArray[Any])
 
@@ -81,11 +82,15 @@ class Decision:
     def from_plain(cls, values: Any) -> "Decision":
         """Return the decision that `to_plain` gave. Raises `UserError` where the values are not such ones."""
         names = {field.name for field in fields(cls)}
-        numbers = ("image_threshold", "image_centre", "pixel_threshold", "pixel_centre")
-        if (
-            not isinstance(values, dict)
-            or not set(values) <= names
-            or not all(isinstance(values.get(name), float) and math.isfinite(values[name]) for name in numbers)
+        numbers = ("false_alarms", "k", "image_threshold", "image_centre", "pixel_threshold", "pixel_centre")
+        if not (
+            isinstance(values, dict)
+            and names - {"uses_anomalous"} <= set(values) <= names
+            and all(isinstance(values[name], float) and math.isfinite(values[name]) for name in numbers)
+            and values["rule"] in (*RULES, BY_F1)
+            and values["source"] in SOURCES
+            and isinstance(values["n_images"], int)
+            and isinstance(values["setting"], dict)
         ):
             raise UserError("the decision in this checkpoint cannot be read: kdad calibrate sets another")
         return cls(**values)
@@ -113,7 +118,7 @@ class Decision:
         with these (Vovk et al., "Algorithmic Learning in a Random World", 2005): n images can promise no less than
         1 / (n + 1).
         """
-        if self.rule not in ("quantile", "max") or self.source == "training":
+        if self.rule not in ("quantile", "max") or self.source in ("training", "given_training"):
             return None
         n = self.n_images
         return (n + 1 - (n if self.rule == "max" else find_rank(n, self.false_alarms))) / (n + 1)

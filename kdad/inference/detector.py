@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kdad.data.images import resize_image
 from kdad.errors import UserError
-from kdad.inference.decision import Decision
+from kdad.inference.decision import Decision, read_setting
 from kdad.inference.pictures import Picture, is_single, iterate, open_picture
 from kdad.inference.trained import build_trained, find_checkpoint
 from kdad.models.base import KDDetector
@@ -27,9 +27,12 @@ from kdad.speed import lay_out, limit_threads
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Lightning's words for what a test phase computes in
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-WHOLE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+# Lightning's words for what a test phase computes in, older ones too
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16": torch.bfloat16, "16": torch.float16}
+WHOLE = {
+    "32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64,
+    "32": torch.float32, "64": torch.float64,
+}  # fmt: skip
 
 
 class Result:
@@ -109,11 +112,18 @@ class Detector:
     def __init__(
         self, network: KDDetector, decision: Decision | None, precision: str = "32-true", batch_size: int = 16
     ):
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
+        if precision not in {**AUTOCAST, **WHOLE}:
+            raise UserError(
+                f"the detector was trained with trainer.precision={precision}, in which kdad does not judge pictures"
+            )
         self.network, self.decision, self.batch_size = network, decision, batch_size
         self.image_size: int = network.image_size
         self.precision = precision
         if precision in WHOLE:
             network.to(WHOLE[precision])
+        self.setting: dict[str, Any] = {}  # what thresholds of it hold for
         self._turn = threading.Lock()  # the teacher's levels pass through its module
 
     @property
@@ -124,7 +134,10 @@ class Detector:
     def to(self, device: str | torch.device) -> "Detector":
         """Move it to a device, such as cuda or cpu. Returns itself. Raises `UserError` where there is none."""
         try:
-            self.network.to(device)
+            if torch.device(device).type == "meta":
+                raise RuntimeError("no device that computes")
+            with self._turn:
+                self.network.to(device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"device={device}: {str(error).splitlines()[0]}") from error
         return self
@@ -136,7 +149,8 @@ class Detector:
     def __call__(self, pictures: Any) -> Result | Iterator[Result]:
         """Judge one picture or several: paths, PIL images, arrays, tensors, or an iterable of them.
 
-        Raises `UserError` for a picture that cannot be read: see `kdad.inference.pictures.open_picture`.
+        Raises `UserError` for a picture that cannot be read, after the results of those before it: see
+        `kdad.inference.pictures.open_picture`.
         """
         if is_single(pictures):
             return self.judge([open_picture(pictures)], [pictures])[0]
@@ -144,7 +158,16 @@ class Detector:
 
     def _judge_all(self, pictures: Iterator[Picture]) -> Iterator[Result]:
         while batch := list(islice(pictures, self.batch_size)):
-            yield from self.judge([open_picture(picture) for picture in batch], batch)
+            images, failure = [], None
+            for picture in batch:
+                try:
+                    images.append(open_picture(picture))
+                except UserError as error:  # those before it are judged first
+                    failure = error
+                    break
+            yield from self.judge(images, batch[: len(images)]) if images else ()
+            if failure:
+                raise failure
 
     def judge(self, images: Sequence[Image.Image], sources: Sequence[Any] | None = None) -> list[Result]:
         """Judge a batch of upright RGB images of any sizes, which came from `sources`. Returns their results."""
@@ -161,7 +184,7 @@ class Detector:
 
         They are those of a run's test phase: the same operations in the same order.
         """
-        dtype = WHOLE.get(self.precision, torch.float32)
+        dtype = WHOLE.get(self.precision, torch.float32)  # with autocast, images are float32
         with self._turn, torch.inference_mode(), self._autocast():
             # Laid out as a data set's batches are: channels last.
             laid = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
@@ -181,18 +204,21 @@ def load(
     weights: str | None = None,
     plugins: Sequence[str] = (),
     batch_size: int = 16,
+    with_decision: bool = True,
 ) -> Detector:
     """Load a trained detector: `path` is a run's folder or a checkpoint.
 
     `device` auto takes an accelerator where there is one. `weights` is a file of the teacher's, where it lies elsewhere
     than in training; a checkpoint that holds its teacher needs none. `plugins` names modules of detectors of one's own
     that may be imported: no other code of a checkpoint's is run. `batch_size` is how many pictures of an iterable are
-    judged at once. Nothing is written. Raises `UserError`: no checkpoint, not kdad's, another teacher, no such device.
+    judged at once. `with_decision` False leaves stored thresholds unread. Nothing is written. Raises `UserError`: no
+    checkpoint, not kdad's, another teacher, no such device.
     """
     limit_threads()
-    network, decision, config = build_trained(find_checkpoint(Path(path)), weights, plugins)
+    network, decision, config = build_trained(find_checkpoint(Path(path)), weights, plugins, with_decision)
     lay_out(network)
     detector = Detector(network, decision, str(config["trainer"].get("precision") or "32-true"), batch_size)
+    detector.setting = read_setting(config["model"], network.scoring)
     return detector.to(find_device() if device == "auto" else device)
 
 

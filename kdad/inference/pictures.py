@@ -56,6 +56,7 @@ def open_picture(source: Picture) -> Image.Image:
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
     shape = array.shape
+    array = array.astype(array.dtype.newbyteorder("="))  # readers of TIFF and FITS give others, too
     if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)) or 0 in shape:
         raise UserError(
             f"a picture of shape {shape}: give an array (H, W) or (H, W, 3), or a tensor (H, W) or (3, H, W)"
@@ -67,6 +68,8 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         if not (low >= 0 and high <= 1):
             raise UserError(f"a picture of floats from {low:.4g} to {high:.4g}: scale them to [0, 1], or give uint8")
         array = np.rint(array * 255).astype(np.uint8)
+    elif array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
     elif array.dtype != np.uint8:
         raise UserError(f"a picture of {array.dtype}: give uint8, uint16, or floats in [0, 1]")
     if array.ndim == 3:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 import kdad
@@ -33,7 +34,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"ckpt_path={path}: no such file (looked for {path.absolute()})")
     content = read_plain(path, "ckpt_path", "a checkpoint of plain values", "Files that would run code are refused.")
-    if not isinstance(content, dict) or not {"state_dict", "teacher", "kdad"} <= content.keys():
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), Mapping) for key in ("state_dict", "teacher", "kdad")
+    ):
         raise UserError(f"ckpt_path={path}: not a checkpoint written by kdad")
     return content
 
@@ -66,7 +69,7 @@ def restore(content: Mapping[str, Any], detector: KDDetector, path: Path, keep: 
 
 
 def build_trained(
-    path: Path, weights: str | None = None, plugins: Sequence[str] = ()
+    path: Path, weights: str | None = None, plugins: Sequence[str] = (), with_decision: bool = True
 ) -> tuple[KDDetector, Decision | None, dict[str, Any]]:
     """Build the detector that a checkpoint holds, in evaluation mode.
 
@@ -84,6 +87,7 @@ def build_trained(
     )
     build = find_class(str(config["model"].get("_target_")), plugins)
     model = list_earlier(build) | model
+    config["model"] = {**config["model"], **model}
     if OWN in content:
         backbone["pretrained"] = False
     elif weights:
@@ -98,7 +102,7 @@ def build_trained(
         except TypeError as error:
             raise UserError(f"ckpt_path={path}: made by kdad {made_by.get('version', '0.1')}, whose {error}") from error
     restore(content, detector, path, {})
-    plain = made_by.get("decision")
+    plain = made_by.get("decision") if with_decision else None
     detector.provenance = dict(made_by)
     return detector.eval(), Decision.from_plain(plain) if plain else None, config
 
@@ -109,16 +113,26 @@ def read_parts(path: Path, config: Any) -> dict[str, Any]:
         raise UserError(f"ckpt_path={path}: it does not say how to build its detector. Was it made by kdad run?")
     # Resolved by parts: other groups may refer to places that this machine has not.
     root = OmegaConf.create(config)
-    given = {key: OmegaConf.to_container(root[key], resolve=True) if OmegaConf.is_config(root[key]) else root[key]
-             for key in PARTS if key in root}  # fmt: skip
+    try:
+        given = {key: OmegaConf.to_container(root[key], resolve=True) if OmegaConf.is_config(root[key]) else root[key]
+                 for key in PARTS if key in root}  # fmt: skip
+    except OmegaConfBaseException as error:
+        raise UserError(f"ckpt_path={path}: its configuration cannot be read: {str(error).splitlines()[0]}") from error
     return {"levels": "auto", "image_size": 256, "normalisation": "auto", "trainer": {}, "seed": 0} | given
 
 
 def write_checkpoint(content: Mapping[str, Any], path: Path, overwrite: bool) -> None:
     """Write a checkpoint, whole or not at all. Raises `UserError` where there is a file already, unless `overwrite`."""
-    refuse_existing(path, overwrite, "output=<file>")
+    check_output(path, overwrite)
     with atomic_write(path, "wb") as file:
         torch.save(dict(content), file)
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raise `UserError` for the name of a checkpoint that could not be read as one, or that is taken."""
+    if path.suffix == ".safetensors":
+        raise UserError(f"output={path}: a checkpoint is called <name>.ckpt, it holds more than tensors")
+    refuse_existing(path, overwrite, "output=<file>")
 
 
 def find_class(target: str, plugins: Sequence[str]) -> Any:

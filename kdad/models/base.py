@@ -52,6 +52,7 @@ class KDDetector(pl.LightningModule):
 
     cacheable = True  # whether teacher features are a function of the image file alone
     scoring: tuple[str, ...] = ()  # arguments that `detect` alone reads: they may change without training
+    differentiates = False  # whether `detect` takes a gradient
 
     def __init__(
         self,

@@ -143,6 +143,7 @@ class MKD(KDDetector):
     """
 
     scoring = ("score_levels", "saliency_levels", "saliency", "gradient_through_teacher", "scaling", "sigma")
+    differentiates = True
     direction_weight: Tensor  # lambda
 
     def __init__(

@@ -20,7 +20,7 @@ from kdad.results.read import METRICS
 from kdad.results.series import name_detector
 from kdad.results.settings import describe_runs
 from kdad.results.words import NAMES, format_percent, format_value
-from kdad.settings.keys import flatten
+from kdad.settings.roles import flatten
 from kdad.storage.atomic import atomic_write
 
 FILTERS = {

@@ -49,10 +49,11 @@ def predict(cfg: DictConfig) -> None:
     check_configuration(cfg, "predict")
     if not cfg.ckpt_path:
         raise UserError("ckpt_path=<run folder>/checkpoints/tested.ckpt is needed: the trained detector")
-    limit_size(cfg.max_megapixels)
+    limit_size(cfg.max_megapixels, "max_megapixels")
     folder = PredictionFolder(Path(HydraConfig.get().runtime.output_dir), cfg.overlays, cfg.maps, cfg.masks)
     given = [] if cfg.input is None else list(cfg.input) if isinstance(cfg.input, ListConfig) else [cfg.input]
-    inputs = Inputs(given, folder.path, sys.stdin if "-" in given else None)
+    inputs = Inputs(given, folder.path, sys.stdin if "-" in given else None, patient=cfg.watch)
+    known = None if cfg.watch or "-" in given else sum(1 for _ in inputs.list_files())  # and refuses what is not there
     path = find_checkpoint(cfg.ckpt_path)
     detector = load(path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size)
     console = Console(stderr=True)
@@ -67,20 +68,19 @@ def predict(cfg: DictConfig) -> None:
         console.print(detector.decision.describe(), soft_wrap=True)
     with folder.folder.hold():
         folder.open(path, cfg.skip_done, cfg.overwrite)
-        order: list[str] = []
+        order: dict[str, None] = {}  # a path that is judged again keeps its place
         skipped, started, written = [0], time.monotonic(), time.monotonic()
 
         def select() -> Iterator[Item | None]:
-            for item in inputs.watch(cfg.watch_seconds) if cfg.watch else inputs.list_files():
+            for item in inputs.watch(cfg.watch_seconds) if cfg.watch else inputs.follow():
                 if item is not None:
-                    order.append(str(item.path))
+                    order[str(item.path)] = None
                     if folder.is_done(item):
                         skipped[0] += 1
                         continue
                 yield item
 
         columns = (TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        known = None if cfg.watch or "-" in given else sum(1 for _ in inputs.list_files())
         judged, odd = 0, Oddities()
         try:
             with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -94,18 +94,30 @@ def predict(cfg: DictConfig) -> None:
                     judged += 1
                     progress.update(bar, completed=judged + skipped[0])
                     if cfg.watch and time.monotonic() - written > EVERY:
-                        folder.write_tables()
+                        folder.write_tables(order)
                         written = time.monotonic()
+        except KeyboardInterrupt:
+            if not cfg.watch:  # which ends so
+                raise
         finally:
-            folder.write_tables(order if not cfg.watch else None)
+            folder.write_tables(order)
             folder.finish()
-        report(folder, judged, skipped[0], time.monotonic() - started, [*inputs.describe_left_out(), *odd.describe()])
+        report(
+            folder,
+            order,
+            judged,
+            skipped[0],
+            time.monotonic() - started,
+            [*inputs.describe_left_out(), *odd.describe()],
+        )
 
 
-def report(folder: PredictionFolder, judged: int, skipped: int, seconds: float, remarks: Iterable[str]) -> None:
+def report(
+    folder: PredictionFolder, order: Iterable[str], judged: int, skipped: int, seconds: float, remarks: Iterable[str]
+) -> None:
     """Print what was judged and what could not be, remarks on the pictures, and where everything lies."""
     console = Console()
-    rows = list(folder.rows.values())
+    rows = folder.list_rows(order)
     unreadable = [row for row in rows if "error" in row]
     anomalous = sum(row.get("decision") or 0 for row in rows)
     rate = f", {judged / seconds:.1f} images a second" if judged and seconds else ""
@@ -117,7 +129,8 @@ def report(folder: PredictionFolder, judged: int, skipped: int, seconds: float, 
         console.print(row["error"], soft_wrap=True, markup=False, highlight=False)
     if unreadable:
         _unreadable.append(str(folder.path))
-        console.print(f"{len(unreadable)} files cannot be read: {folder.unreadable}", soft_wrap=True)
+        said = f"{len(unreadable)} files cannot be read: {folder.unreadable}"
+        console.print(said, soft_wrap=True, markup=False, highlight=False)
     console.print(f"Scores and pictures: {folder.path}", soft_wrap=True, markup=False)
 
 

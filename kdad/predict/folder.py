@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -35,6 +36,7 @@ class PredictionFolder:
         self.path, self.journal = path, path / JOURNAL
         self.unreadable = path / "unreadable.csv"
         self.rows: dict[str, dict[str, Any]] = {}  # by path
+        self._owners: dict[str, str] = {}  # paths of inputs, by the names of their pictures
         self._threads = ThreadPoolExecutor(2)
         self._waiting: list[Future[None]] = []
 
@@ -68,6 +70,7 @@ class PredictionFolder:
         folder.written.remove_left()
         folder.note(*places)
         self.rows = {line["path"]: line for line in lines[1:] if "path" in line}
+        self._owners = {row["name"]: path for path, row in self.rows.items() if "name" in row}
         with self.journal.open("w", encoding="utf-8") as file:  # without a line that a kill has cut
             file.writelines(json.dumps(line) + "\n" for line in [made_by, *self.rows.values()])
 
@@ -78,7 +81,7 @@ class PredictionFolder:
             same = row is not None and row["file"] == describe_file(item.path)
         except OSError:
             return False
-        return same and row is not None and "error" not in row and all(p.exists() for p in self._places(item, row))
+        return same and row is not None and "name" in row and all(place.exists() for place in self._places(row))
 
     def add(self, item: Item, found: Result | UserError) -> None:
         """Write down what was found of a file; its pictures follow on threads."""
@@ -91,18 +94,28 @@ class PredictionFolder:
             row["error"] = str(found)
         else:
             decided = found.is_anomalous
+            row["name"] = self._choose_name(item)
             row |= {"score": found.score, "normalised_score": found.normalised}
             row |= {"decision": None if decided is None else int(decided), "area": found.area}
-            self._waiting.append(self._threads.submit(self._draw, item, found, row))
+            self._waiting.append(self._threads.submit(self._draw, found, row))
         while len(self._waiting) > AHEAD:
             self._waiting.pop(0).result()
         self.rows[row["path"]] = row
         with self.journal.open("a", encoding="utf-8") as journal:
             journal.write(json.dumps(row) + "\n")
 
-    def write_tables(self, order: list[str] | None = None) -> None:
+    def list_rows(self, order: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the rows of the tables: first those of the paths in `order`, then what earlier calls have judged.
+
+        Of the latter, files that are gone are left out.
+        """
+        first = [path for path in dict.fromkeys(order) if path in self.rows]
+        others = [path for path in self.rows if path not in set(first) and os.path.lexists(path)]
+        return [self.rows[path] for path in (*first, *others)]
+
+    def write_tables(self, order: Iterable[str]) -> None:
         """Write scores.csv and unreadable.csv, whole or not at all; `order` are the paths in the order of the input."""
-        rows = [self.rows[path] for path in (order or self.rows) if path in self.rows]
+        rows = self.list_rows(order)
         with self.folder.write(self.folder.scores) as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
@@ -122,18 +135,25 @@ class PredictionFolder:
         for future in waiting:
             future.result()
 
-    def _places(self, item: Item, row: dict[str, Any]) -> Iterator[Path]:
-        """Yield where the pictures of a file go."""
-        decided = row["decision"] is not None
-        if decided and (self.overlays == "all" or (self.overlays == "anomalous" and row["decision"])):
-            yield self.path / "overlays" / name_picture(item.name, ".png")
-        if self.maps != "none":
-            yield self.path / "maps" / name_picture(item.name, ".npy" if self.maps == "npy" else ".tiff")
-        if self.masks and decided:
-            yield self.path / "masks" / name_picture(item.name, ".png")
+    def _choose_name(self, item: Item) -> str:
+        """Return the name of a file's pictures, which no other file has in this folder."""
+        path, name, number = Path(item.name), item.name, 2
+        while self._owners.setdefault(name, str(item.path)) != str(item.path):
+            name, number = path.with_name(f"{number}_{path.name}").as_posix(), number + 1
+        return name
 
-    def _draw(self, item: Item, found: Result, row: dict[str, Any]) -> None:
-        for place in self._places(item, row):
+    def _places(self, row: dict[str, Any]) -> Iterator[Path]:
+        """Yield where the pictures of a file go."""
+        decided, name = row["decision"] is not None, row["name"]
+        if decided and (self.overlays == "all" or (self.overlays == "anomalous" and row["decision"])):
+            yield self.path / "overlays" / name_picture(name, ".png")
+        if self.maps != "none":
+            yield self.path / "maps" / name_picture(name, ".npy" if self.maps == "npy" else ".tiff")
+        if self.masks and decided:
+            yield self.path / "masks" / name_picture(name, ".png")
+
+    def _draw(self, found: Result, row: dict[str, Any]) -> None:
+        for place in self._places(row):
             with self.folder.write(place, "wb") as file:
                 if place.suffix == ".npy":
                     np.save(file, found.anomaly_map)

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from kdad.results.statistics import PUBLISHED_AS
 from kdad.results.words import count_runs, format_settings, format_value
 from kdad.settings.compose import CONF, compose, list_choices, resolve
-from kdad.settings.keys import COMPARED, Role, find_before, find_key, select
+from kdad.settings.keys import Role, find_key
+from kdad.settings.roles import COMPARED, find_before, select
 
 ALWAYS_SAID = ("backbone.name", "image_size", "trainer.max_epochs")  # said of all runs, or of each where they differ
 ABSENT = "not recorded"

@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdad.errors import UserError
 from kdad.settings.compose import OPTIONAL, list_choices, list_top_level_keys, suggest_nearest
-from kdad.settings.keys import KEYS, list_supplied
+from kdad.settings.keys import KEYS
+from kdad.settings.roles import list_supplied
 from kdad.settings.targets import explain_supplied, list_parameters
 
 

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import kdad
 from kdad.errors import UserError
-from kdad.settings.keys import flatten
+from kdad.settings.roles import flatten
 from kdad.settings.targets import explain_absent
 
 PACKAGE = Path(kdad.__file__).parent

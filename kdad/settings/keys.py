@@ -1,12 +1,12 @@
 """What each configuration key means: the one table behind hashes, resuming, testing again, reports, help and refusals.
 
+What follows from it is in `roles.py`.
+
 A key has exactly one role, that of the longest entry it begins with: `dataset.official.grid.train` is under
 `dataset.official`, `dataset.every` under `dataset`. A plug-in's key needs no entry: it has its group's role.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -175,7 +175,7 @@ KEYS = (
         Values("a number of seconds, at least 0", lambda v: _is_number(v) and v >= 0)),
     # How a trained detector is applied
     Key("input", DISPLAY, "what is judged: a file, a folder, a pattern, several of these, or - for standard input"),
-    Key("normal", DISPLAY, "normal images to take thresholds from: a file, a folder, a pattern, or several of these"),
+    Key("normal", DISPLAY, "normal images, for thresholds or a proof: a file, a folder, a pattern, or several"),
     Key("anomalous", DISPLAY, "anomalous images, likewise: for the rule f1, and to say how many are detected"),
     Key("device", SPEED, "auto, cpu, cuda, ..."),
     Key("overlays", DISPLAY, "heat and contour over each picture: all, anomalous or none"),
@@ -187,8 +187,12 @@ KEYS = (
         Values("a number of seconds, or null", lambda v: v is None or (_is_number(v) and v >= 0))),
     Key("max_megapixels", DISPLAY, "a larger picture is refused; null: none is"),
     Key("plugins", DISPLAY, "modules with detectors of your own that may be imported"),
-    Key("format", DISPLAY, "of the exported file: checkpoint, with the teacher's weights in it"),
-    Key("output", PLACE, "the checkpoint to write; null: beside the given one"),
+    Key("format", DISPLAY, "of the exported file: onnx, openvino, torch, or checkpoint with its teacher in it"),
+    Key("precision", DISPLAY, "of the exported file: fp32, fp16 or int8"),
+    Key("images", DISPLAY, "an exported file is proven on at most so many normal images", COUNT),
+    Key("min_agreement", DISPLAY, "of a lower precision: the share of equal decisions below which it is not kept",
+        Values("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1)),
+    Key("output", PLACE, "the file to write; null: beside the given one"),
     Key("rule", CONDITION, "of thresholds: quantile, mean_std, max, or with anomalous images f1"),
     *(Key(name, CONDITION, "as decision's in kdad.run") for name in ("false_alarms", "k")),
     # Where from, and what else is done with it
@@ -207,9 +211,7 @@ KEYS = (
     Key("objective_on_test_data", DISPLAY, "also let image_auroc, pixel_auroc or pro be one", SWITCH),
     Key("table", DISPLAY, "of an experiment: the printed table that it fills"),
 )  # fmt: skip
-_BY_NAME = {key.name: key for key in KEYS}
-DECIDING = (METHOD, CONDITION, IDENTITY)  # roles of the keys that decide a job's results
-COMPARED = (METHOD, CONDITION)  # roles of the keys that a report tells runs apart by
+BY_NAME = {key.name: key for key in KEYS}
 
 
 def find_key(name: str) -> Key:
@@ -218,83 +220,8 @@ def find_key(name: str) -> Key:
     Raises `KeyError` for a top-level key that no entry knows.
     """
     place = name
-    while place not in _BY_NAME:
+    while place not in BY_NAME:
         place, dot, _ = place.rpartition(".")
         if not dot:
             raise KeyError(f"{name}: no such key in kdad/settings/keys.py")
-    return _BY_NAME[place]
-
-
-def list_supplied(group: str) -> set[str]:
-    """Return the arguments that kdad itself passes to a group's target."""
-    return {key.name.rpartition(".")[2] for key in KEYS if key.supplied and key.name.rpartition(".")[0] == group}
-
-
-def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return every dotted key with its value; a mapping is included as a whole, and its keys one by one, too."""
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        found[f"{prefix}{key}"] = value
-        if isinstance(value, dict):
-            found |= flatten(value, f"{prefix}{key}.")
-    return found
-
-
-def select(config: Mapping[str, Any], roles: Iterable[Role], copies: bool = True) -> dict[str, Any]:
-    """Return those values of a resolved configuration, by dotted key, whose keys have one of these roles.
-
-    `copies` False leaves out those that repeat a key of the top level. Keys that no entry knows are left out.
-    """
-    chosen = {}
-    for name, value in flatten(config).items():
-        if isinstance(value, dict) or name.partition(".")[0] not in _BY_NAME:
-            continue
-        key = find_key(name)
-        if key.role in roles and (copies or not key.copy):
-            chosen[name] = value
-    return chosen
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Return sixteen hex digits of all that decides a job's results, of its resolved configuration.
-
-    A key that came later is left out where it does what was done without it, so that earlier jobs are found again.
-    """
-    deciding = {k: v for k, v in select(config, DECIDING).items() if v != find_before(k)}
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def find_differences(trained: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return where two resolved configurations differ in what decides results: key -> (trained, now).
-
-    Where only `now` has a key, the trained value is that which does what was done before there was this key; other
-    keys that only one of them has are of another version of kdad and cannot be compared.
-    """
-    before = select(trained, DECIDING)
-    pairs = {k: (before.get(k, find_before(k)), value) for k, value in select(now, DECIDING).items()}
-    return {k: (was, value) for k, (was, value) in pairs.items() if was is not ... and was != value}
-
-
-def find_before(name: str) -> Any:
-    """Return the value under which a newer key changes nothing; `...` for keys of version 0.1."""
-    return _BY_NAME[name].before if name in _BY_NAME else ...
-
-
-def may_retest(name: str, scoring: Iterable[str]) -> bool:
-    """Return whether a trained detector may be tested with another value of this key (`scoring`: its class's own)."""
-    key = find_key(name)
-    return key.role not in DECIDING or key.retest or name in scoring
-
-
-def list_other_data(changed: Iterable[str]) -> set[str]:
-    """Return the changed keys that choose other data than those that a detector was trained on.
-
-    None where the data set and category are the same: then such keys would say how to train.
-    """
-    keys = {name for name in changed if name in ("category", "dataset.category") or _is_of_data(name)}
-    return keys if keys - {f"dataset.{name}" for name in ("train_fraction", "split_seed", "augment")} else set()
-
-
-def _is_of_data(name: str) -> bool:
-    key = find_key(name)
-    return name.startswith("dataset") and not key.copy and not key.retest and key.role in DECIDING
+    return BY_NAME[place]

@@ -12,6 +12,7 @@ PLAIN = re.compile(r"[A-Za-z_/][\w.+/@:%-]*", re.ASCII)  # text that Hydra's gra
 NAME = re.compile(r"[+~]{0,2}[\w./@:-]+")  # of a key or group
 # Keys that take a text, such as a file: never a number, a list or a choice
 TEXTS = ("dataset.root", "backbone.weights", "ckpt_path", "category", "output", "hydra.run.dir", "hydra.sweep.dir")
+LISTED = ("input", "normal", "anomalous", "dataset.normal", "dataset.normal_test", "dataset.anomalous")  # or several
 WORDS = {"null", "true", "false", "nan", "inf"}  # that are no text to it
 
 
@@ -98,11 +99,12 @@ def accept_literally(overrides: list[str], several: bool = False) -> tuple[list[
             remarks.append(f"{override}: taken as it stands. Quoted, as a shell takes it: {_for_a_shell(quoted)}")
             override = quoted
         else:
-            if name in TEXTS and equals and not value:
+            text = name in TEXTS or (name in LISTED and value[:1] != "[")
+            if text and equals and not value:
                 raise UserError(f"{override}: empty, as of a variable that is not set. Give a value, or {name}=null")
-            if name in TEXTS and found.is_sweep_override():
+            if text and found.is_sweep_override():
                 override = override if several else write(name, value)
-            elif name in TEXTS and not isinstance(found.value(), str | None):
+            elif text and not isinstance(found.value(), str | None):
                 override = write(name, value)
         taken.append(override)
     return taken, remarks

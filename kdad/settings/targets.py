@@ -7,7 +7,8 @@ from typing import Any
 from hydra.utils import get_object
 
 from kdad.errors import UserError
-from kdad.settings.keys import find_key, list_supplied
+from kdad.settings.keys import find_key
+from kdad.settings.roles import list_supplied
 
 KNOWN = ("kdad.", "torch.optim.", "pytorch_lightning.")  # packages whose classes a checkpoint may name
 

@@ -1,6 +1,7 @@
 """Files and folders that are either whole or absent, however a run ends."""
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from typing import IO
 from kdad.errors import UserError
 
 # Read once, since reading it means setting it, for all threads.
+LONGEST = 240  # bytes of a name that leave room for more, of the 255 that most file systems take
 UMASK = os.umask(0)
 os.umask(UMASK)
 
@@ -24,11 +26,12 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=name_temporary(path))
     temporary = Path(name)
-    encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
+    # A file's name need not be UTF-8: what is not goes through as the bytes that it is.
+    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     try:
-        with os.fdopen(descriptor, mode, encoding=encoding, newline=newline) as file:
+        with os.fdopen(descriptor, mode, **text) as file:  # type: ignore[call-overload]
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -37,6 +40,12 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def name_temporary(path: Path) -> str:
+    """Return how the names of a file's temporary ones begin; eight letters follow."""
+    short = len(os.fsencode(path.name)) <= LONGEST
+    return f".{path.name if short else hashlib.sha256(os.fsencode(path.name)).hexdigest()}."
 
 
 def refuse_existing(path: Path, overwrite: bool, key: str = "hydra.run.dir=<folder>") -> None:

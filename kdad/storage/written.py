@@ -5,7 +5,7 @@ from contextlib import suppress
 from glob import escape
 from pathlib import Path
 
-from kdad.storage.atomic import atomic_write
+from kdad.storage.atomic import atomic_write, name_temporary
 
 MARKER = ".kdad"  # the files that kdad has written in a folder, one a line, by their paths in it
 
@@ -19,7 +19,7 @@ class WrittenFiles:
     def read(self) -> list[Path]:
         """Return the paths in the list, whether the files are still there or not; none where there is no list."""
         try:
-            lines = self.marker.read_text(encoding="utf-8").splitlines()
+            lines = self.marker.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except (OSError, ValueError):
             return []
         names = [name for name in lines if name and not Path(name).is_absolute() and ".." not in Path(name).parts]
@@ -28,7 +28,7 @@ class WrittenFiles:
     def add(self, paths: Iterable[Path]) -> None:
         """Add files that are about to be written. The folder is made."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.marker.open("a", encoding="utf-8") as marker:
+        with self.marker.open("a", encoding="utf-8", errors="surrogateescape") as marker:
             marker.write(self._format(paths))
 
     def replace(self, paths: Iterable[Path]) -> None:
@@ -39,7 +39,7 @@ class WrittenFiles:
     def remove_left(self) -> None:
         """Remove the temporary files that a killed process has left beside those in the list."""
         for path in self.read():
-            for left in path.parent.glob(f".{escape(path.name)}.????????"):
+            for left in path.parent.glob(f"{escape(name_temporary(path))}????????"):
                 with suppress(OSError):
                     left.unlink()
 

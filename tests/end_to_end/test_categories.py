@@ -10,7 +10,7 @@ from kdad.evaluate import main as evaluate
 from kdad.run import list_categories
 from kdad.settings.compose import compose as kdad_compose
 from kdad.settings.compose import resolve
-from kdad.settings.keys import config_hash
+from kdad.settings.roles import config_hash
 
 TINY = [
     "model=stpm", "dataset=mvtec", "backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4",

@@ -19,7 +19,7 @@ from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration, list_scoring_keys
 from kdad.settings.compose import CONF, choose_optional, list_choices, resolve
-from kdad.settings.keys import config_hash
+from kdad.settings.roles import config_hash
 from tests.layouts import mvtec3d, pictures, save
 from tests.one_class import WRITERS
 

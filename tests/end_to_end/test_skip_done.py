@@ -12,7 +12,7 @@ from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.settings.compose import compose, resolve
-from kdad.settings.keys import config_hash
+from kdad.settings.roles import config_hash
 from kdad.storage.lock import hold_folder
 
 TINY = [

@@ -14,7 +14,7 @@ from kdad.evaluate import main as evaluate
 from kdad.report.study import make_study_report
 from kdad.results.read import read_runs
 from kdad.settings.compose import compose, resolve
-from kdad.settings.keys import config_hash
+from kdad.settings.roles import config_hash
 
 OLD = Path(__file__).parents[1] / "version_0_1"
 MODELS = ("rd", "stpm", "mkd", "dskd")

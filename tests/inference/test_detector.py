@@ -13,6 +13,7 @@ from PIL import Image
 
 import kdad
 from kdad.errors import UserError
+from kdad.inference.detector import Detector
 from kdad.inference.trained import build_trained, read_checkpoint
 from tests.inference.trained import MODELS, SIZE, train
 
@@ -186,8 +187,12 @@ def test_a_checkpoint_without_thresholds_gives_scores_alone(rd, tmp_path):
 
 def test_a_checkpoint_that_holds_its_teacher(rd, tmp_path, command_line):
     """It needs no other file: where the teacher's weights are gone, it gives the same scores."""
-    assert command_line("export", f"ckpt_path={rd.folder}", f"output={tmp_path / 'whole.ckpt'}") == 0
-    assert command_line("export", f"ckpt_path={rd.folder}", f"output={tmp_path / 'whole.ckpt'}") == 2  # there already
+    assert (
+        command_line("export", "format=checkpoint", f"ckpt_path={rd.folder}", f"output={tmp_path / 'whole.ckpt'}") == 0
+    )
+    assert (
+        command_line("export", "format=checkpoint", f"ckpt_path={rd.folder}", f"output={tmp_path / 'whole.ckpt'}") == 2
+    )  # there already
     weights = rd.weights.rename(rd.weights.with_suffix(".away"))
     try:
         with pytest.raises(UserError, match="no such file"):
@@ -208,3 +213,51 @@ def test_a_command_line_that_would_run_code_is_refused(rd, tmp_path, command_lin
         path = change(rd, tmp_path, lambda c, o=override: c["kdad"]["overrides"].append(o))
         assert command_line("evaluate", f"ckpt_path={path}", f"hydra.run.dir={tmp_path / 'x'}") == 2
         assert "could run code" in capsys.readouterr().err
+
+
+def test_good_pictures_before_a_bad_one_are_judged(rd, tmp_path):
+    detector, good = kdad.load(rd.folder), str(rd.pictures / "normal/0.png")
+    results = detector([good, good, str(tmp_path / "nope.png"), good])
+    assert next(results).score == next(results).score
+    with pytest.raises(UserError, match="nope.png"):
+        next(results)
+
+
+def test_what_no_detector_can_do_is_refused(rd):
+    for words, wrong in (
+        ("batch_size=0", lambda: kdad.load(rd.folder, batch_size=0)),
+        ("trainer.precision=half", lambda: Detector(kdad.load(rd.folder).network, None, "half")),
+        ("device=meta", lambda: kdad.load(rd.folder, device="meta")),
+    ):
+        with pytest.raises(UserError, match=words):
+            wrong()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("teacher", "x"),
+        ("state_dict", [1]),
+        ("kdad", [1]),
+        ("decision", {"image_threshold": 1.0}),
+        ("model", "${nope.y}"),
+    ],
+)
+def test_what_is_no_checkpoint_of_kdads_is_an_error(rd, tmp_path, key, value):
+    content = torch.load(rd.checkpoint, weights_only=True)
+    if key == "decision":
+        content["kdad"]["decision"] = value
+    elif key == "model":
+        content["kdad"]["config"]["model"]["sigma"] = value
+    else:
+        content[key] = value
+    torch.save(content, tmp_path / "odd.ckpt")
+    with pytest.raises(UserError, match=r"odd\.ckpt|kdad calibrate"):
+        kdad.load(tmp_path / "odd.ckpt", weights=str(rd.weights))
+
+
+def test_arrays_of_another_byte_order_and_of_bools(rd):
+    detector = kdad.load(rd.folder)
+    values = np.random.default_rng(0).integers(0, 2**16, (70, 90), np.uint16)
+    assert detector(values.astype(">u2")).score == detector(values).score
+    assert detector(values > 2**15).score == detector(((values > 2**15) * 255).astype(np.uint8)).score

@@ -53,7 +53,7 @@ def test_standard_input(parts):
     assert [Path("/") / name for name in listed] == [parts / "parts/b.png", parts / "gone.png"]
 
 
-@pytest.mark.parametrize(("given", "said"), [("gone", "no such file or folder"), ("parts/*.gif", "no file fits")])
+@pytest.mark.parametrize(("given", "said"), [("gone", "no such file or folder"), ("parts/*.gif", "no picture there")])
 def test_names_that_stand_for_nothing(parts, given, said):
     with pytest.raises(UserError, match=said):
         names([given], parts)

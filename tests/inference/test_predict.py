@@ -3,17 +3,21 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 import kdad
+from kdad.errors import UserError
 from tests.inference.trained import train
 from tests.processes import start_module
 
@@ -166,7 +170,8 @@ def test_what_is_refused(rd, predict, command_line, tmp_path, capsys):
 
 def test_thresholds_of_pictures_of_ones_own(rd, command_line, predict, tmp_path, capsys):
     output = tmp_path / "calibrated.ckpt"
-    arguments = (f"ckpt_path={rd.folder}", f"normal={rd.pictures / 'normal'}", f"output={output}")
+    shutil.copytree(rd.pictures / "normal", tmp_path / "ok")
+    arguments = (f"ckpt_path={rd.folder}", f"normal={tmp_path / 'ok'}", f"output={output}")
     assert command_line("calibrate", *arguments, f"anomalous={rd.pictures / 'square'}", "false_alarms=0.2") == 0
     said = capsys.readouterr().out
     assert "of 10 images, normal images that were given to kdad calibrate" in said and "Of the 2 anomalous" in said
@@ -201,3 +206,122 @@ def test_pictures_that_may_not_hold_what_was_meant_are_told(rd, predict, tmp_pat
     said = capsys.readouterr().out
     for part in ("as of 12-bit", "deep.png", "1 files hold several pages", "1 without a suffix"):
         assert part in said
+
+
+def test_thresholds_of_trained_pictures_promise_nothing(rd, command_line, tmp_path, capsys):
+    """Nor do copies count, nor is f1 taken of nothing, nor a checkpoint written that could not be read."""
+    given = [f"ckpt_path={rd.folder}", f"output={tmp_path / 'a.ckpt'}"]
+    assert command_line("calibrate", *given, f"normal={rd.pictures / 'normal'}") == 0
+    assert "8 of the normal pictures are of those that it was trained on" in capsys.readouterr().out
+    decision = kdad.load(tmp_path / "a.ckpt").decision
+    assert decision.source == "given_training" and decision.promise() is None
+    shutil.copytree(rd.pictures / "normal", tmp_path / "ok")
+    shutil.copy(tmp_path / "ok/0.png", tmp_path / "ok/copy.png")
+    assert command_line("calibrate", *given, f"normal={tmp_path / 'ok'}", "overwrite=true") == 0
+    assert "1 of the normal pictures are exact copies" in capsys.readouterr().out
+    assert kdad.load(tmp_path / "a.ckpt").decision.n_images == 10
+    (tmp_path / "none").mkdir()
+    for more, words in (
+        ([f"anomalous={tmp_path / 'none'}", "rule=f1"], f"anomalous={tmp_path / 'none'}: no picture there"),
+        (["output=b.safetensors"], "called <name>.ckpt"),
+        (["normal=gone"], "normal=gone: no such file"),
+        (["normal=-"], "normal=-: only the input of kdad predict"),
+    ):
+        assert command_line("calibrate", *given, f"normal={tmp_path / 'ok'}", "overwrite=true", *more) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_decision_that_cannot_be_read_is_set_anew(rd, command_line, tmp_path, capsys):
+    content = torch.load(rd.checkpoint, weights_only=True)
+    content["kdad"]["decision"]["of_the_future"] = 1
+    torch.save(content, tmp_path / "newer.ckpt")
+    with pytest.raises(UserError, match="kdad calibrate sets another"):
+        kdad.load(tmp_path / "newer.ckpt", weights=str(rd.weights))
+    given = [
+        f"ckpt_path={tmp_path / 'newer.ckpt'}",
+        f"normal={rd.pictures / 'normal'}",
+        f"output={tmp_path / 'set.ckpt'}",
+    ]
+    assert command_line("calibrate", *given) == 0
+    assert kdad.load(tmp_path / "set.ckpt").decision.n_images == 10
+
+
+def copy_pictures(rd, *places):
+    for i, place in enumerate(places):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(rd.pictures / f"normal/{i}.png", place)
+
+
+def test_names_of_any_bytes(rd, predict, tmp_path):
+    name = os.fsdecode(b"gr\xfcn.png")
+    long = "n" * 240 + ".jpg"
+    copy_pictures(rd, tmp_path / "mix/a.png", tmp_path / "mix" / name, tmp_path / "mix" / long)
+    arguments = [f"ckpt_path={rd.folder}", "input=mix", "hydra.run.dir=out"]
+    assert predict(*arguments) == 0 and predict(*arguments, "skip_done=true") == 0
+    with (tmp_path / "out/scores.csv").open(encoding="utf-8", errors="surrogateescape") as file:
+        assert {Path(row["path"]).name for row in csv.DictReader(file)} == {"a.png", name, long}
+    assert len(list((tmp_path / "out/overlays").iterdir())) == 3
+
+
+def test_pictures_of_several_calls_and_inputs_never_meet(rd, predict, tmp_path):
+    """Each row keeps its own overlay, whatever the inputs are called, and in whatever order they come."""
+    a, b, c = tmp_path / "a/ok/0.png", tmp_path / "b/ok/0.png", tmp_path / "c/1_ok/0.png"
+    copy_pictures(rd, a, b, c)
+    given = [f"ckpt_path={rd.folder}", "hydra.run.dir=out", "skip_done=true"]
+    assert predict(*given, "input=a/ok") == 0
+    first = (tmp_path / "out/overlays/0.png").read_bytes()
+    assert predict(*given, "input=b/ok") == 0
+    assert (tmp_path / "out/overlays/0.png").read_bytes() == first
+    assert [row["path"] for row in table(tmp_path / "out/scores.csv")] == [str(b), str(a)]  # earlier ones stay
+    assert predict(*given, "input=[b/ok,c/1_ok,a/ok]") == 0
+    assert [row["path"] for row in table(tmp_path / "out/scores.csv")] == [str(b), str(c), str(a)]
+    assert len(list((tmp_path / "out/overlays").rglob("*.png"))) == 3
+    assert predict(f"ckpt_path={rd.folder}", "hydra.run.dir=fresh", "input=[a/ok,b/ok,c/1_ok]") == 0
+    assert len(list((tmp_path / "fresh/overlays").rglob("*.png"))) == 3
+
+
+def test_a_bad_file_that_is_gone_is_forgotten(rd, predict, tmp_path, capsys):
+    copy_pictures(rd, tmp_path / "b/0.png", tmp_path / "b/1.png")
+    (tmp_path / "b/bad.png").write_bytes(b"x")
+    given = [f"ckpt_path={rd.folder}", "input=b", "hydra.run.dir=out", "skip_done=true"]
+    assert predict(*given) == 3
+    (tmp_path / "b/bad.png").unlink()
+    assert predict(*given) == 0 and "cannot be read" not in capsys.readouterr().out.rpartition("judged before")[2]
+
+
+def test_a_call_that_is_refused_leaves_its_folder_free_and_results_are_no_input(rd, predict, tmp_path, capsys):
+    copy_pictures(rd, tmp_path / "p/0.png")
+    given = [f"ckpt_path={rd.folder}", "hydra.run.dir=p/out"]
+    assert predict(*given, 'input=[p,"nope/*.png"]') == 2 and "nope/*.png: no picture there" in capsys.readouterr().err
+    assert predict(*given, "input=p") == 0
+    for where in ("p/second", "p"):  # beside the first, and in the very folder of the pictures
+        assert predict(f"ckpt_path={rd.folder}", "input=p", f"hydra.run.dir={where}") == 0
+        assert [row["path"] for row in table(tmp_path / where / "scores.csv")] == [str(tmp_path / "p/0.png")]
+    assert predict(f"ckpt_path={rd.folder}", "input=p", "hydra.run.dir=p", "skip_done=true") == 0
+    assert len(table(tmp_path / "p/scores.csv")) == 1
+
+
+def test_what_stops_in_the_middle_keeps_the_table_whole(rd, predict, tmp_path):
+    copy_pictures(rd, *(tmp_path / f"p/{i}.png" for i in range(6)))
+    given = [f"ckpt_path={rd.folder}", "input=p", "hydra.run.dir=out", "batch_size=1", "skip_done=true"]
+    assert predict(*given) == 0
+    (tmp_path / "p/2.png").write_bytes(b"x")
+    assert predict(*given, "strict=true") == 2
+    assert len(table(tmp_path / "out/scores.csv")) == 6
+
+
+def test_a_file_that_was_half_written_is_judged_when_it_is_whole(rd, predict, tmp_path):
+    """Also by a pattern that stands for nothing at first."""
+    arguments = [f"ckpt_path={rd.folder}", "input=parts/*.png", "hydra.run.dir=out", "watch=true", "watch_seconds=6"]
+    (tmp_path / "parts").mkdir()
+    process = start_module("kdad.predict", arguments, tmp_path)
+    journal, whole = tmp_path / "out/.judged", (rd.pictures / "normal/0.png").read_bytes()
+    started = time.monotonic()
+    while not journal.exists() and time.monotonic() - started < 60:
+        time.sleep(0.05)
+    (tmp_path / "parts/0.png").write_bytes(whole[:2000])
+    while "error" not in journal.read_text() and time.monotonic() - started < 60:
+        time.sleep(0.05)
+    (tmp_path / "parts/0.png").write_bytes(whole)
+    process.join(60)
+    assert process.exitcode == 0 and len(table(tmp_path / "out/scores.csv")) == 1

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from kdad.settings.compose import CONF, list_choices, list_groups, resolve
 from kdad.settings.compose import compose as compose_anew
-from kdad.settings.keys import KEYS, Role, config_hash, find_differences, find_key, flatten, may_retest, select
+from kdad.settings.keys import KEYS, Role, find_key
+from kdad.settings.roles import config_hash, find_differences, flatten, may_retest, select
 
 compose = cache(compose_anew)  # nothing here changes what it composes
 MODELS, DATASETS = list_choices("model"), list_choices("dataset")

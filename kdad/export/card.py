@@ -1,0 +1,78 @@
+"""What goes with an exported file: what it takes and gives, its thresholds, and where it comes from."""
+
+from importlib.metadata import PackageNotFoundError, metadata
+from typing import Any
+
+import kdad
+from kdad.export.graph import INPUT, MOST
+from kdad.inference.decision import Decision
+from kdad.models.base import KDDetector
+from kdad.teacher.levels import read_pretrained_cfg
+from kdad.teacher.weights import PACKAGE
+
+SHAPES = {
+    "anomaly_map": "float32 (batch, 1, {size}, {size}), higher is more anomalous",
+    "score": "float32 (batch), higher is more anomalous",
+    "normalised": "float32 (batch), in (0, 1), 0.5 at the threshold; comparable between detectors",
+    "is_anomalous": "bool (batch), whether the score exceeds the threshold",
+}
+
+
+def describe_file(
+    network: KDDetector, decision: Decision | None, names: tuple[str, ...], format: str, precision: str
+) -> dict[str, Any]:
+    """Return plain values that say all that is needed to use an exported file without kdad."""
+    size, mean, std = network.image_size, network.normalise.mean, network.normalise.std
+    return {
+        "made_by": f"kdad {kdad.__version__}",
+        "detector": network.name,
+        "format": format,
+        "precision": precision,
+        "input": {
+            "name": INPUT,
+            "shape": f"float32 (batch, 3, {size}, {size}), batch from 1 to {MOST}",
+            "values": "RGB in [0, 1]: an 8-bit image divided by 255",
+            "resize": f"to {size} x {size} by Pillow's BILINEAR, which is antialiased; no crop",
+            "normalisation": "inside the file",
+            "mean": mean.flatten().tolist(),
+            "std": std.flatten().tolist(),
+        },
+        "outputs": {name: SHAPES[name].format(size=size) for name in names},
+        "decision": describe_decision(decision),
+        "teacher": {
+            "backbone": network.teacher.tag,
+            "levels": list(network.teacher.paths),
+            "fingerprint": network.teacher.fingerprint,
+            "weights": network.teacher.source,
+            "licence": find_licence(network.teacher.name, network.teacher.source),
+        },
+    }
+
+
+def describe_decision(decision: Decision | None) -> dict[str, Any] | None:
+    """Return thresholds, rule and what it promises; None where there is no decision."""
+    if decision is None:
+        return None
+    return {
+        "image_threshold": decision.image_threshold,
+        "pixel_threshold": decision.pixel_threshold,
+        "rule": decision.rule,
+        "n_images": decision.n_images,
+        "source": decision.source,
+        "expected_false_alarms": decision.promise(),
+        "description": decision.describe(),
+    }
+
+
+def find_licence(name: str, source: str) -> str:
+    """Return the licence of a teacher's weights, as far as timm or the package that carries them states it."""
+    if source.startswith(PACKAGE):
+        package = source.removeprefix(PACKAGE).partition("/")[0]
+        try:
+            found = metadata(package)
+        except PackageNotFoundError:
+            return "unknown"
+        return next((found[key] for key in ("License-Expression", "License") if found[key]), "unknown")
+    if source == "random":
+        return "none: random weights"
+    return getattr(read_pretrained_cfg(name), "license", None) or "unknown"

@@ -1,0 +1,209 @@
+"""An exported file computes what the detector does, alone; and is not kept where it does not."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import kdad
+from kdad.export import formats
+from kdad.export.graph import Judge, trace
+from kdad.inference.fold import fold_batch_norms
+from tests.inference.trained import MODELS, train
+
+DOCS = Path(__file__).parents[2] / "docs/export.md"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """trained(model) -> a tiny detector, trained once for all tests."""
+    known = {}
+
+    def get(model):
+        if model not in known:
+            known[model] = train(model, tmp_path_factory.mktemp(model))
+        return known[model]
+
+    return get
+
+
+@pytest.fixture
+def export(command_line, tmp_path, capsys):
+    """export(run, "key=value", ...) -> (exit status, the file, what was said)."""
+
+    def call(run, *arguments, name="made.onnx"):
+        output = tmp_path / name
+        status = command_line("export", f"ckpt_path={run.folder}", f"output={output}", "images=6", *arguments)
+        said = capsys.readouterr()
+        return status, output, said.out + said.err
+
+    return call
+
+
+def read_images(run, n=5):
+    detector = kdad.load(run.folder, device="cpu")
+    paths = sorted(run.pictures.rglob("*.png"))[:n]
+    images = torch.stack([detector.prepare(kdad.inference.pictures.open_picture(path)) for path in paths])
+    return detector, images, images.float().div(255).numpy()
+
+
+@pytest.mark.parametrize(
+    ("model", "format", "name"),
+    [("rd", "onnx", "a.onnx"), ("mkd", "onnx", "a.onnx"), ("dskd", "openvino", "a.xml"), ("stpm", "torch", "a.pt2"),
+     ("mkd", "torch", "a.pt2")],
+)  # fmt: skip
+def test_the_file_gives_what_the_detector_gives(trained, export, model, format, name):
+    """On pictures that it was not proven on, in batches of other numbers."""
+    run = trained(model)
+    status, output, said = export(run, f"format={format}", name=name)
+    assert status == 0, said
+    detector, whole, images = read_images(run)
+    scores, maps = detector.detect(whole)
+    judge = formats.FORMATS[format].open(output)
+    for part in (slice(0, 1), slice(0, 5)):
+        found = judge(images[part])
+        assert found[0].shape == (len(scores[part]), 1, 64, 64)
+        assert np.abs(found[1] - scores[part]).max() <= 1e-4 * np.abs(scores).max()
+        assert np.abs(found[0][:, 0] - maps[part]).max() <= (1e-2 if model == "mkd" else 1e-4) * maps.max()
+        normalised = detector.decision.image.normalise(scores[part])
+        assert np.abs(found[2] - normalised).max() < 1e-4
+        assert np.array_equal(found[3], scores[part] > detector.decision.image_threshold)
+    card = json.loads(output.with_name(f"{output.name}.json").read_text())
+    assert card["decision"]["image_threshold"] == detector.decision.image_threshold
+    assert card["teacher"]["fingerprint"] == detector.network.teacher.fingerprint
+    assert card["proof"]["images"] == 6 and max(card["proof"]["errors"].values()) < 1
+
+
+def test_a_file_that_computes_something_else_is_not_kept(trained, export, monkeypatch):
+    """The convolution whose weights were moved is named."""
+    import onnx
+    from onnx import numpy_helper
+
+    write = formats.write_onnx
+
+    def spoil(program, path, *rest):
+        write(program, path, *rest)
+        model = onnx.load(path)
+        layer = [node for node in model.graph.node if node.op_type == "Conv"][1]
+        weights = next(w for w in model.graph.initializer if w.name == layer.input[1])
+        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * 1.01, weights.name))
+        onnx.save(model, path)
+
+    found = formats.FORMATS["onnx"]
+    spoiled = formats.Format(found.suffix, found.precisions, found.needs, spoil, found.open)
+    monkeypatch.setitem(formats.FORMATS, "onnx", spoiled)
+    status, output, said = export(trained("rd"), "format=onnx")
+    assert status == 2 and "does not compute what the detector does" in said
+    assert re.search(r"first layer that differs: (network\.)?teacher\.body\.\S*conv", said), said
+    assert not list(output.parent.glob("made*"))
+
+
+@pytest.mark.parametrize(("format", "name"), [("onnx", "a.onnx"), ("openvino", "a.xml")])
+def test_int8_says_how_far_it_agrees(trained, export, format, name):
+    status, output, said = export(trained("rd"), f"format={format}", "precision=int8", "min_agreement=0", name=name)
+    assert status == 0, said
+    card = json.loads(output.with_name(f"{output.name}.json").read_text())
+    agreement = card["proof"]["agreement"]
+    assert 0 < agreement["anomaly_map_error"] < 0.5 and 0 <= agreement["equal_decisions"] <= 1
+    assert f"Equal decisions: {agreement['equal_decisions']:.3f}" in said
+    (output.parent / "b").mkdir()
+    status, refused, said = export(
+        trained("rd"), f"format={format}", "precision=int8", "min_agreement=1.0", name=f"b/{name}"
+    )
+    assert (status == 0) == (agreement["equal_decisions"] == 1)
+    assert status == 0 or ("min_agreement=1" in said and not refused.exists())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["format=tflite"], "format=tflite: give one of checkpoint, torch, onnx, openvino"),
+        (["format=torch", "precision=int8"], "precision=int8: format=torch has fp32, fp16"),
+        (["format=torch"], "is called <name>.pt2"),
+        (["format=onnx", "normal=/nowhere"], "no such file or folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_loaded(trained, export, arguments, words):
+    status, output, said = export(trained("rd"), *arguments)
+    assert status == 2 and words in said and not output.exists()
+
+
+def test_a_file_is_replaced_only_when_asked(trained, export):
+    assert export(trained("stpm"), "format=torch", name="a.pt2")[0] == 0
+    status, output, said = export(trained("stpm"), "format=torch", name="a.pt2")
+    assert status == 2 and "overwrite=true" in said
+    before = output.read_bytes()
+    assert (
+        export(trained("stpm"), "format=torch", "overwrite=true", "precision=fp16", "min_agreement=0", name="a.pt2")[0]
+        == 0
+    )
+    assert len(output.read_bytes()) < 0.75 * len(before)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_folding_batch_norm_changes_outputs_by_rounding_alone(trained, model):
+    detector, _, images = read_images(trained(model))
+    network = detector.network
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):  # after one epoch they say little
+        norm.running_mean.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+    norms = sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+    before = [part.detach() for part in network(torch.from_numpy(images))]
+    assert fold_batch_norms(network, torch.from_numpy(images)) == norms
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+    for a, b in zip(before, network(torch.from_numpy(images)), strict=True):
+        assert (a - b).abs().max() <= 2e-6 * a.abs().max() if model != "mkd" else (a - b).abs().median() <= 1e-6
+
+
+def test_a_convolution_that_is_used_twice_keeps_its_norm():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return (self.norm(y) + y,)
+
+    network = Both().eval()
+    network.norm.running_mean.fill_(0.5)
+    x = torch.rand(2, 3, 8, 8)
+    (before,) = network(x)
+    assert fold_batch_norms(network, x) == 0 and torch.equal(network(x)[0], before)
+
+
+def test_a_graph_leaves_the_detector_as_it_was(trained):
+    detector, whole, images = read_images(trained("mkd"))
+    before = detector.detect(whole)
+    trace(Judge(detector.network, detector.decision), torch.from_numpy(images))
+    for a, b in zip(before, detector.detect(whole), strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_the_documented_script_decides_alike_without_torch_and_kdad(trained, export, tmp_path):
+    run = trained("rd")
+    status, output, said = export(run, "format=onnx")
+    assert status == 0, said
+    (tmp_path / "judge.py").write_text(re.search(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)[1])
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv/bin/python"
+    install = [python, "-m", "pip", "install", "-q", "onnxruntime", "numpy", "pillow"]
+    subprocess.run(install, check=True, capture_output=True)
+    assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode
+    pictures = sorted(run.pictures.rglob("*.png"))
+    done = subprocess.run(
+        [python, "judge.py", output, *pictures], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    detector = kdad.load(run.folder, device="cpu")
+    for path, line in zip(pictures, done.stdout.splitlines(), strict=True):
+        name, score, normalised, word, area = line.rsplit(" ", 4)
+        result = detector(path)
+        assert name == str(path) and float(score) == pytest.approx(result.score, rel=1e-4)
+        assert float(normalised) == pytest.approx(result.normalised, abs=1e-4)
+        assert (word == "anomalous") == result.is_anomalous and 0 <= float(area) <= 1
