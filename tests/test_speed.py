@@ -138,7 +138,7 @@ def test_freed_memory_is_used_again_unless_told_otherwise(given, kept):
 
 
 HUGE = """
-import kdad.run, torch
+import kdad.speed, torch
 from pathlib import Path
 large = torch.ones(64 * 2**20)
 inside = False
@@ -153,7 +153,7 @@ for line in Path("/proc/self/smaps").open():  # the mapping that the tensor lies
 
 @pytest.mark.parametrize("given", [{}, {"THP_MEM_ALLOC_ENABLE": "0"}])
 def test_large_tensors_lie_on_huge_pages_unless_told_otherwise(given):
-    """Of the command as it is imported: torch reads the variable once, with its first tensor."""
+    """torch reads the variable once, with its first tensor, which every part of kdad comes before."""
     if not HUGE_PAGES.exists() or "[madvise]" not in HUGE_PAGES.read_text():
         pytest.skip("needs Linux with huge pages for those who ask")
     environment = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"} | given
