@@ -146,6 +146,29 @@ def run(cfg: DictConfig, folder: RunFolder, *chosen: str) -> dict[str, Any]:
     return results
 
 
+def refuse_early(cfg: DictConfig, folder: RunFolder, wanted: str) -> None:
+    """Refuse what can be known before data and networks are loaded. Raises `UserError`."""
+    folder.refuse_to_replace(cfg.overwrite, wanted)
+    if not goes_on_in(folder, cfg):
+        folder.refuse_to_begin_again(cfg.overwrite)
+    check_decision(cfg.decision)
+    check_average(cfg.average_epochs, cfg.trainer, cfg.patience)
+
+
+def describe_origin(
+    cfg: DictConfig, data: AnomalyDataModule, changed: list[str], chosen: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return plain values that every checkpoint of a run keeps: what made it, and from which images."""
+    return {
+        "config": OmegaConf.to_container(cfg),
+        "overrides": [*list_task_overrides(cfg), *chosen],
+        "changed_when_resumed": changed,
+        "version": kdad.__version__,
+        "data_fingerprint": data.fingerprint,
+        "parts": data.list_parts(),
+    }
+
+
 def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, Any], AnomalyDataModule]:
     """Train and test once, or go on from `ckpt_path`; return what results.json holds, and the data.
 
@@ -155,11 +178,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
     with folder.record(cfg) as record:
         check_configuration(cfg, CONFIG)
         record.add(**describe(cfg))
-        folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
-        if not goes_on_in(folder, cfg):
-            folder.refuse_to_begin_again(cfg.overwrite)
-        check_decision(cfg.decision)
-        check_average(cfg.average_epochs, cfg.trainer, cfg.patience)
+        refuse_early(cfg, folder, record.results["config_hash"])
         resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
         changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
         with resumed.explain_root() if resumed else nullcontext():
@@ -173,14 +192,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
             record.add(config_hash=None, changed_when_resumed=", ".join(changed))
         check_variants(cfg, folder)
         check_objective(cfg.objective, cfg.objective_on_test_data, len(data.val_samples))
-        detector.provenance = {
-            "config": OmegaConf.to_container(cfg),
-            "overrides": [*list_task_overrides(cfg), *chosen],
-            "changed_when_resumed": changed,
-            "version": kdad.__version__,
-            "data_fingerprint": data.fingerprint,
-            "parts": data.list_parts(),
-        }
+        detector.provenance = describe_origin(cfg, data, changed, chosen)
         best = watch_best(folder, cfg.monitor, len(data.val_samples), cfg.average_epochs)
         early = stop_early(cfg.patience, len(data.val_samples))
         setting = read_setting(resolve(cfg)["model"], detector.scoring)

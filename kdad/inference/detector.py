@@ -22,7 +22,7 @@ from kdad.inference.decision import Decision, read_setting
 from kdad.inference.pictures import Picture, is_single, iterate, open_picture
 from kdad.inference.trained import build_trained, find_checkpoint
 from kdad.models.base import KDDetector
-from kdad.speed import lay_out, limit_threads
+from kdad.speed import keep_float32, lay_out, limit_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -215,6 +215,7 @@ def load(
     checkpoint, not kdad's, another teacher, no such device.
     """
     limit_threads()
+    keep_float32()
     network, decision, config = build_trained(find_checkpoint(Path(path)), weights, plugins, with_decision)
     lay_out(network)
     detector = Detector(network, decision, str(config["trainer"].get("precision") or "32-true"), batch_size)
