@@ -16,16 +16,21 @@ from kdad.models.base import KDDetector
 
 MOST = 1000  # training images that thresholds are taken from, where none are held out: more would flatter no less
 RATES = ("false_alarm_rate", "detection_rate", "image_f1", "pixel_f1")  # in results.json, at the thresholds
-UNDECIDED = "no thresholds: the checkpoint has none for this setting; kdad calibrate takes some from normal images"
+UNDECIDED = "no thresholds: the checkpoint has none, or none for this setting of what changes scores without training"
 
 
 @torch.no_grad()
-def decide(trainer: pl.Trainer, detector: KDDetector, options: Mapping[str, Any], setting: dict[str, Any]) -> Decision:
+def decide(
+    trainer: pl.Trainer, detector: KDDetector, options: Mapping[str, Any], setting: dict[str, Any],
+    data: AnomalyDataModule | None = None,
+) -> Decision:  # fmt: skip
     """Take the thresholds of a trained detector from the normal images that its data hold for it.
 
-    `options` are the configuration's `decision`. Every process judges its share; all come to the same thresholds.
+    `options` are the configuration's `decision`; `data` are those of the fit unless given. Every process judges its
+    share; all come to the same thresholds.
     """
-    data: AnomalyDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    data = data or trainer.datamodule  # type: ignore[attr-defined]
+    assert data is not None
     source, samples, loader = data.find_normals(MOST)
     found, training = Normals(), detector.training
     detector.eval()

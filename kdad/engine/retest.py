@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, build_detector, describe, make_trainer
 from kdad.engine.checkpoint import Checkpoint
+from kdad.engine.decide import decide, find_decision
 from kdad.engine.features import attach_features
 from kdad.engine.launch import CONFIG, carry_on
 from kdad.engine.run_folder import RunFolder
@@ -61,10 +62,15 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
             record.add(n_trained_on=len(tested))
         checkpoint.restore(detector)
         detector.provenance = checkpoint.provenance
-        evaluation = Evaluation(cfg.pictures, cfg.metrics, read_setting(resolve(cfg)["model"], detector.scoring))
+        setting = read_setting(resolve(cfg)["model"], detector.scoring)
+        evaluation = Evaluation(cfg.pictures, cfg.metrics, setting)
         trainer = make_trainer(cfg, folder, data, None, evaluation)
         if not known:
             attach_features(detector, data, data.store, trainer.strategy.root_device)
+        elif find_decision(detector, setting) is None:  # the normal images are at hand, for thresholds of its own
+            detector.trainer = trainer
+            decision = decide(trainer, detector.to(trainer.strategy.root_device), cfg.decision, setting, data)
+            detector.provenance = {**checkpoint.provenance, "decision": decision.to_plain()}
         folder.claim(cfg, record, keep_checkpoints=True)
         record.add(ckpt_path=str(checkpoint.path), tested_epoch=checkpoint.tested_epoch)
         record.add(**test(trainer, detector, data, evaluation, folder, earlier))
