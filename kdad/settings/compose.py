@@ -49,8 +49,12 @@ def find_home(config_name: str) -> Path:
 
 
 def choose_optional(overrides: list[str]) -> list[str]:
-    """Return the overrides without the + of `+experiment=` and the like, which the defaults list declares already."""
-    return [o[1:] if o.startswith(tuple(f"+{group}=" for group in OPTIONAL)) else o for o in overrides]
+    """Return the overrides without the + of `+experiment=` and the like, which the defaults list declares already.
+
+    `experiment=null`, which Hydra does not take, is what holds without it, and left out.
+    """
+    bare = [o[1:] if o.startswith(tuple(f"+{group}=" for group in OPTIONAL)) else o for o in overrides]
+    return [override for override in bare if override not in [f"{group}=null" for group in OPTIONAL]]
 
 
 def compose(*overrides: str, config_name: str = "run", hydra_too: bool = False) -> DictConfig:

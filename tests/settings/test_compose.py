@@ -159,6 +159,11 @@ def test_a_group_without_a_choice_is_refused(argument):
         refuse_empty_groups([argument], "run")
 
 
+@pytest.mark.parametrize("group", ["experiment", "debug", "sweep"])
+def test_a_group_that_is_empty_by_default_may_be_given_as_null(group):
+    assert compose(f"{group}=null", "seed=3").seed == compose(f"+{group}=null", "seed=3").seed == 3
+
+
 def test_null_for_a_key_is_none_of_that():
     refuse_empty_groups(["ckpt_path=null", "monitor=", "levels=[1]", "-m", "model=rd"], "run")
 
