@@ -7,6 +7,7 @@ import pytest
 
 from tests.processes import run_module, start_module
 
+pytestmark = pytest.mark.training  # starts commands
 SAYS = """
 import os, sys
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ def name_file(path: Path, root: Path) -> str:
 
 def identify(path: Path, root: Path) -> str:
     """Return a file's path from root, also outside it: a name that no other file has."""
-    return Path(os.path.relpath(path, root)).as_posix()
+    below = f"{root}{os.sep}"
+    name = str(path).removeprefix(below) if str(path).startswith(below) else os.path.relpath(path, root)
+    return name.replace(os.sep, "/")
 
 
 def hash_name(sample: Sample, root: Path, split_seed: int | str) -> str:

@@ -180,6 +180,7 @@ def test_a_failing_download_is_a_message(tmp_path, mirror, options):
     assert "downloading into" in message and "dataset.root=" in message
 
 
+@pytest.mark.slow
 def test_real_mnist(kdad_data, options):
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     data = MNIST(**options(kdad_data / "mnist", category=8))
