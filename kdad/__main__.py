@@ -11,16 +11,17 @@ VERBS = {
     "predict": "judge pictures by a trained detector: scores, decisions, overlays",
     "calibrate": "set a trained detector's thresholds from pictures of your own",
     "export": "make a trained detector one file that needs no other",
+    "app": "try trained detectors in a browser, or over HTTP",
     "check": "what a data set holds: images, masks, sizes, what cannot be read",
     "report": "tables of runs, beside the papers' figures; one HTML page",
     "figures": "curves, histograms, galleries, bars, t-SNE of runs",
-    "benchmark": "what a detector costs: time, memory, parameters",
+    "benchmark": "what a detector costs: time in several runtimes, memory, parameters",
     "pretrain": "a teacher of one's own",
     "cache": "list or clear decoded images and teacher features on disk",
     "dashboard": "a Weights & Biases dashboard for the runs of logger=wandb",
 }
 
-PACKAGES = ("predict", "calibrate", "export", "report", "figures")
+PACKAGES = ("predict", "calibrate", "export", "report", "figures", "benchmark", "app")
 
 
 def describe_verbs() -> str:

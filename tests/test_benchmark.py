@@ -10,14 +10,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdad.benchmark import (
-    count_checkpoint_bytes,
-    count_operations,
-    count_tensor_bytes,
-    load_published_costs,
-    measure_costs,
-    print_costs,
-)
+from kdad.benchmark.__main__ import measure_costs
+from kdad.benchmark.counts import count_checkpoint_bytes, count_operations, count_tensor_bytes
+from kdad.benchmark.runtimes import RUNTIMES, choose_runtimes
+from kdad.benchmark.table import load_published_costs, print_costs
 from kdad.engine.build import build_detector
 from kdad.errors import UserError
 from kdad.settings.compose import CONF
@@ -26,7 +22,14 @@ pytestmark = pytest.mark.slow  # processes of their own, or many seconds
 
 
 def compose(*overrides):
-    small = ["backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4", "repeats=3"]
+    small = [
+        "backbone=resnet18",
+        "backbone.pretrained=false",
+        "image_size=64",
+        "batch_size=4",
+        "repeats=3",
+        "runtimes=[eager]",
+    ]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("benchmark", [*small, *overrides])
 
@@ -110,10 +113,11 @@ def test_every_detector_is_measured(model, capsys):
     one, four = costs["measured"] if not torch.cuda.is_available() else costs["measured"][:2]
     assert (one["batch"], four["batch"]) == (1, 4) and one["device"] == "cpu" and one["threads"] >= 1
     for entry in (one, four):
-        times = entry["seconds_per_image"]
+        times = entry["runtimes"]["eager"]["seconds_per_image"]
         assert 0 < times["low"] <= times["median"] <= times["high"] and entry["repeats"] == 3
     # Four images take longer than one, and four times their memory beyond the weights.
-    assert 4 * four["seconds_per_image"]["median"] > one["seconds_per_image"]["low"]
+    first, last = (entry["runtimes"]["eager"]["seconds_per_image"] for entry in (one, four))
+    assert 4 * last["median"] > first["low"]
     grown = (four["peak_bytes"] - costs["weights_bytes"]) / (one["peak_bytes"] - costs["weights_bytes"])
     assert 3 < grown < 5
     assert 0 < costs["parameters_trained"] < costs["parameters_total"]
@@ -161,3 +165,42 @@ def test_published_figures_are_the_methods_own_or_said_to_be_quoted():
 def test_bad_values(override, message):
     with pytest.raises(UserError, match=message):
         measure_costs(compose(override))
+
+
+@pytest.mark.parametrize("model", ["rd", "mkd"])
+def test_every_runtime_computes_the_same(model, capsys):
+    """int8 of random weights is another matter: that it is measured is all that can be said."""
+    costs = measure_costs(
+        compose(f"model={model}", "repeats=1", "runtimes=[folded,onnxruntime,openvino,onnxruntime-int8,openvino-int8]")
+    )
+    print_costs(costs)
+    shown = " ".join(capsys.readouterr().out.split())
+    for entry in costs["measured"]:
+        assert set(entry["runtimes"]) == set(RUNTIMES) - {"compile"}  # a minute of compiling
+        for name, times in entry["runtimes"].items():
+            assert name in shown
+            if model == "mkd" and "reason" in times:  # its gradient, which not every runtime can
+                assert name.endswith("int8"), times
+                continue
+            assert times["seconds_per_image"]["median"] > 0
+            # The gradient of a network with ReLUs jumps, see kdad.export.proof.
+            assert times["difference"] <= (1 if name.endswith("int8") else 1e-2 if model == "mkd" else 1e-5), name
+
+
+def test_runtimes_that_are_not_there_are_refused(monkeypatch):
+    with pytest.raises(UserError, match="runtimes=tensorrt: give some of eager, folded"):
+        choose_runtimes(["eager", "tensorrt"])
+    monkeypatch.setattr("kdad.benchmark.runtimes.find_spec", lambda name: None)
+    assert choose_runtimes(None) == ["eager", "folded", "compile"]
+    with pytest.raises(UserError, match="runtimes=openvino needs onnx"):
+        choose_runtimes(["openvino"])
+
+
+def test_a_runtime_that_fails_says_why(monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("no compiler here\nand more")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    costs = measure_costs(compose("model=stpm", "repeats=1", "runtimes=[compile,folded]"))
+    found = costs["measured"][0]["runtimes"]
+    assert found["compile"] == {"reason": "no compiler here"} and found["folded"]["difference"] < 1e-5

@@ -31,6 +31,8 @@ ROOMS = {
     "predict": {"inference", "engine", "data", "settings"},
     "calibrate": {"inference", "engine", "data", "settings"},
     "export": {"inference", "engine", "models", "teacher", "data", "settings"},
+    "app": {"inference", "engine", "data", "settings"},
+    "benchmark": {"inference", "engine", "export", "models", "published", "settings", "speed"},
     "results": {"engine", "settings", "published"},
     "report": {"results", "published"},
     "figures": {"results", "published", "metrics", "engine", "models", "data"},

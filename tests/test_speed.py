@@ -9,7 +9,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from kdad import benchmark, pretrain, speed
+from kdad import pretrain, speed
+from kdad.benchmark import __main__ as benchmark
 from kdad.engine import build
 from kdad.models.stpm import STPM
 from kdad.speed import fuse

@@ -7,11 +7,11 @@ import os
 import struct
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from kdad.errors import UserError
@@ -44,7 +44,8 @@ def refuse_file(path: Path, error: Exception) -> UserError:
             f"image {path} has more than {limit:g} million pixels, for which a small file could ask for all memory. If "
             f"it is yours, {_limit_key}=<number> or null raises the limit"
         )
-    return UserError(f"cannot read image {path}: {error}")
+    reason = "not of a known format" if isinstance(error, UnidentifiedImageError) else error  # which tells no more
+    return UserError(f"cannot read image {path}: {reason}")
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -122,10 +123,13 @@ def has_transparency(image: Image.Image) -> bool:
     return bool((np.array(image.getchannel("A")) < 255).any())
 
 
-def decode_image(path: Path) -> Image.Image:
-    """Decode the first frame of an image file, upright. Raises `UserError` where it cannot be read."""
+def decode_image(path: Path, file: IO[bytes] | None = None) -> Image.Image:
+    """Decode the first frame of an image file, upright; of an open `file`, `path` is but the name.
+
+    Raises `UserError` where it cannot be read.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(file or path) as image:
             image.load()
             return ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files

@@ -47,6 +47,7 @@ DISK = {
     errno.EISDIR,
 }
 PATHS = ("dataset.root", "backbone.weights", "ckpt_path")  # keys that name a file or folder of the user's
+LISTS = {"app": ("ckpt_path",)}  # by command: which of a key's texts may be several there
 CONFIG = "run"  # the configuration of run and evaluate
 
 
@@ -114,7 +115,7 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     try:
-        given.overrides, remarks = accept_literally(given.overrides, given.multirun)
+        given.overrides, remarks = accept_literally(given.overrides, given.multirun, LISTS.get(config_name, ()))
         for remark in remarks:
             print(f"kdad: {remark}", file=sys.stderr)
         refuse_empty_groups(given.overrides, config_name)

@@ -19,6 +19,7 @@ from torch import Tensor
 from kdad.data.images import resize_image
 from kdad.errors import UserError
 from kdad.inference.decision import Decision, read_setting
+from kdad.inference.fold import fold_batch_norms
 from kdad.inference.pictures import Picture, is_single, iterate, open_picture
 from kdad.inference.trained import build_trained, find_checkpoint
 from kdad.models.base import KDDetector
@@ -205,19 +206,23 @@ def load(
     plugins: Sequence[str] = (),
     batch_size: int = 16,
     with_decision: bool = True,
+    fold: bool = False,
 ) -> Detector:
     """Load a trained detector: `path` is a run's folder or a checkpoint.
 
     `device` auto takes an accelerator where there is one. `weights` is a file of the teacher's, where it lies elsewhere
     than in training; a checkpoint that holds its teacher needs none. `plugins` names modules of detectors of one's own
     that may be imported: no other code of a checkpoint's is run. `batch_size` is how many pictures of an iterable are
-    judged at once. `with_decision` False leaves stored thresholds unread. Nothing is written. Raises `UserError`: no
-    checkpoint, not kdad's, another teacher, no such device.
+    judged at once. `with_decision` False leaves stored thresholds unread. `fold` works batch norm into convolutions:
+    quicker for single pictures, and scores are then a test phase's but for rounding (1e-6). Nothing is written. Raises
+    `UserError`: no checkpoint, not kdad's, another teacher, no such device.
     """
     limit_threads()
     keep_float32()
     network, decision, config = build_trained(find_checkpoint(Path(path)), weights, plugins, with_decision)
     lay_out(network)
+    if fold:
+        fold_batch_norms(network, torch.rand(2, 3, network.image_size, network.image_size))
     detector = Detector(network, decision, str(config["trainer"].get("precision") or "32-true"), batch_size)
     detector.setting = read_setting(config["model"], network.scoring)
     return detector.to(find_device() if device == "auto" else device)

@@ -15,21 +15,28 @@ SMALLEST = 11
 
 
 def draw_overlay(
-    image: Image.Image, values: NDArray[np.float64], mask: NDArray[np.bool_], text: str, alarm: bool
+    image: Image.Image,
+    values: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    text: str,
+    alarm: bool,
+    strength: float = OPACITY,
 ) -> Image.Image:
     """Draw heat, contour and a text over a picture of H x W pixels, RGB at its own size.
 
     `values` (H, W) are the pixels' normalised values, of the same scale for all pictures of a detector: a normal one
-    has no heat. `mask` (H, W) is what the contour encloses, `alarm` the colour of the text's ground.
+    has no heat. `mask` (H, W) is what the contour encloses, `alarm` the colour of the text's ground, `strength` the
+    opacity of full heat, in [0, 1]; an empty text is not written.
     """
     photograph = np.asarray(image, dtype=np.float32)
     heat = np.clip((values - CALM) / (FULL - CALM), 0, 1).astype(np.float32)
     colour = COLOURS(heat)[..., :3].astype(np.float32) * 255
-    opacity = (OPACITY * heat)[..., None]
+    opacity = (strength * heat)[..., None]
     mixed = photograph * (1 - opacity) + colour * opacity
     mixed[find_contour(mask, max(1, round(min(image.size) / 200)))] = CONTOUR
     drawn = Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
-    write_text(drawn, text, alarm)
+    if text:
+        write_text(drawn, text, alarm)
     return drawn
 
 

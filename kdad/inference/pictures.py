@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -52,6 +52,15 @@ def open_picture(source: Picture) -> Image.Image:
     else:
         raise UserError(f"found {type(source).__name__}: give a path, a PIL image, an array or a tensor")
     return _from_array(array)
+
+
+def open_upload(file: IO[bytes], name: str) -> Image.Image:
+    """Return the picture in an open file as an upright RGB image; `name` is what its sender calls it.
+
+    Raises `UserError`, with the last part of that name, where it is none.
+    """
+    path = Path(PureWindowsPath(name).name or "image")  # which knows both kinds of slashes
+    return convert_to_rgb(decode_image(path, file), path)
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:

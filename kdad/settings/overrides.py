@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -76,14 +77,18 @@ def add_missing(given: list[str], stored: list[str]) -> list[str]:
     return standing
 
 
-def accept_literally(overrides: list[str], several: bool = False) -> tuple[list[str], list[str]]:
+def accept_literally(
+    overrides: list[str], several: bool = False, lists: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
     """Return the overrides with quotes around values that Hydra's grammar refuses, and a remark on each.
 
     A path with a blank, an umlaut, a bracket or an equals sign is then what it says. So are the values of `TEXTS`,
-    which are no numbers, lists or choices, whatever they look like; a comma stands between `several` jobs' values.
+    which are no numbers, lists or choices, whatever they look like, but that those of `lists` may be several; a comma
+    stands between `several` jobs' values.
     Raises `UserError` for an argument that is no override, and for a text that is empty.
     """
     parser, taken, remarks = OverridesParser.create(), [], []
+    texts, listed = set(TEXTS) - set(lists), {*LISTED, *lists}
     for override in overrides:
         name, equals, value = override.partition("=")
         try:
@@ -93,13 +98,13 @@ def accept_literally(overrides: list[str], several: bool = False) -> tuple[list[
                 raise UserError(
                     f"{override}: not an argument of the form key=value, such as model=rd dataset=mvtec category=screw"
                 ) from error
-            is_list = value[:1] == "[" and value[-1:] == "]" and name not in TEXTS
+            is_list = value[:1] == "[" and value[-1:] == "]" and name not in texts
             items = [quote(unquote(item)) for item in _split_list(value[1:-1])]
             quoted = f"{name}={'[' + ','.join(items) + ']' if is_list else quote(value)}"
             remarks.append(f"{override}: taken as it stands. Quoted, as a shell takes it: {_for_a_shell(quoted)}")
             override = quoted
         else:
-            text = name in TEXTS or (name in LISTED and value[:1] != "[")
+            text = name in texts or (name in listed and value[:1] != "[")
             if text and equals and not value:
                 raise UserError(f"{override}: empty, as of a variable that is not set. Give a value, or {name}=null")
             if text and found.is_sweep_override():

@@ -1,0 +1,1 @@
+"""A page to try trained detectors on, and the same over HTTP."""

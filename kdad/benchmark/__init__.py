@@ -1,0 +1,1 @@
+"""What a detector costs: time in several runtimes, memory, operations, parameters."""
