@@ -1,97 +1,87 @@
-"""Time one network in several runtimes, in turn: `python experiments/export/runtimes.py --models rd stpm --sizes 128`.
+"""Time kdad's networks in several runtimes, beside anomalib's of the same kind: `python experiments/export/runtimes.py`.
 
-Eager, eager with folded batch norm, onnxruntime and OpenVINO (fp32) judge the same random images; weights are random, too,
-since time does not depend on them. Prints medians in milliseconds and what each runtime's outputs differ by.
+kdad: eager, folded, torch.compile, and what it exports (onnxruntime, OpenVINO, each in fp32 and int8). anomalib: what its
+own `to_onnx` writes of its RD and STPM with the same backbone, in the same two runtimes with the same threads, and its
+eager model. Images and weights are random: time does not depend on them. All are timed in turn; medians in milliseconds.
 """
 
 import argparse
-import platform
 import statistics
 import tempfile
-import time
 import warnings
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
+import timm
 import torch
+from anomalib.models import ReverseDistillation, Stfpm
+from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from kdad.export.formats import FORMATS
-from kdad.export.graph import Judge, trace
-from kdad.export.proof import compare
-from kdad.inference.fold import fold_batch_norms
-from kdad.models.dskd import DSKD
+from kdad.benchmark.__main__ import name_hardware
+from kdad.benchmark.runtimes import EXPORTED, RUNTIMES, Runtimes, time_in_turn
+from kdad.export.formats import open_onnx, open_openvino
 from kdad.models.rd import RD
 from kdad.models.stpm import STPM
 from kdad.speed import lay_out, limit_threads
 from kdad.teacher import Teacher
 
-MODELS = {"rd": RD, "stpm": STPM, "dskd": DSKD}
+OURS, THEIRS = {"rd": RD, "stpm": STPM}, {"rd": ReverseDistillation, "stpm": Stfpm}
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def main() -> None:
-    """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["rd", "stpm"])
-    parser.add_argument("--sizes", nargs="+", type=int, default=[128])
+    parser.add_argument("--models", nargs="+", choices=OURS, default=["rd", "stpm"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[128, 256])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--repeats", type=int, default=11)
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     limit_threads()
-    cpu = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
-    )
-    print(
-        f"{cpu or platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {given.backbone}"
-    )
-    print("| detector | px | batch | eager | folded | onnxruntime | OpenVINO | largest difference |\n|" + "---|" * 8)
+    print(f"{name_hardware('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}, {given.backbone}")
+    names = [*RUNTIMES, "anomalib eager", "anomalib onnxruntime", "anomalib openvino"]
+    print(f"| detector | px | batch | {' | '.join(names)} |\n|" + "---|" * (3 + len(names)))
     for model in given.models:
         for size in given.sizes:
-            for batch in given.batches:
-                print(measure(model, size, batch, given.backbone, given.repeats), flush=True)
+            measure(model, size, given, names)
 
 
-def measure(model: str, size: int, batch: int, backbone: str, repeats: int) -> str:
-    """Return the line of the table for one network and batch."""
+def measure(model: str, size: int, given: argparse.Namespace, names: list[str]) -> None:
+    """Print the lines of the table for one network and size."""
     torch.manual_seed(0)
+    teacher = partial(Teacher, name=given.backbone, pretrained=False)
+    network = OURS[model](backbone=teacher, optimizer=None, image_size=size).eval()
+    lay_out(network)
+    generator = torch.Generator().manual_seed(0)
+    with Runtimes(network, list(RUNTIMES), "cpu", generator) as ours, tempfile.TemporaryDirectory() as folder:
+        theirs = build_theirs(model, given.backbone, size)
+        path = theirs.to_onnx(Path(folder), input_size=(size, size))
+        onnx, openvino = open_onnx(path, "input"), open_openvino(path)
+        for batch in given.batches:
+            images = torch.rand(batch, 3, size, size, generator=generator)
+            laid = images.contiguous(memory_format=torch.channels_last)
+            calls = {name: partial(call, images if name in EXPORTED else laid) for name, call in ours.calls.items()}
+            calls["anomalib eager"] = partial(theirs, images)
+            calls["anomalib onnxruntime"] = partial(onnx, images.numpy())
+            calls["anomalib openvino"] = partial(openvino, images.numpy())
+            times = time_in_turn(calls, given.repeats)
+            cells = [f"{1000 * statistics.median(times[name]):.1f}" if name in times else "none" for name in names]
+            print(f"| {model} | {size} | {batch} | {' | '.join(cells)} |", flush=True)
 
-    def build() -> Judge:
-        torch.manual_seed(0)
-        network = MODELS[model](
-            backbone=partial(Teacher, name=backbone, pretrained=False), optimizer=None, image_size=size
-        ).eval()
-        lay_out(network)
-        return Judge(network, None)
 
-    images = torch.rand(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-    two, plain = torch.rand(2, 3, size, size), images.contiguous().numpy()
-    eager, folded = build(), build()
-    fold_batch_norms(folded.network, two)
-    graph = trace(folded, two)
-    with tempfile.TemporaryDirectory() as folder:
-        runs = {}
-        for name in ("onnx", "openvino"):
-            path = Path(folder) / f"graph{FORMATS[name].suffix}"
-            FORMATS[name].write(graph, path, eager.names, "fp32", plain)
-            runs[name] = FORMATS[name].open(path)
-        calls = {
-            "eager": lambda: [part.numpy() for part in eager(images)],
-            "folded": lambda: [part.numpy() for part in folded(images)],
-            "onnx": lambda: runs["onnx"](plain),
-            "openvino": lambda: runs["openvino"](plain),
-        }
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        with torch.inference_mode():
-            found = {name: call() for name, call in calls.items()}
-            for _ in range(repeats):
-                for name, call in calls.items():
-                    start = time.perf_counter()
-                    call()
-                    times[name].append(1000 * (time.perf_counter() - start))
-    worst = max(max(compare(found["eager"], found[name], eager.names).values()) for name in calls)
-    medians = [f"{statistics.median(times[name]):.1f}" for name in calls]
-    return f"| {model} | {size} | {batch} | {' | '.join(medians)} | {worst:.1e} |"
+def build_theirs(model: str, backbone: str, size: int) -> torch.nn.Module:
+    """Return anomalib's detector with random weights, which no hub is asked for; it resizes and normalises as ours does."""
+    create = timm.create_model
+    with patch("timm.create_model", lambda *args, **keywords: create(*args, **keywords | {"pretrained": False})):
+        steps = Compose([Resize((size, size), antialias=True), Normalize(*IMAGENET)])
+        built = THEIRS[model](
+            backbone=backbone, pre_processor=PreProcessor(steps), post_processor=False, visualizer=False,
+            evaluator=False,
+        )  # fmt: skip
+    return built.eval()
 
 
 if __name__ == "__main__":

@@ -109,8 +109,15 @@ def export_graph(cfg: DictConfig, path: Path, format: Format) -> None:
     judge = Judge(detector.network.half() if lower else detector.network, detector.decision, half=lower)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / output.name
-        format.write(trace(judge, as_tensor(images)), made, exact.names, cfg.precision, images)
-        found = run_file(format.open(made), images)
+        graph = trace(judge, as_tensor(images))
+        try:
+            format.write(graph, made, exact.names, cfg.precision, images)
+            found = run_file(format.open(made), images)
+        except Exception as error:  # whatever a runtime makes of an operation that it does not know
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"format={cfg.format} precision={cfg.precision}: its runtime cannot run {detector.network.name}: {reason}"
+            ) from error
         errors = compare(expected, found, exact.names)
         card = describe_file(detector.network, detector.decision, exact.names, cfg.format, cfg.precision)
         card["proof"] = {"images": len(images), "from": where, "errors": errors}

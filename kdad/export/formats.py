@@ -86,15 +86,15 @@ def _quantise(path: Path, images: Arrays) -> None:
         )  # fmt: skip
 
 
-def open_onnx(path: Path) -> Run:
-    """Return a function that runs an ONNX file by onnxruntime on the CPU."""
+def open_onnx(path: Path, name: str = INPUT) -> Run:
+    """Return a function that runs an ONNX file by onnxruntime on the CPU; `name` is its input's."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {INPUT: images})
+    return lambda images: session.run(None, {name: images})
 
 
 def write_openvino(program: ExportedProgram, path: Path, names: Sequence[str], precision: str, images: Arrays) -> None:
