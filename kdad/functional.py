@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
+from kdad.geometry import ImageSize, as_pair
+
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     """Return 1 - cosine similarity along channels: (B, C, h, w) twice -> (B, h, w) in [0, 2], at least float32.
@@ -32,22 +34,22 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def upsample(distance_map: Tensor, size: int, align_corners: bool) -> Tensor:
-    """Enlarge one level's map by bilinear interpolation: (B, h, w) -> (B, size, size)."""
-    return F.interpolate(distance_map[:, None], size=(size, size), mode="bilinear", align_corners=align_corners)[:, 0]
+def upsample(distance_map: Tensor, size: ImageSize, align_corners: bool) -> Tensor:
+    """Enlarge one level's map by bilinear interpolation: (B, h, w) -> (B, H, W) of that size."""
+    return F.interpolate(distance_map[:, None], size=as_pair(size), mode="bilinear", align_corners=align_corners)[:, 0]
 
 
-def fuse_sum(distance_maps: Sequence[Tensor], size: int, align_corners: bool, sigma: float = 0.0) -> Tensor:
-    """Add up the levels' upsampled maps and blur the sum: list of (B, h, w) -> (B, size, size).
+def fuse_sum(distance_maps: Sequence[Tensor], size: ImageSize, align_corners: bool, sigma: float = 0.0) -> Tensor:
+    """Add up the levels' upsampled maps and blur the sum: list of (B, h, w) -> (B, H, W) of that size.
 
     The same as `upsample`, then `gaussian_blur`. Both are linear and separable, so that each level takes one small
     matrix along each axis, and no full-size map is made but the result.
     """
-    first = distance_maps[0]
+    first, (height, width) = distance_maps[0], as_pair(size)
     with torch.autocast(first.device.type, enabled=False):  # which would round the scores to half precision
-        rows = [_resize_matrix(m.shape[-2], size, align_corners, sigma).to(first) for m in distance_maps]
-        columns = [_resize_matrix(m.shape[-1], size, align_corners, sigma).to(first) for m in distance_maps]
-        widened = [m @ c.T for m, c in zip(distance_maps, columns, strict=True)]  # (B, h, size) each
+        rows = [_resize_matrix(m.shape[-2], height, align_corners, sigma).to(first) for m in distance_maps]
+        columns = [_resize_matrix(m.shape[-1], width, align_corners, sigma).to(first) for m in distance_maps]
+        widened = [m @ c.T for m, c in zip(distance_maps, columns, strict=True)]  # (B, h, W) each
         return torch.cat(rows, dim=1) @ torch.cat(widened, dim=1)
 
 

@@ -34,6 +34,7 @@ from kdad.engine.launch import launch
 from kdad.engine.loggers import choose_version
 from kdad.engine.record import is_first_process
 from kdad.errors import UserError
+from kdad.geometry import as_pair, simplify
 from kdad.models.base import Normalise
 from kdad.settings.checks import check_configuration
 from kdad.settings.compose import list_choices
@@ -119,7 +120,7 @@ def train_teacher(cfg: DictConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
         "steps": trainer.global_step,
         "n_train": len(data.train_set),
         "n_test": min(classifier.tested * trainer.world_size, len(data.test_set)),
-        "image_size": cfg.image_size,
+        "image_size": simplify(cfg.image_size),
         "batch_size": cfg.batch_size,
         "mean": list(mean),
         "std": list(std),
@@ -150,7 +151,7 @@ def check_image_size(network: nn.Module, cfg: DictConfig) -> None:
     """Pass one image through the network. Raises `UserError` where images of this size do not get through."""
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, 3, cfg.image_size, cfg.image_size))
+            network.eval()(torch.zeros(1, 3, *as_pair(cfg.image_size)))
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"image_size={cfg.image_size} does not suit {cfg.backbone.name}: {error}") from error
     finally:
@@ -228,7 +229,7 @@ class LabelledImages(pl.LightningDataModule):
         train, test = self._open("train"), self._open("test")
         random = [v2.RandomCrop(train[0][0].size[::-1], padding=self.crop)] if self.crop else []
         random += [v2.RandomHorizontalFlip()] if self.flip else []
-        resize = [v2.Resize((self.image_size,) * 2, antialias=True), v2.ToDtype(torch.float32, scale=True)]
+        resize = [v2.Resize(as_pair(self.image_size), antialias=True), v2.ToDtype(torch.float32, scale=True)]
         train.transform = v2.Compose([v2.ToImage(), v2.RGB(), *random, *resize])
         test.transform = v2.Compose([v2.ToImage(), v2.RGB(), *resize])
         self.train_set, self.test_set, self.is_set_up = train, test, True

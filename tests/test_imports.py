@@ -11,12 +11,13 @@ from kdad.__main__ import PACKAGES, VERBS
 PACKAGE = Path(__file__).parents[1] / "kdad"
 # Commands may import any room; no room imports a command.
 COMMANDS = {f"{verb}.py" for verb in VERBS} | {f"{name}/__main__.py" for name in PACKAGES} | {"data/check.py"}
-GROUND = {"errors", "storage"}  # what every room may import besides those listed with it
+GROUND = {"errors", "storage", "geometry"}  # what every room may import besides those listed with it
 ROOMS = {
     "__init__": {"inference"},  # when it is asked for, see tests/inference
     "__main__": set(),
     "errors": set(),
     "storage": set(),
+    "geometry": set(),
     "functional": set(),
     "speed": set(),
     "published": set(),

@@ -23,6 +23,7 @@ from kdad.benchmark.runtimes import Runtimes, choose_runtimes
 from kdad.benchmark.table import load_published_costs, print_costs
 from kdad.engine.build import build_detector, describe_versions
 from kdad.engine.launch import launch
+from kdad.geometry import as_pair, simplify
 from kdad.settings.checks import check_configuration
 from kdad.speed import lay_out, use_machine
 from kdad.storage.atomic import atomic_write, refuse_existing
@@ -66,7 +67,7 @@ def measure_costs(cfg: DictConfig) -> dict[str, Any]:
             detector.to(device)
             with Runtimes(detector, names, device, generator) as runtimes:
                 for batch in sorted({1, cfg.batch_size}):
-                    images = torch.rand(batch, 3, cfg.image_size, cfg.image_size, generator=generator).to(device)
+                    images = torch.rand(batch, 3, *as_pair(cfg.image_size), generator=generator).to(device)
                     laid = images.contiguous(memory_format=torch.channels_last)
                     measured.append({
                         "device": device, "hardware": name_hardware(device), "batch": batch, "repeats": cfg.repeats,
@@ -76,14 +77,14 @@ def measure_costs(cfg: DictConfig) -> dict[str, Any]:
                     })  # fmt: skip
     finally:
         torch.set_num_threads(threads)
-    image = torch.rand(1, 3, cfg.image_size, cfg.image_size, generator=generator)
+    image = torch.rand(1, 3, *as_pair(cfg.image_size), generator=generator)
     flops = count_operations(detector.cpu(), image).flops
     return {
         "model": cfg.model.name,
         "backbone": detector.teacher.tag,
         "weights": detector.teacher.source,
         "levels": " ".join(detector.teacher.paths),
-        "image_size": cfg.image_size,
+        "image_size": simplify(cfg.image_size),
         "flops_per_image": flops,
         "multiply_adds_per_image": flops // 2,
         "parameters_trained": sum(p.numel() for p in detector.parameters() if p.requires_grad),

@@ -19,6 +19,7 @@ from kdad.errors import UserError
 from kdad.export.formats import FORMATS
 from kdad.export.graph import Judge, trace
 from kdad.export.proof import compare
+from kdad.geometry import as_pair
 from kdad.inference.fold import fold_batch_norms
 from kdad.models.base import KDDetector
 
@@ -64,8 +65,7 @@ class Runtimes:
         self.calls: dict[str, Call] = {}
         self.reasons: dict[str, str] = {}
         self._folder = tempfile.TemporaryDirectory()
-        size = network.image_size
-        images = torch.rand(CALIBRATED, 3, size, size, generator=generator)
+        images = torch.rand(CALIBRATED, 3, *as_pair(network.image_size), generator=generator)
         self._images = images.to(device)
         folded: KDDetector | None = None
         for name in names:

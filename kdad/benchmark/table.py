@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdad import published
+from kdad.geometry import name_size
 
 PRINTED = (("rd", 3), ("dskd", 6))  # the papers' tables of costs
 NOTE = (
@@ -32,7 +33,8 @@ def load_published_costs(model: str) -> list[dict[str, str]]:
 
 def print_costs(costs: dict[str, Any]) -> None:
     """Print the costs as a table, measured beside published."""
-    table = Table(title=f"{costs['model']}, {costs['backbone']} ({costs['weights']}), {costs['image_size']} px")
+    size = name_size(costs["image_size"])
+    table = Table(title=f"{costs['model']}, {costs['backbone']} ({costs['weights']}), {size} px")
     table.add_column("", justify="left")
     table.add_column("here", justify="right")
     table.add_column("published", justify="left")

@@ -17,10 +17,10 @@ from kdad.data import checks, images, masks, samples
 from kdad.data.augmentation import AUGMENTATIONS
 from kdad.data.decoding import Readers, count_mask_facts, decode_images, decode_masks, start_threads
 from kdad.data.download import Archive, fetch
-from kdad.data.images import Look
 from kdad.data.loading import Pool, Split, make_ordered_loader, make_splits, make_train_loader, spread_evenly
 from kdad.data.oddities import find_oddities, find_unread
 from kdad.data.samples import Sample
+from kdad.geometry import ImageSize, name_size, simplify
 from kdad.storage.cache import ArrayStore
 
 
@@ -56,7 +56,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         name: str,
         root: str | os.PathLike,
         category: str | None,
-        image_size: int,
+        image_size: ImageSize,
         batch_size: int,
         val_fraction: float = 0.0,
         calibration_fraction: float = 0.0,
@@ -75,7 +75,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.name = name
         self.root = Path(root).expanduser().absolute()
         self.category = self.default_category if category is None else str(category)
-        self.image_size, self.batch_size = image_size, batch_size
+        self.image_size, self.batch_size = simplify(image_size), batch_size
         self.val_fraction, self.train_fraction = val_fraction, train_fraction
         self.calibration_fraction = calibration_fraction
         self.split_seed, self.seed, self.augment = split_seed, seed, augment
@@ -112,7 +112,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         return []
 
     def read_image(self, sample: Sample) -> Tensor:
-        """Read an image. Returns uint8 (3,image_size,image_size). Raises `UserError` where it cannot be read."""
+        """Read an image. Returns uint8 (3,H,W). Raises `UserError` where it cannot be read."""
         return images.read_image(sample.path, self.image_size)
 
     def read_mask_values(self, sample: Sample) -> np.ndarray:
@@ -140,7 +140,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         """Find anomalous images that are exact copies of normal ones. Returns pairs (anomalous image, normal image)."""
         return self.find_copies([*train, *(s for s in test if not s.label)], [s for s in test if s.label])
 
-    def look_at(self, sample: Sample) -> Look:
+    def look_at(self, sample: Sample) -> images.Look:
         """Find an image's size and mode, quickly. Raises `UserError` where it is damaged."""
         return images.look(sample.path)
 
@@ -246,7 +246,7 @@ class AnomalyDataModule(pl.LightningDataModule):
             checks.warn_of(self.name, odd.describe())
             # One pool for training and validation: how they are divided changes nothing that is cached of them.
             for part in (normal, self.test_samples):
-                what = f"{len(part)} images of {self.name} {self.category} at {self.image_size} px"
+                what = f"{len(part)} images of {self.name} {self.category} at {name_size(self.image_size)} px"
                 pools.append(Pool(decode_images(part, read, self.image_size, self.store, what, threads)))
             if self.has_masks:
                 kept, facts = decode_masks(self.test_samples, read, self.image_size, threads)
@@ -267,7 +267,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         return masks.find_anomalous_pixels(values, self.mask_kind, sample.require_mask(), sample.path)
 
     def read_mask(self, sample: Sample) -> tuple[Tensor, masks.MaskFacts]:
-        """Read a mask. Returns bool (image_size,image_size) and its facts. Raises `UserError` on a bad mask."""
+        """Read a mask. Returns bool (H,W) and its facts. Raises `UserError` on a bad mask."""
         anomalous, nonbinary = self.read_anomalous_pixels(sample)
         return masks.resize_mask(anomalous, self.image_size, nonbinary)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from kdad.data.download import Archive
 from kdad.data.samples import Sample
 from kdad.errors import UserError
+from kdad.geometry import ImageSize, as_pair
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +24,10 @@ class Place(NamedTuple):
 
 
 def check_numbers(
-    image_size: int, batch_size: int, val_fraction: float, train_fraction: float, calibration_fraction: float
+    image_size: ImageSize, batch_size: int, val_fraction: float, train_fraction: float, calibration_fraction: float
 ) -> None:
     """Raise `UserError` for a size or a fraction outside its range."""
-    for key, value in {"image_size": image_size, "batch_size": batch_size}.items():
+    for key, value in {"image_size": min(as_pair(image_size)), "batch_size": batch_size}.items():
         if value < 1:
             raise UserError(f"{key} is {value}: it must be at least 1")
     for key, fraction in {"val_fraction": val_fraction, "calibration_fraction": calibration_fraction}.items():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdad.data.masks import ODD_MASKS, MaskFacts
 from kdad.data.samples import Sample
+from kdad.geometry import ImageSize, as_pair, name_size
 from kdad.storage.cache import Array, ArrayStore
 
 
@@ -22,22 +23,22 @@ def start_threads() -> ThreadPoolExecutor:
 class Readers(NamedTuple):
     """How a layout reads one of its files."""
 
-    image: Callable[[Sample], Tensor]  # uint8 (3,size,size)
-    mask: Callable[[Sample], tuple[Tensor, MaskFacts]]  # bool (size,size)
+    image: Callable[[Sample], Tensor]  # uint8 (3,H,W)
+    mask: Callable[[Sample], tuple[Tensor, MaskFacts]]  # bool (H,W)
     version: Callable[[Sample], tuple[int | str, ...]]  # tells whether a file was changed since it was cached
 
 
 def decode_images(
-    samples: Sequence[Sample], read: Readers, size: int, store: ArrayStore, what: str, threads: ThreadPoolExecutor
+    samples: Sequence[Sample], read: Readers, size: ImageSize, store: ArrayStore, what: str, threads: ThreadPoolExecutor
 ) -> Tensor:
     """Decode images, or load them if an earlier job has cached the same files. `what` names them to people.
 
-    Returns uint8 (N,size,size,3). Raises `UserError` where one cannot be read.
+    Returns uint8 (N,H,W,3). Raises `UserError` where one cannot be read.
     """
     if not samples:
-        return torch.empty((0, size, size, 3), dtype=torch.uint8)
+        return torch.empty((0, *as_pair(size), 3), dtype=torch.uint8)
     files = [(str(sample.path), *read.version(sample)) for sample in samples]
-    array = Array(("images", *files), (len(samples), size, size, 3), "uint8", what)
+    array = Array(("images", *files), (len(samples), *as_pair(size), 3), "uint8", what)
 
     def produce(_: Any) -> Iterator[list[np.ndarray]]:
         for image in threads.map(read.image, samples):
@@ -52,14 +53,14 @@ def decode_images(
 
 
 def decode_masks(
-    samples: Sequence[Sample], read: Readers, size: int, threads: ThreadPoolExecutor
+    samples: Sequence[Sample], read: Readers, size: ImageSize, threads: ThreadPoolExecutor
 ) -> tuple[Tensor, list[MaskFacts]]:
     """Decode the masks of samples that have one.
 
-    Returns bool (N,1,size,size), all False for images without a mask, and the facts of each mask. Raises `UserError`
+    Returns bool (N,1,H,W), all False for images without a mask, and the facts of each mask. Raises `UserError`
     where one cannot be read or does not fit its image.
     """
-    masks = torch.zeros(len(samples), 1, size, size, dtype=torch.bool)
+    masks = torch.zeros(len(samples), 1, *as_pair(size), dtype=torch.bool)
     with_mask = [(i, sample) for i, sample in enumerate(samples) if sample.mask is not None]
     facts: list[MaskFacts] = []
     found = threads.map(lambda entry: read.mask(entry[1]), with_mask)
@@ -70,7 +71,7 @@ def decode_masks(
 
 
 def count_mask_facts(
-    facts: Sequence[MaskFacts], samples: Sequence[Sample], size: int
+    facts: Sequence[MaskFacts], samples: Sequence[Sample], size: ImageSize
 ) -> tuple[dict[str, int], list[str]]:
     """Count the masks of samples that are odd in some way.
 
@@ -82,5 +83,7 @@ def count_mask_facts(
         odd = [sample.mask for fact, sample in zip(facts, masked, strict=True) if getattr(fact, key)]
         counts[f"n_{key}_masks"] = len(odd)
         if odd:
-            said.append(f"{len(odd)} of {len(facts)} masks {meaning.format(size=size)}. The first is {odd[0]}")
+            said.append(
+                f"{len(odd)} of {len(facts)} masks {meaning.format(size=name_size(size))}. The first is {odd[0]}"
+            )
     return counts, said

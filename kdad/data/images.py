@@ -1,6 +1,6 @@
 """Reading images: one geometry for all data sets, and refusals that name the file.
 
-Geometry: the image is resized to a square, bilinear with antialiasing, no crop; of masks see `masks.py`.
+Geometry: the image is resized to a square or a rectangle, bilinear with antialiasing, no crop; of masks see `masks.py`.
 """
 
 import os
@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from kdad.errors import UserError
+from kdad.geometry import ImageSize, as_pair
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `limit_size` says what is too large
 _limit_key = "dataset.max_megapixels"
@@ -75,8 +76,8 @@ def list_image_folders(folder: Path) -> list[Path]:
     return found
 
 
-def read_image(path: Path, size: int) -> Tensor:
-    """Decode an image and resize it. Returns uint8 (3,size,size), RGB. Raises `UserError` where it cannot be read.
+def read_image(path: Path, size: ImageSize) -> Tensor:
+    """Decode an image and resize it. Returns uint8 (3,H,W), RGB. Raises `UserError` where it cannot be read.
 
     Grey is repeated; 16-bit values are scaled to 8 bits; EXIF orientation is applied. Transparency
     is dropped, keeping the colour stored under it: any background put there would be an invention.
@@ -84,9 +85,9 @@ def read_image(path: Path, size: int) -> Tensor:
     return resize_image(convert_to_rgb(decode_image(path), path), size)
 
 
-def resize_image(image: Image.Image, size: int) -> Tensor:
-    """Resize an RGB image to a square. Returns uint8 (3,size,size)."""
-    return torch.from_numpy(np.array(image.resize((size, size), Image.Resampling.BILINEAR))).permute(2, 0, 1)
+def resize_image(image: Image.Image, size: ImageSize) -> Tensor:
+    """Resize an RGB image. Returns uint8 (3,H,W) of that size."""
+    return torch.from_numpy(np.array(image.resize(as_pair(size)[::-1], Image.Resampling.BILINEAR))).permute(2, 0, 1)
 
 
 class Look(NamedTuple):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kdad.data.images import convert_to_rgb, decode_image, has_transparency, list_images, read_size
 from kdad.errors import UserError
+from kdad.geometry import ImageSize, as_pair
 
 MASK_KINDS = ("auto", "binary", "grey", "labels")
 LARGE = 64  # pixels, of a block of JPEG
@@ -147,9 +148,10 @@ def has_class_areas(values: np.ndarray, step: int) -> bool:
     return False
 
 
-def resize_mask(anomalous: np.ndarray, size: int, nonbinary: bool) -> tuple[Tensor, MaskFacts]:
-    """Resize a mask bool (H,W). Returns bool (size,size), and what is odd about the mask."""
-    resized = Image.fromarray(anomalous.astype(np.uint8) * 255).resize((size, size), Image.Resampling.BILINEAR)
+def resize_mask(anomalous: np.ndarray, size: ImageSize, nonbinary: bool) -> tuple[Tensor, MaskFacts]:
+    """Resize a mask bool (H,W). Returns bool (H,W) of that size, and what is odd about the mask."""
+    whole = Image.fromarray(anomalous.astype(np.uint8) * 255)
+    resized = whole.resize(as_pair(size)[::-1], Image.Resampling.BILINEAR)
     kept = torch.from_numpy(np.array(resized) > 127)
     vanished = bool(anomalous.any()) and not kept.any().item()
     return kept, MaskFacts(not anomalous.any(), vanished, bool(nonbinary), bool(anomalous.mean() > 0.5))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdad.data.images import Look, resize_image
 from kdad.errors import UserError
+from kdad.geometry import ImageSize
 
 
 def is_available() -> bool:
@@ -39,8 +40,8 @@ def look_at_video(path: Path) -> Look:
         return Look((stream.codec_context.width, stream.codec_context.height), "RGB")
 
 
-def read_frames(path: Path, every: int, size: int) -> list[Tensor]:
-    """Read each `every`-th frame of a video, from the first on. Returns uint8 (3,size,size) of each.
+def read_frames(path: Path, every: int, size: ImageSize) -> list[Tensor]:
+    """Read each `every`-th frame of a video, from the first on. Returns uint8 (3,H,W) of each.
 
     Raises `UserError` where the file is damaged, or ends before the last of `count_frames`.
     """

@@ -17,6 +17,7 @@ from kdad.data.base import AnomalyDataModule
 from kdad.engine.bar import ProgressBar
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
+from kdad.geometry import simplify
 from kdad.models.base import KDDetector
 from kdad.settings.compose import resolve
 from kdad.settings.create import create
@@ -124,7 +125,7 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
         "dataset": cfg.dataset.get("name"),
         "category": cfg.category,
         "backbone": cfg.backbone.get("name"),
-        "image_size": cfg.image_size,
+        "image_size": simplify(cfg.image_size),
         "seed": cfg.seed,
         "split_seed": cfg.dataset.get("split_seed"),
         "versions": describe_versions(),

@@ -8,6 +8,7 @@ import torch
 
 from kdad.data.base import AnomalyDataModule
 from kdad.data.loading import Pool
+from kdad.geometry import name_size
 from kdad.models.base import KDDetector
 from kdad.storage.cache import Array, ArrayStore, hash_content
 
@@ -36,7 +37,7 @@ def _features(detector: KDDetector, pool: Pool, store: ArrayStore, device: torch
     teacher, normalise = detector.teacher, detector.normalise
     statistics = (normalise.mean.flatten().tolist(), normalise.std.flatten().tolist())
     images = hash_content(pool.images)
-    n, size = pool.images.shape[:2]
+    n, size = len(pool.images), name_size(tuple(pool.images.shape[1:3]))
     arrays = [
         Array(
             # The name too: networks of the same weights may differ in strides or padding.

@@ -23,6 +23,7 @@ from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import TRAINING
 from kdad.engine.signals import Stop
 from kdad.errors import UserError
+from kdad.geometry import as_pair
 from kdad.inference.decision import Decision
 from kdad.models.base import KDDetector
 
@@ -248,14 +249,14 @@ def takes_single(detector: KDDetector) -> bool:
 
     norms = [m for m in detector.modules() if isinstance(m, _BatchNorm) and m.training]
     hooks = [norm.register_forward_pre_hook(look) for norm in norms]
-    size, training = detector.image_size, detector.training
+    training = detector.training
     compiled = any(m._compiled_call_impl is not None for m in detector.modules())
     try:
         with isolate_rng(), torch.compiler.set_stance("force_eager") if compiled else nullcontext():
             detector.eval()  # so that no statistics move
             # With features in the teacher's place: its pass would tell nothing.
             features = [torch.zeros(1, *shape) for shape in detector.teacher.shapes]
-            batch = {"image": torch.zeros(1, 3, size, size), "features": features}
+            batch = {"image": torch.zeros(1, 3, *as_pair(detector.image_size)), "features": features}
             detector.training_loss(batch | {key: torch.zeros(1, dtype=torch.long) for key in ("label", "index")})
     finally:
         detector.train(training)

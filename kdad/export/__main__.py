@@ -116,7 +116,7 @@ def export_graph(cfg: DictConfig, path: Path, format: Format) -> None:
         except Exception as error:  # whatever a runtime makes of an operation that it does not know
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"format={cfg.format} precision={cfg.precision}: its runtime cannot run {detector.network.name}: {reason}"
+                f"format={cfg.format} precision={cfg.precision}: {detector.network.name} does not run so: {reason}"
             ) from error
         errors = compare(expected, found, exact.names)
         card = describe_file(detector.network, detector.decision, exact.names, cfg.format, cfg.precision)

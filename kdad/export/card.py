@@ -5,13 +5,14 @@ from typing import Any
 
 import kdad
 from kdad.export.graph import INPUT, MOST
+from kdad.geometry import as_pair
 from kdad.inference.decision import Decision
 from kdad.models.base import KDDetector
 from kdad.teacher.levels import read_pretrained_cfg
 from kdad.teacher.weights import PACKAGE
 
 SHAPES = {
-    "anomaly_map": "float32 (batch, 1, {size}, {size}), higher is more anomalous",
+    "anomaly_map": "float32 (batch, 1, {height}, {width}), higher is more anomalous",
     "score": "float32 (batch), higher is more anomalous",
     "normalised": "float32 (batch), in (0, 1), 0.5 at the threshold; comparable between detectors",
     "is_anomalous": "bool (batch), whether the score exceeds the threshold",
@@ -22,7 +23,7 @@ def describe_file(
     network: KDDetector, decision: Decision | None, names: tuple[str, ...], format: str, precision: str
 ) -> dict[str, Any]:
     """Return plain values that say all that is needed to use an exported file without kdad."""
-    size, mean, std = network.image_size, network.normalise.mean, network.normalise.std
+    (height, width), mean, std = as_pair(network.image_size), network.normalise.mean, network.normalise.std
     return {
         "made_by": f"kdad {kdad.__version__}",
         "detector": network.name,
@@ -30,14 +31,14 @@ def describe_file(
         "precision": precision,
         "input": {
             "name": INPUT,
-            "shape": f"float32 (batch, 3, {size}, {size}), batch from 1 to {MOST}",
+            "shape": f"float32 (batch, 3, {height}, {width}), batch from 1 to {MOST}",
             "values": "RGB in [0, 1]: an 8-bit image divided by 255",
-            "resize": f"to {size} x {size} by Pillow's BILINEAR, which is antialiased; no crop",
+            "resize": f"to {width} x {height} (width x height) by Pillow's BILINEAR, which is antialiased; no crop",
             "normalisation": "inside the file",
             "mean": mean.flatten().tolist(),
             "std": std.flatten().tolist(),
         },
-        "outputs": {name: SHAPES[name].format(size=size) for name in names},
+        "outputs": {name: SHAPES[name].format(height=height, width=width) for name in names},
         "decision": describe_decision(decision),
         "teacher": {
             "backbone": network.teacher.tag,

@@ -160,7 +160,7 @@ def choose_images(table: pd.DataFrame, images: str, rows: int) -> pd.DataFrame:
 def split_picture(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
     """Split a picture that a run has left into its parts.
 
-    Returns the image (H, H, 3), the map in colours (H, H, 3) and the mask (H, H) of 0 and 1, or None. Raises
+    Returns the image (H, W, 3), the map in colours (H, W, 3) and the mask (H, W) of 0 and 1, or None. Raises
     `UserError` for a file that is no such picture.
     """
     try:
@@ -168,9 +168,14 @@ def split_picture(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDA
             whole = np.array(picture.convert("RGB"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    side, width = whole.shape[:2]
-    count = (width + GAP) // (side + GAP)
-    if count not in (2, 3) or count * (side + GAP) - GAP != width:
-        raise UserError(f"{path}: {width} x {side} pixels are no image | map | mask of a kdad run")
-    image, colours, *masks = (whole[:, i * (side + GAP) : i * (side + GAP) + side] for i in range(count))
+    height, width = whole.shape[:2]
+    square = (width + GAP) / (height + GAP)  # so many parts, if they are squares
+    for count in (int(square), *(n for n in (3, 2) if n != square)) if square in (2, 3) else (3, 2):
+        step = (width + GAP) // count  # from part to part
+        gaps = [whole[:, i * step - GAP : i * step] for i in range(1, count)]
+        if step * count == width + GAP and step > GAP and all((gap == 255).all() for gap in gaps):
+            break
+    else:
+        raise UserError(f"{path}: {width} x {height} pixels are no image | map | mask of a kdad run")
+    image, colours, *masks = (whole[:, i * step : (i + 1) * step - GAP] for i in range(count))
     return image, colours, (masks[0][..., 0] > 127).astype(np.uint8) if masks else None

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kdad.data.images import resize_image
 from kdad.errors import UserError
+from kdad.geometry import as_pair
 from kdad.inference.decision import Decision, read_setting
 from kdad.inference.fold import fold_batch_norms
 from kdad.inference.pictures import Picture, is_single, iterate, open_picture
@@ -120,7 +121,7 @@ class Detector:
                 f"the detector was trained with trainer.precision={precision}, in which kdad does not judge pictures"
             )
         self.network, self.decision, self.batch_size = network, decision, batch_size
-        self.image_size: int = network.image_size
+        self.image_size = network.image_size
         self.precision = precision
         if precision in WHOLE:
             network.to(WHOLE[precision])
@@ -177,11 +178,11 @@ class Detector:
         return [Result(float(score), map, image, self.decision, source) for score, map, image, source in parts]
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """Return an upright RGB image at the detector's size, uint8 (3, size, size), as a data set's is."""
+        """Return an upright RGB image at the detector's size, uint8 (3, h, w), as a data set's is."""
         return resize_image(image, self.image_size)
 
     def detect(self, images: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Return scores (B,) and maps (B, size, size) of prepared images, uint8 (B, 3, size, size).
+        """Return scores (B,) and maps (B, h, w) of prepared images, uint8 (B, 3, h, w).
 
         They are those of a run's test phase: the same operations in the same order.
         """
@@ -222,7 +223,7 @@ def load(
     network, decision, config = build_trained(find_checkpoint(Path(path)), weights, plugins, with_decision)
     lay_out(network)
     if fold:
-        fold_batch_norms(network, torch.rand(2, 3, network.image_size, network.image_size))
+        fold_batch_norms(network, torch.rand(2, 3, *as_pair(network.image_size)))
     detector = Detector(network, decision, str(config["trainer"].get("precision") or "32-true"), batch_size)
     detector.setting = read_setting(config["model"], network.scoring)
     return detector.to(find_device() if device == "auto" else device)

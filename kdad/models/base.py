@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kdad.errors import UserError
+from kdad.geometry import ImageSize, simplify
 from kdad.speed import fuse
 from kdad.teacher import Level, Teacher
 
@@ -61,15 +62,15 @@ class KDDetector(pl.LightningModule):
         optimizer: Callable[..., Optimizer],
         name: str = "",
         levels: list[Level] | str = "auto",
-        image_size: int = 256,
+        image_size: ImageSize = 256,
         normalisation: str = "auto",
     ):
         super().__init__()
         self.name = name or type(self).__name__.lower()
-        self.image_size = image_size
+        self.image_size = simplify(image_size)
         self.optimizer = optimizer
         self.scheduler: Callable[[Optimizer], LRScheduler] | None = None  # of the learning rate, by epochs
-        self.teacher = backbone(levels=levels, auto=auto_levels, image_size=image_size)
+        self.teacher = backbone(levels=levels, auto=auto_levels, image_size=self.image_size)
         known = {"auto": (self.teacher.mean, self.teacher.std), "imagenet": IMAGENET, "none": None}
         if normalisation not in known:
             raise UserError(f"normalisation={normalisation}: give one of {', '.join(known)}")

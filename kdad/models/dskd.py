@@ -40,6 +40,7 @@ from torch import Tensor
 
 from kdad.errors import UserError
 from kdad.functional import at_least_float32, cosine_distance, fuse_sum
+from kdad.geometry import ImageSize
 from kdad.models.base import Batch, Detection, KDDetector
 from kdad.networks.bottleneck import DeepFeatureEmbedding, DirectDownsampling, choose_width
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
@@ -87,12 +88,12 @@ def student_loss(maps: list[Tensor]) -> Tensor:
     return torch.stack([m.mean(dim=(1, 2)) for m in maps]).mean(dim=0)
 
 
-def fused_map(maps: list[Tensor], size: int, align_corners: bool = False, sigma: float = 0.0) -> Tensor:
+def fused_map(maps: list[Tensor], size: ImageSize, align_corners: bool = False, sigma: float = 0.0) -> Tensor:
     """Eq. (8), Sec. 3.3: add up the upsampled maps: list of (B, h, w) -> (B, size, size). `sigma` is Eq. (9)'s."""
     return fuse_sum(maps, size, align_corners, sigma)
 
 
-def smoothed_map(maps: list[Tensor], size: int, sigma: float, align_corners: bool = False) -> Tensor:
+def smoothed_map(maps: list[Tensor], size: ImageSize, sigma: float, align_corners: bool = False) -> Tensor:
     """Eq. (9), Sec. 3.3: blur Eq. (8) by a Gaussian, both in one step: list of (B, h, w) -> (B, size, size)."""
     return fused_map(maps, size, align_corners, sigma)
 

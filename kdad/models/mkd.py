@@ -32,9 +32,11 @@ from torch import Tensor, nn
 
 from kdad.errors import UserError
 from kdad.functional import at_least_float32, gaussian_blur
+from kdad.geometry import ImageSize
 from kdad.models.base import Batch, Detection, KDDetector
 from kdad.networks.cloner import NORMS, SIZES, Cloner, check_strides, guided_relu
 from kdad.teacher import Level, Teacher, at_strides, build_network
+from kdad.teacher.pyramid import make_ramp
 
 STRIDES = (4, 8, 16, 32)  # of the critical points, a VGG's last four max-pools
 SHORTEST = 1e-3  # length below which vectorised activations have no direction
@@ -117,10 +119,9 @@ def scale_per_image(maps: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def find_rectified(teacher: Teacher, image_size: int) -> list[bool]:
+def find_rectified(teacher: Teacher, image_size: ImageSize) -> list[bool]:
     """Return for each level whether its features are never negative, as after a ReLU; measured on one image."""
-    image = torch.linspace(-1, 1, 3 * image_size**2).view(1, 3, image_size, image_size)
-    return [f.min().item() >= 0 for f in teacher(image)]
+    return [f.min().item() >= 0 for f in teacher(make_ramp(image_size))]
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor, float | Tensor], Tensor]] = {

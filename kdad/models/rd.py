@@ -23,6 +23,7 @@ from torch import Tensor
 
 from kdad.errors import UserError
 from kdad.functional import cosine_distance, flattened_cosine_distance, fuse_sum
+from kdad.geometry import ImageSize
 from kdad.models.base import Batch, Detection, KDDetector
 from kdad.networks.bottleneck import DeepFeatureEmbedding, OneClassEmbedding, choose_width
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
@@ -51,7 +52,7 @@ def flattened_loss(teacher_features: list[Tensor], student_features: list[Tensor
     return torch.stack([flattened_cosine_distance(t, s) for t, s in pairs])
 
 
-def anomaly_map(maps: list[Tensor], size: int, sigma: float) -> Tensor:
+def anomaly_map(maps: list[Tensor], size: ImageSize, sigma: float) -> Tensor:
     """Eq. (3), Sec. 3.3: add up the upsampled maps and smooth the sum: list of (B, h, w) -> (B, size, size)."""
     return fuse_sum(maps, size, align_corners=True, sigma=sigma)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from kdad.errors import UserError
 from kdad.functional import at_least_float32, upsample
+from kdad.geometry import ImageSize
 from kdad.models.base import Batch, Detection, KDDetector
 from kdad.networks.residual import start_last_norms
 from kdad.teacher import FeaturePyramid, at_strides
@@ -45,7 +46,7 @@ def total_loss(teacher_features: list[Tensor], student_features: list[Tensor]) -
     return level_losses(teacher_features, student_features).sum(dim=0)
 
 
-def anomaly_map(maps: list[Tensor], size: int, map_size: int | None = None) -> Tensor:
+def anomaly_map(maps: list[Tensor], size: ImageSize, map_size: ImageSize | None = None) -> Tensor:
     """Eq. (4), Sec. 3.3: multiply the upsampled maps: list of (B, h, w) -> (B, size, size).
 
     With `map_size` they are multiplied at that size, and the product is resized.

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdad.errors import UserError
+from kdad.geometry import ImageSize, check_divisible
 
 NORMS = ("none", "batch")
 SIZES = ("compact", "equal")
@@ -86,16 +87,11 @@ def plan_stages(channels: Sequence[int], strides: Sequence[int], size: str) -> I
         before = stride
 
 
-def check_strides(strides: Sequence[int], image_size: int) -> None:
+def check_strides(strides: Sequence[int], image_size: ImageSize) -> None:
     """Raise `UserError` for strides, shallow to deep, that a cloner cannot reach by halving the image."""
     if any(s & (s - 1) for s in strides) or list(strides) != sorted(strides):
         raise UserError(f"levels: strides {list(strides)} must be powers of two, ascending")
-    if image_size % (deepest := strides[-1]):
-        smaller = image_size // deepest * deepest
-        raise UserError(
-            f"image_size={image_size}: must be a multiple of {deepest}, the stride of the deepest level, such as "
-            f"{f'{smaller} or ' if smaller else ''}{smaller + deepest}"
-        )
+    check_divisible(image_size, strides[-1], "the deepest level")
 
 
 class _GuidedReLU(torch.autograd.Function):

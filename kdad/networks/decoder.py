@@ -6,6 +6,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from kdad.errors import UserError
+from kdad.geometry import ImageSize, check_divisible
 from kdad.networks.residual import Style, build_stage, initialise
 
 
@@ -39,15 +40,10 @@ class MirroredDecoder(nn.Module):
         return features[::-1]
 
 
-def check_pyramid(strides: Sequence[int], image_size: int) -> None:
+def check_pyramid(strides: Sequence[int], image_size: ImageSize) -> None:
     """Raise `UserError` where halving and doubling cannot reach the strides: shallow to deep, the embedding's last."""
     steps = [deep // shallow for shallow, deep in pairwise(strides)]
     if any(s < 1 or s & (s - 1) for s in steps) or [s for s in strides if s & (s - 1)]:
         found = list(strides)
         raise UserError(f"levels: strides {found} (the last is the embedding's) must be powers of two, ascending")
-    if image_size % strides[-1]:
-        smaller = max(image_size // strides[-1], 1) * strides[-1]
-        raise UserError(
-            f"image_size={image_size}: must be a multiple of {strides[-1]}, the stride of the embedding, such as "
-            f"{smaller} or {smaller + strides[-1]}"
-        )
+    check_divisible(image_size, strides[-1], "the embedding")

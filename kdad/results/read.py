@@ -13,6 +13,7 @@ import yaml
 from kdad.engine.record import HEADLINE as METRICS
 from kdad.engine.run_folder import RESULTS, RunFolder
 from kdad.errors import UserError
+from kdad.geometry import name_size
 
 REASONS = tuple(f"{metric}_reason" for metric in METRICS)
 # Columns that are always there, in this order; whatever else results.json holds follows under its own name.
@@ -109,6 +110,8 @@ def _read_run(folder: Path, skipped: list[str]) -> dict[str, Any] | None:
         return None
     if other := results.get("trained_on"):  # an evaluation on other data is no run on these
         results["dataset"] = f"{results['dataset']} (trained on {other})"
+    if isinstance(size := results.get("image_size"), list):  # a cell of a table is a number or a text
+        results["image_size"] = name_size(size)
     variant = folder.name if folder.parent.name == run.variants.name else ""
     tested_again = "ckpt_path" in results and "fit_seconds" not in results
     return {

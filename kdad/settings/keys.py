@@ -48,6 +48,10 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -107,8 +111,9 @@ KEYS = (
         Values("one name; sweep several with -m category=a,b", lambda v: v is None or isinstance(v, TEXT))),
     Key("seed", IDENTITY, "of initialisation and the order of training images",
         Values("a whole number from 0 to 4294967295", lambda v: _is_whole(v) and 0 <= v < 2**32)),
-    Key("image_size", CONDITION, "pixels; images are resized to a square",
-        Values("a whole number of pixels, at least 1", COUNT.fit)),
+    Key("image_size", CONDITION, "pixels: a number, to which both sides are resized, or [height, width]",
+        Values("a whole number of pixels, at least 1, or [height, width]",
+               lambda v: COUNT.fit(v) or (_is_pair(v) and all(COUNT.fit(x) for x in v)))),
     Key("batch_size", CONDITION, "images in a training step, of each process", COUNT, retest=True),
     Key("val_fraction", CONDITION, "part of the training images kept for validation",
         Values("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1)),

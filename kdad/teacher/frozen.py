@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from kdad.errors import UserError
+from kdad.geometry import ImageSize
 from kdad.teacher.levels import Level, build_network, read_pretrained_cfg
 from kdad.teacher.pyramid import FeaturePyramid
 from kdad.teacher.weights import find_weights, match_keys, read_weights
@@ -34,7 +35,7 @@ class Teacher(FeaturePyramid):
         pretrained: bool = True,
         levels: Sequence[Level] | str = "auto",
         auto: Callable[[str], list[Level]] | None = None,
-        image_size: int = 256,
+        image_size: ImageSize = 256,
     ):
         cfg = read_pretrained_cfg(name)
         # Look for the file first: it is what most often fails, and building takes seconds.

@@ -11,6 +11,7 @@ from timm.models import PretrainedCfg
 from torch import nn
 
 from kdad.errors import UserError
+from kdad.geometry import ImageSize, simplify
 
 Level = int | str  # an index into timm's feature_info, or the path of a module such as "layer2.0"
 
@@ -43,11 +44,13 @@ def read_feature_info(name: str) -> list[dict[str, Any]]:
     return list(getattr(build_network(name, meta=True), "feature_info", []))
 
 
-def build_network(name: str, image_size: int | None = None, meta: bool = False) -> nn.Module:
+def build_network(name: str, image_size: ImageSize | None = None, meta: bool = False) -> nn.Module:
     """Build a timm network with random weights; with `meta` on the meta device, which takes no memory and no time."""
     cfg = timm.get_pretrained_cfg(name)
     # Networks with a fixed grid of positions must be told the size.
-    size: dict[str, Any] = {"img_size": image_size} if image_size and cfg is not None and cfg.fixed_input_size else {}
+    size: dict[str, Any] = (
+        {"img_size": simplify(image_size)} if image_size and cfg is not None and cfg.fixed_input_size else {}
+    )
     with torch.device("meta" if meta else "cpu"):
         return timm.create_model(name, pretrained=False, **size)
 

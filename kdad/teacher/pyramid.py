@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from kdad.errors import UserError
+from kdad.geometry import ImageSize, as_pair, name_size
 from kdad.teacher.levels import Level, build_network, find_module_path
 
+ASKED = "intermediates."  # before the number of a level that the network itself gives
 Measured = tuple[list[tuple[int, int, int]], list[int], list[bool]]  # of each level (C, h, w), stride, channels last
 
 
@@ -20,13 +22,13 @@ class FeaturePyramid(nn.Module):
     (C, h, w) are measured with one forward pass, never looked up. Weights are random; see `Teacher`.
     """
 
-    def __init__(self, name: str, levels: Sequence[Level], image_size: int):
+    def __init__(self, name: str, levels: Sequence[Level], image_size: ImageSize):
         super().__init__()
         self.name = name
         self._outputs: dict[str, Tensor] = {}
         self._overwritten: set[str] = set()  # levels that the network later works on in place
         self._asked: list[int] = []  # levels that are no module's output, but the network's own answer
-        image = torch.linspace(-1, 1, 3 * image_size**2).view(1, 3, image_size, image_size)
+        image, levels = make_ramp(image_size), [read_asked(level) for level in levels]
         try:
             self.body = build_network(name, image_size)
             self.paths = [find_module_path(self.body, level, name) for level in levels]
@@ -34,7 +36,7 @@ class FeaturePyramid(nn.Module):
                 hook = partial(self._keep, path)
                 self.body.get_submodule(path).register_forward_hook(hook)
             self._probe(image)
-            measured = self._measure(image_size)
+            measured = self._measure(as_pair(image_size))
         except UserError as error:
             self.body = build_network(name, image_size)
             measured = self._ask(image, levels, error)
@@ -69,13 +71,13 @@ class FeaturePyramid(nn.Module):
         if not hasattr(self.body, "forward_intermediates") or not all(type(level) is int for level in levels):
             raise error
         self._asked = [level for level in levels if isinstance(level, int)]
-        self.paths = [f"intermediates.{level}" for level in self._asked]
+        self.paths = [f"{ASKED}{level}" for level in self._asked]
         self.modules_before = [{name for name, _ in self.body.named_modules()}] * len(levels)
         was_training = self.body.training
         try:
             self.body.eval()
             self._run_body(image)
-            measured = self._measure(image.shape[-1])
+            measured = self._measure(tuple(image.shape[-2:]))
         except Exception:  # whatever a network makes of it
             raise error from None
         self.body.train(was_training)
@@ -87,7 +89,6 @@ class FeaturePyramid(nn.Module):
 
         Raises `UserError` where the network does not take the image, or a level gives no tensor.
         """
-        image_size = image.shape[-1]
         ran: list[str] = []
         ran_before: dict[str, int] = {}
         versions: dict[str, int] = {}
@@ -110,8 +111,9 @@ class FeaturePyramid(nn.Module):
             self._run_body(image)
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = str(error).partition("\n")[0]
+            size = name_size(tuple(image.shape[-2:]))
             raise UserError(
-                f"image_size={image_size} does not get through backbone.name={self.name}: {reason}. Give a larger "
+                f"image_size={size} does not get through backbone.name={self.name}: {reason}. Give a larger "
                 "image_size, one that its strides divide, or another backbone"
             ) from error
         for hook in hooks:
@@ -126,30 +128,30 @@ class FeaturePyramid(nn.Module):
         self.body.train(was_training)
         self.modules_before = [set(ran[: ran_before.get(path, 0)]) for path in self.paths]
 
-    def _measure(self, image_size: int) -> Measured:
-        """Measure the levels of the last run, and forget them.
+    def _measure(self, sides: tuple[int, ...]) -> Measured:
+        """Measure the levels of the last run, of an image (height, width), and forget them.
 
         Returns of each level (C, h, w), its stride, and whether the network keeps its channels last. Raises `UserError`
         where a level is no map of features.
         """
         known = {str(entry["module"]): int(entry["reduction"]) for entry in getattr(self.body, "feature_info", [])}
+        widths = {str(entry["module"]): int(entry["num_chs"]) for entry in getattr(self.body, "feature_info", [])}
         shapes, strides, to_nchw = [], [], []
         for path in self.paths:
             if path not in self._outputs:
                 raise UserError(f"levels: module {path!r} of {self.name} takes no part in computing features")
             shape = tuple(self._outputs[path].shape)
-            # Swin-like networks keep channels last: there the two equal sizes come first.
-            nhwc = len(shape) == 4 and shape[1] == shape[2] != shape[3]
+            nhwc = keeps_channels_last(shape, sides, widths.get(path))
             c, h, w = (shape[3], *shape[1:3]) if nhwc else (0, 0, 1) if len(shape) != 4 else shape[1:]
-            if h != w or h < 1 or h > image_size:
+            if not is_scaled(h, w, sides):
                 raise UserError(
                     f"levels: {path!r} of {self.name} gives a tensor of shape {shape}, not a feature map (B, C, h, w). "
                     "Choose a convolutional or hierarchical backbone, or another level."
                 )
             shapes.append((c, h, w))
             # To the nearest power of two, since odd sizes are rounded on the way down; a pixel or two tell nothing.
-            measured = 2 ** round(math.log2(image_size / h))
-            strides.append(known.get(path, measured) if h <= 2 else measured)
+            measured = 2 ** round(math.log2(max(sides) / max(h, w)))
+            strides.append(known.get(path, measured) if max(h, w) <= 2 else measured)
             to_nchw.append(nhwc)
         self._outputs.clear()
         return shapes, strides, to_nchw
@@ -178,3 +180,38 @@ class FeaturePyramid(nn.Module):
             for parent, child, module in cut:
                 setattr(parent, child, module)
         self._outputs.update(before)
+
+
+def read_asked(level: Level) -> Level:
+    """Return a level as its number, where it is given by the path that this class makes of one that is no module's."""
+    number = str(level).removeprefix(ASKED)
+    return int(number) if number != str(level) and number.isdigit() else level
+
+
+def make_ramp(image_size: ImageSize) -> Tensor:
+    """Return one image (1, 3, H, W) with values from -1 to 1, to try networks with."""
+    height, width = as_pair(image_size)
+    return torch.linspace(-1, 1, 3 * height * width).view(1, 3, height, width)
+
+
+def is_scaled(h: int, w: int, sides: tuple[int, ...]) -> bool:
+    """Return whether (h, w) may be the size of a level of an image of these sides: as oblong, and no larger."""
+    if sides[0] == sides[1]:
+        return h == w and 1 <= h <= sides[0]
+    if not (1 <= h <= sides[0] and 1 <= w <= sides[1]):
+        return False
+    return abs(math.log2(sides[0] / h) - math.log2(sides[1] / w)) < 0.75  # odd sizes are rounded on the way down
+
+
+def keeps_channels_last(shape: tuple[int, ...], sides: tuple[int, ...], channels: int | None) -> bool:
+    """Return whether a level (B, ?, ?, ?) has its channels last, as Swin-like networks do.
+
+    The two sizes that may be an image's then come first; where others may, too, timm's number of channels decides.
+    """
+    if len(shape) != 4:
+        return False
+    if sides[0] == sides[1]:
+        return shape[1] == shape[2] != shape[3]
+    if not is_scaled(shape[1], shape[2], sides):
+        return False
+    return not is_scaled(shape[2], shape[3], sides) or (shape[3] == channels != shape[1])

@@ -80,6 +80,31 @@ def test_the_file_gives_what_the_detector_gives(trained, export, model, format, 
     assert card["proof"]["images"] == 6 and max(card["proof"]["errors"].values()) < 1
 
 
+@pytest.mark.parametrize(("model", "format", "name"), [
+    ("rd", "onnx", "a.onnx"), ("mkd", "onnx", "a.onnx"), ("dskd", "torch", "a.pt2"), ("stpm", "openvino", "a.xml"),
+])  # fmt: skip
+def test_a_rectangle_is_exported_too(tmp_path, export, model, format, name):
+    run = train(model, tmp_path, "image_size=[64,96]")
+    status, output, said = export(run, f"format={format}", name=name)
+    assert status == 0, said
+    detector, whole, images = read_images(run, 3)
+    scores, maps = detector.detect(whole)
+    found = formats.FORMATS[format].open(output)(images)
+    assert found[0].shape == (3, 1, 64, 96)
+    assert np.abs(found[1] - scores).max() <= 1e-4 * np.abs(scores).max()
+    assert np.abs(found[0][:, 0] - maps).max() <= (1e-2 if model == "mkd" else 1e-4) * maps.max()
+    card = json.loads(output.with_name(f"{output.name}.json").read_text())
+    assert "64, 96" in card["input"]["shape"] and "96 x 64" in card["input"]["resize"]
+
+
+def test_a_precision_that_a_runtime_cannot_is_a_sentence(trained, export):
+    """onnxruntime's CPU has no ScatterElements in half precision, which a max-pool's gradient becomes."""
+    status, output, said = export(trained("mkd"), "format=onnx", "precision=fp16", "min_agreement=0")
+    if status:
+        assert status == 2 and "format=onnx precision=fp16: mkd does not run so: " in said
+        assert "Traceback" not in said and not output.exists()
+
+
 def test_a_file_that_computes_something_else_is_not_kept(trained, export, monkeypatch):
     """The convolution whose weights were moved is named."""
     import onnx

@@ -23,7 +23,7 @@ class Trained(NamedTuple):
     pictures: Path
 
 
-def train(model: str, place: Path) -> Trained:
+def train(model: str, place: Path, *more: str) -> Trained:
     """Train a detector on 8 normal pictures of 90 x 70 px and test it on 2 of them and 2 with a bright square."""
     generator, pictures, weights = np.random.default_rng(0), place / "pictures", place / "teacher.pth"
     for name, n in (("normal", 10), ("square", 2)):
@@ -45,6 +45,8 @@ def train(model: str, place: Path) -> Trained:
     ]  # fmt: skip
     if model == "mkd":
         overrides += ["normalisation=auto"]
+    changed = {override.split("=")[0] for override in more}
+    overrides = [*(override for override in overrides if override.split("=")[0] not in changed), *more]
     cfg = compose(*overrides)
     folder = RunFolder(place / "run")
     import kdad.run as command
