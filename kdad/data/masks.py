@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import binary_dilation, find_objects, label, maximum_filter, minimum_filter
+from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 
 from kdad.data.images import convert_to_rgb, decode_image, has_transparency, list_images, read_size
@@ -18,7 +18,10 @@ from kdad.errors import UserError
 from kdad.geometry import ImageSize, as_pair
 
 MASK_KINDS = ("auto", "binary", "grey", "labels")
-LARGE = 64  # pixels, of a block of JPEG
+KEPT = 0.25  # of what is marked, more must be above half: of two blurred masks of MTD 1/8 and 3/16 are
+LEVEL = (
+    0.05  # of what is marked, so much may lie level between black and white; in classes that were smoothed more does
+)
 
 
 class MaskFacts(NamedTuple):
@@ -118,34 +121,41 @@ def find_anomalous_pixels(values: np.ndarray, kind: str, path: Path, image_path:
 def has_soft_edges(values: np.ndarray, full: int) -> bool:
     """Return whether a mask's grey levels come from smoothed or compressed edges, not from classes or faint values.
 
-    It has many values or none far from 0 and the `full` one, some near `full`, not mostly such that are near neither,
-    and no area that only a class number leaves.
+    A grey pixel of a soft edge lies on a slope, between a darker and a brighter neighbour. One of a class lies in a
+    patch of one value with nothing darker, or nothing brighter, around it. At most half may be of the second kind.
+    `full` is the largest value that there can be.
     """
-    marked, strong = values > full // 10, values >= 3 * full // 4
-    between = marked & ~strong
-    step = full // 32
-    several = len(np.unique(values)) > 4 or not ((values > step) & (values < full - step)).any()
-    shaped = several and bool(strong.any()) and between.sum() <= 0.6 * marked.sum()
-    return shaped and not has_class_areas(values, step)
+    marked = values > full // 10
+    if (values > full // 2).sum() <= KEPT * marked.sum():
+        return False  # cut at half, defects would be lost, wherever the values come from
+    if (is_level(values, full // 32) & marked & (values < 3 * full // 4)).sum() > LEVEL * marked.sum():
+        return False
+    blackish, counts = np.unique(values[values <= full // 32], return_counts=True)
+    background = blackish[counts.argmax()] if len(blackish) else 0  # that of a JPEG may be 1 or 2
+    grey = (values != background) & (values < full)
+    dark, bright = grey & (values <= full // 16), grey & (values >= full - full // 16)
+    if bright.any() and len(np.unique(values[dark])) > 1:  # few numbers of classes are at both ends
+        grey &= ~dark & ~bright  # what rings beside the edges in JPEG and Lanczos: it has patches, too
+    patches = find_patches(values, grey)
+    return bool(patches.sum() <= len(patches) / 2)
 
 
-def has_class_areas(values: np.ndarray, step: int) -> bool:
-    """Return whether a mask has a large flat area of a grey level from which no smooth way leads up to others.
+def is_level(values: np.ndarray, step: int) -> np.ndarray:
+    """Return, of each pixel of a mask, whether it and its 8 neighbours differ by no more than a step."""
+    return maximum_filter(values, 3) - minimum_filter(values, 3) <= step
 
-    What is left of smoothing is flat far from a region, and rises towards it by less than a `step` from pixel to pixel;
-    what compression leaves is smaller than one of its blocks, or rises so, too.
+
+def find_patches(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Find which of the chosen pixels of a mask are not on a slope and have a neighbour, of 8, with the same value.
+
+    Returns bool (N,), of the chosen pixels, row by row. One without such a neighbour is noise, or the top of a small
+    blurred region.
     """
-    constant = maximum_filter(values, 3) == minimum_filter(values, 3)
-    areas, _ = label(constant & (values > 0) & (values < values.max() - step))  # neighbours in it are of one level
-    for number, place in enumerate(find_objects(areas), start=1):
-        wider = tuple(slice(max(0, part.start - 2), part.stop + 2) for part in place)
-        area = areas[wider] == number
-        if area.sum() > LARGE:
-            around = values[wider][binary_dilation(area, np.ones((5, 5)))].astype(int)
-            level = int(values[wider][area][0])
-            if not ((around > level) & (around <= level + step)).any():
-                return True
-    return False
+    rows, columns = np.nonzero(chosen)
+    own, padded = values[chosen], np.pad(values, 1, "reflect")
+    around = np.stack([padded[rows + y, columns + x] for y in range(3) for x in range(3) if (y, x) != (1, 1)])
+    slope = (around < own).any(axis=0) & (around > own).any(axis=0)
+    return ~slope & (around == own).any(axis=0)
 
 
 def resize_mask(anomalous: np.ndarray, size: ImageSize, nonbinary: bool) -> tuple[Tensor, MaskFacts]:

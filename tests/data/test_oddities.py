@@ -8,11 +8,12 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
 
 from kdad.data import Folder, MVTec
 from kdad.data.images import look
-from kdad.data.masks import decode_mask, find_anomalous_pixels
+from kdad.data.masks import decode_mask, find_anomalous_pixels, has_soft_edges
 from kdad.errors import UserError
 
 SIDE = 16
@@ -229,6 +230,85 @@ def test_masks_that_were_resized_or_compressed_are_taken(tmp_path, size, way):
         crisp.save(tmp_path / "m.jpg", quality=way)
         soft = np.array(Image.open(tmp_path / "m.jpg"))
     assert np.array_equal(mask(soft, tmp_path), soft > 127 if len(np.unique(soft)) > 2 else soft > 0)
+
+
+REGIONS = {  # small and thin ones: left, top, right and bottom of a rectangle, or the ends and width of a line
+    "dot": (10, 10, 12, 12),
+    "square": (10, 10, 17, 17),
+    "bar": (8, 20, 50, 21),
+    "line": (5, 40, 55, 50, 1),
+    "wide line": (5, 40, 55, 50, 4),
+}
+
+
+def drawn(region, value=255, on=None):
+    """A picture of 64 x 64 px with a region of the value, moved by 0 or, onto another picture, by 12 px."""
+    image = Image.new("L", (64, 64)) if on is None else Image.fromarray(on)
+    *ends, width = REGIONS[region] if len(REGIONS[region]) == 5 else (*REGIONS[region], 0)
+    ends = [n if on is None or i % 2 == 0 else n + 12 for i, n in enumerate(ends)]
+    draw = ImageDraw.Draw(image)
+    draw.line(ends, value, width) if width else draw.rectangle(ends, value)
+    return np.array(image)
+
+
+@pytest.mark.parametrize("values", [(1, 255), (40, 255), (127, 200), (100, 254, 255), (2, 1)])
+@pytest.mark.parametrize("region", REGIONS)
+def test_small_and_thin_classes_are_refused(tmp_path, region, values):
+    picture = drawn(region, values[0])
+    for value in values[1:]:
+        picture = drawn("square" if value == 255 else region, value, picture)
+    with pytest.raises(UserError, match="dataset.mask_kind=labels"):
+        mask(picture, tmp_path)
+
+
+@pytest.mark.parametrize("value", [1, 2, 40, 128, 200, 254])
+@pytest.mark.parametrize("side", [3, 6, 20])
+def test_a_class_within_an_outline_is_refused(tmp_path, side, value):
+    picture = np.zeros((64, 64), np.uint8)
+    picture[9 : 11 + side, 9 : 11 + side] = 255
+    picture[10 : 10 + side, 10 : 10 + side] = value
+    with pytest.raises(UserError, match="dataset.mask_kind=labels"):
+        mask(picture, tmp_path)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1, 2, 8])
+@pytest.mark.parametrize("region", [*REGIONS, "blob"])
+def test_blurred_masks_are_taken_unless_defects_would_be_lost(tmp_path, region, sigma):
+    crisp = blob(side=64).astype(float) if region == "blob" else drawn(region).astype(float)
+    soft = np.rint(gaussian_filter(crisp, sigma)).astype(np.uint8)
+    if (soft > 127).sum() > (soft > 25).sum() / 4:
+        assert np.array_equal(mask(soft, tmp_path), soft > 127)
+    else:
+        assert sigma >= 1 and (sigma == 8 or region != "blob")  # what is wide, or blurred little, stays
+        with pytest.raises(UserError, match="dataset.mask_kind=grey"):
+            mask(soft, tmp_path)
+
+
+@pytest.mark.parametrize("quality", [30, 50, 70, 90, 97])
+@pytest.mark.parametrize("region", REGIONS)
+def test_compressed_masks_of_small_and_thin_regions_are_taken(tmp_path, region, quality):
+    Image.fromarray(drawn(region)).save(tmp_path / "m.jpg", quality=quality)
+    compressed = np.array(Image.open(tmp_path / "m.jpg"))
+    assert np.array_equal(mask(compressed, tmp_path), compressed > 127)
+
+
+@pytest.mark.parametrize("way", [0.5, 2, 95])
+def test_classes_that_were_smoothed_or_compressed_are_refused(tmp_path, way):
+    picture = Image.fromarray(labels([40, 90, 255]))
+    if way == 95:
+        picture.save(tmp_path / "m.jpg", quality=way)
+        picture = Image.open(tmp_path / "m.jpg")
+    else:
+        picture = picture.resize((round(96 * way), round(96 * way)), Image.Resampling.BILINEAR)
+    with pytest.raises(UserError, match="dataset.mask_kind=labels"):
+        mask(np.array(picture), tmp_path)
+
+
+def test_the_real_grey_masks_are_judged(kdad_data):
+    paths = sorted((kdad_data / "mtd").glob("MT_*/Imgs/*.png"))
+    grey = {path.stem: values for path in paths if not np.isin(values := decode_mask(path), (0, values.max())).all()}
+    refused = [name for name, values in grey.items() if not has_soft_edges(values, 255)]
+    assert len(grey) == 388 and refused == ["exp3_num_24829", "exp4_num_24843"]
 
 
 def test_a_palette_is_read_by_number_where_masks_are_labels(tmp_path):
