@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from kdad.errors import UserError
 from kdad.export.formats import FORMATS
@@ -67,6 +68,7 @@ class Runtimes:
         self._folder = tempfile.TemporaryDirectory()
         images = torch.rand(CALIBRATED, 3, *as_pair(network.image_size), generator=generator)
         self._images = images.to(device)
+        self._graph: ExportedProgram | None = None
         folded: KDDetector | None = None
         for name in names:
             if name in EXPORTED and device != "cpu":  # their accelerators want packages of their own
@@ -92,7 +94,8 @@ class Runtimes:
         if name in EXPORTED:
             format, precision = EXPORTED[name]
             path, images = Path(self._folder.name) / f"{name}{FORMATS[format].suffix}", self._images.numpy()
-            FORMATS[format].write(trace(judge, self._images[:2]), path, judge.names, precision, images)
+            self._graph = self._graph or trace(judge, self._images[:2])
+            FORMATS[format].write(self._graph, path, judge.names, precision, images)
             run = FORMATS[format].open(path)
             return lambda images: run(images.numpy())
         if name == "compile":

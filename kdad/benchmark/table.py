@@ -74,9 +74,9 @@ def list_times(measured: list[dict[str, Any]]) -> Table:
     """Return a table of the runtimes' times per image for each batch size, and how far they are from eager."""
     device, threads = measured[0]["device"], measured[0]["threads"]
     table = Table(title=f"ms per image on {device}" + (f", threads: {threads}" if threads else ""))
-    table.add_column("runtime")
+    table.add_column("runtime", min_width=max(map(len, measured[0]["runtimes"])))
     for entry in measured:
-        table.add_column(f"batch {entry['batch']} (quartiles)", justify="right")
+        table.add_column(f"batch {entry['batch']}", justify="right")
         table.add_column("x eager", justify="right")
     table.add_column("differs by", justify="right")
     for runtime in measured[0]["runtimes"]:
@@ -86,9 +86,9 @@ def list_times(measured: list[dict[str, Any]]) -> Table:
             if "reason" in times:
                 cells += ["none", ""]
                 continue
-            low, median, high = (1000 * times["seconds_per_image"][key] for key in ("low", "median", "high"))
+            median = 1000 * times["seconds_per_image"]["median"]
             gained = entry["runtimes"]["eager"]["seconds_per_image"]["median"] * 1000 / median
-            cells += [f"{median:.1f} ({low:.1f}-{high:.1f})", f"{gained:.2f}"]
+            cells += [f"{median:.1f}", f"{gained:.2f}"]
         errors = [times["difference"] for times in found if "difference" in times]
         table.add_row(runtime, *cells, f"{max(errors):.1e}" if errors else "")
     return table
