@@ -32,7 +32,8 @@ EXPORTED = {  # runtime -> format and precision of the file that it runs
     "openvino-int8": ("openvino", "int8"),
 }
 RUNTIMES = ("eager", "folded", "compile", *EXPORTED)
-UNTIMED = 2  # calls before the timed ones
+UNTIMED = 2  # calls before the timed ones of a turn
+TURN = 5  # timed calls of a runtime before the next one has its turn
 CALIBRATED = 8  # random images that int8 takes its ranges from
 
 
@@ -112,7 +113,7 @@ class Runtimes:
         """Return for each runtime its time per image and how far it is from eager, or why there is none.
 
         Times are quartiles over `repeats` calls in seconds, the runtimes in turn, so that a busy moment of the machine
-        meets all of them; the difference is the largest of maps and scores, as a share of their largest value.
+        meets all of them. The difference is the largest of maps and scores, as a share of their largest value.
         """
         laid = images.contiguous(memory_format=torch.channels_last)
         # Each is given images as it wants them in memory: laying them out anew is no part of it.
@@ -130,12 +131,18 @@ class Runtimes:
 
 
 def time_in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Return the wall-clock seconds of `repeats` calls of each, one after the other; all end on the CPU."""
+    """Return the wall-clock seconds of `repeats` calls of each; all end on the CPU.
+
+    Runtimes take turns after a few calls, not after each: the threads of one go on spinning when it is done, and would
+    take time from the next. What comes first in a turn is not timed.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     with torch.inference_mode():  # as Lightning's test does
-        for _ in range(UNTIMED + repeats):
+        for start in range(0, repeats, TURN):
             for name, call in calls.items():
-                start = time.perf_counter()
-                call()
-                times[name].append(time.perf_counter() - start)
-    return {name: seconds[UNTIMED:] for name, seconds in times.items()}
+                for number in range(-UNTIMED, min(TURN, repeats - start)):
+                    before = time.perf_counter()
+                    call()
+                    if number >= 0:
+                        times[name].append(time.perf_counter() - before)
+    return times

@@ -82,6 +82,7 @@ def build_detector(cfg: DictConfig) -> KDDetector:
         image_size=cfg.image_size,
         normalisation=cfg.normalisation,
     )
+    detector.validates_map = cfg.get("monitor") == "val_map"
     if cfg.get("scheduler"):
         detector.scheduler = create(cfg.scheduler)
     if cfg.get("compile"):
@@ -122,6 +123,7 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
     """Return what the configuration alone says in results.json: model, data set, seed, versions, hash."""
     return {
         "model": cfg.model.get("name"),
+        "form": cfg.get("form") or "paper",
         "dataset": cfg.dataset.get("name"),
         "category": cfg.category,
         "backbone": cfg.backbone.get("name"),

@@ -27,7 +27,7 @@ from kdad.geometry import as_pair
 from kdad.inference.decision import Decision
 from kdad.models.base import KDDetector
 
-MONITORS = (None, "val_loss")  # both come from normal training images
+MONITORS = (None, "val_loss", "val_map")  # all come from normal training images
 
 
 class Training(pl.Callback):
@@ -202,7 +202,9 @@ def watch_best(folder: RunFolder, monitor: str | None, n_val: int, average_epoch
     Raises `UserError` where there is nothing to choose by, or nothing to choose.
     """
     if monitor not in MONITORS:
-        raise UserError(f"monitor={monitor}: only training images may choose a checkpoint: give val_loss or null")
+        raise UserError(
+            f"monitor={monitor}: only training images may choose a checkpoint: give val_loss, val_map or null"
+        )
     if monitor is None:
         return None
     if average_epochs > 1:

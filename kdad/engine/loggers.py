@@ -14,6 +14,7 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from kdad.engine.decide import RATES
+from kdad.engine.record import SEVEN
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.metrics import Outcome
@@ -36,7 +37,7 @@ GUARDED = (
 # Columns of the table that each run leaves, for one table over all runs.
 SUMMARY = (
     "model", "dataset", "category", "backbone", "weights_fingerprint", "image_size", "seed", "epochs", "n_train",
-    "n_test", "image_auroc", "pixel_auroc", "pro", *RATES, "loss", "val_loss", "fit_seconds", "test_seconds",
+    "n_test", *SEVEN, *RATES, "loss", "val_loss", "fit_seconds", "test_seconds",
 )  # fmt: skip
 
 

@@ -8,6 +8,11 @@ from kdad.errors import UserError
 HEADLINE = ("image_auroc", "pixel_auroc", "pro")  # metrics that results.json always has, null where there is none
 
 
+SEVEN = (  # all metrics that papers compare by; those beyond the headline are null only where their counterpart is
+    "image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro"
+)  # fmt: skip
+
+
 class Record:
     """What results.json will hold (`results`), and whether the folder is already the job's (`claimed`)."""
 

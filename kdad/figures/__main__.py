@@ -17,7 +17,7 @@ from kdad.figures.curves import PANELS, draw_curves, read_curve
 from kdad.figures.gallery import HARDEST, draw_gallery
 from kdad.figures.histograms import draw_histograms
 from kdad.figures.style import save_figure
-from kdad.results.read import METRICS
+from kdad.results.read import EVERY, METRICS
 from kdad.results.series import find_runs, group_runs, keep_complete, name_detector, print_remark
 
 Figures = Iterator[tuple[str, Figure]]  # each with the name of its files
@@ -65,7 +65,13 @@ def make_figure_parser() -> argparse.ArgumentParser:
     add("--points", type=int, default=200, help="normal positions, and as many anomalous ones, a level (default: 200)")
     text = "Metrics by category, one bar per detector or setting, one figure per data set (DSKD, Fig. 9)."
     add = add_kind("bars", make_bars, text)
-    add("--metrics", nargs="+", choices=METRICS, default=list(METRICS), help="which (default: all three)")
+    add(
+        "--metrics",
+        nargs="+",
+        choices=EVERY,
+        default=list(METRICS),
+        help="which (default: image_auroc pixel_auroc pro)",
+    )
     add("--from", dest="lowest", type=float, default=0.0, help="percent at which the axes start (default: 0)")
     add("--paper", choices=published.list_papers(), help="mark this paper's published figures ...")
     add("--table", help="... of this table")

@@ -54,6 +54,7 @@ class KDDetector(pl.LightningModule):
     cacheable = True  # whether teacher features are a function of the image file alone
     scoring: tuple[str, ...] = ()  # arguments that `detect` alone reads: they may change without training
     differentiates = False  # whether `detect` takes a gradient
+    validates_map = False  # whether validation also logs the mean of the maps, val_map, to choose an epoch by
 
     def __init__(
         self,
@@ -133,7 +134,10 @@ class KDDetector(pl.LightningModule):
         return self.log_losses(self.training_loss(batch), len(batch["image"]))["loss"]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self.log_losses(self.training_loss(batch), len(batch["image"]), prefix="val_")
+        losses = self.training_loss(batch)
+        if self.validates_map:
+            losses = losses | {"map": self.detect(batch).anomaly_map.mean()}
+        self.log_losses(losses, len(batch["image"]), prefix="val_")
 
     def log_losses(self, losses: dict[str, Tensor], batch_size: int, prefix: str = "") -> dict[str, Tensor]:
         """Log the means of losses over an epoch. Returns the losses. Raises `UserError` where one is not finite."""

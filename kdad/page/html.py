@@ -1,7 +1,7 @@
 """Runs as one HTML page that needs no network: leaderboard, ours beside published, curves, hardest images, settings."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from kdad.page.embedded import embed_curves, embed_galleries, embed_histogram
 from kdad.report.paper import NONE, make_paper_report
 from kdad.report.study import make_study_report
 from kdad.report.writers import Report, Table
-from kdad.results.read import METRICS
+from kdad.results.read import EVERY, METRICS
 from kdad.results.series import name_detector
 from kdad.results.settings import describe_runs
 from kdad.results.words import NAMES, format_percent, format_value
@@ -26,19 +26,22 @@ from kdad.storage.atomic import atomic_write
 FILTERS = {
     "model": "Model", "dataset": "Data set", "category": "Category", "backbone": "Backbone", "status": "Status"
 }  # fmt: skip
-# Column of the leaderboard -> its heading, and whether it holds numbers.
-COLUMNS = {
-    "number": ("Run", True), "model": ("Model", False), "dataset": ("Data set", False), "category": ("Category", False),
-    "seed": ("Seed", True),
-    **{metric: (f"{NAMES[metric][0].upper()}{NAMES[metric][1:]} (%)", True) for metric in METRICS},
-    "status": ("Status", False), "backbone": ("Backbone", False), "image_size": ("px", True),
-    "fit_seconds": ("Training (s)", True), "test_seconds": ("Test (s)", True), "settings": ("Settings", False),
-}  # fmt: skip
 NAMED = "backbone.name=", "image_size="  # settings that have columns of their own
 ABSENT = "missing", NONE  # what a paper's table says where no run belongs
 
 
-def write_html(path: Path, runs: pd.DataFrame, pictures: int) -> int:
+def list_columns(metrics: Sequence[str]) -> dict[str, tuple[str, bool]]:
+    """Return the leaderboard's columns with their headings, and whether they hold numbers."""
+    return {
+        "number": ("Run", True), "model": ("Model", False), "dataset": ("Data set", False),
+        "category": ("Category", False), "seed": ("Seed", True),
+        **{metric: (f"{NAMES[metric][0].upper()}{NAMES[metric][1:]} (%)", True) for metric in metrics},
+        "status": ("Status", False), "backbone": ("Backbone", False), "image_size": ("px", True),
+        "fit_seconds": ("Training (s)", True), "test_seconds": ("Test (s)", True), "settings": ("Settings", False),
+    }  # fmt: skip
+
+
+def write_html(path: Path, runs: pd.DataFrame, pictures: int, metrics: Sequence[str] = METRICS) -> int:
     """Write the page of `runs`, which are those of `read_runs`, whole or not at all. Returns its size in bytes.
 
     Each run shows at most `pictures` of its test images, half of them normal. What a run has not left is said in its
@@ -48,25 +51,25 @@ def write_html(path: Path, runs: pd.DataFrame, pictures: int) -> int:
         raise UserError(f"{path} is a folder: name a file, such as {path / 'report.html'}")
     if pictures < 0:
         raise UserError(f"--pictures {pictures}: give a number of pictures for each run, 0 for none")
-    text = render_page(runs, pictures)
+    text = render_page(runs, pictures, metrics)
     with atomic_write(path) as file:
         file.write(text)
     return len(text.encode())
 
 
-def render_page(runs: pd.DataFrame, pictures: int) -> str:
+def render_page(runs: pd.DataFrame, pictures: int, metrics: Sequence[str] = METRICS) -> str:
     """Return the page's text: styles, script and pictures are inside; whatever comes from the runs is escaped."""
     table = describe_runs(runs)[0]
     table["settings"] = table["settings"].map(_drop_columns)
-    order = ["dataset", "category", "image_auroc"]
+    order = ["dataset", "category", metrics[0]]
     table = table.sort_values(order, ascending=[True, True, False], na_position="last", kind="stable")
     table["number"] = range(1, len(table) + 1)
     loader = jinja2.PackageLoader("kdad.page")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.undefined = jinja2.StrictUndefined
-    apart, best = find_differing_keys(table), table.groupby(["dataset", "category"])[list(METRICS)].transform("max")
+    apart, best = find_differing_keys(table), table.groupby(["dataset", "category"])[list(metrics)].transform("max")
     shown = [
-        _describe_run(run, apart, row, pictures)
+        _describe_run(run, apart, row, pictures, metrics)
         for (_, run), (_, row) in zip(table.iterrows(), best.iterrows(), strict=True)
     ]
     settings = any(text for text, _ in (run["cells"]["settings"] for run in shown))
@@ -75,7 +78,7 @@ def render_page(runs: pd.DataFrame, pictures: int) -> str:
         latest=datetime.fromtimestamp(table["modified"].max(), UTC).strftime("%Y-%m-%d %H:%M UTC"),
         counts=table["status"].value_counts().to_dict(),
         filters={key: (name, _list_choices(table[key])) for key, name in FILTERS.items()},
-        columns={key: about for key, about in COLUMNS.items() if key != "settings" or settings},
+        columns={key: about for key, about in list_columns(metrics).items() if key != "settings" or settings},
         runs=shown,
         means=make_study_report(runs),
         published=list(_make_paper_reports(runs)),
@@ -94,7 +97,9 @@ def _list_choices(column: pd.Series) -> list[str]:
     return sorted(column.dropna().astype(str).unique())
 
 
-def _describe_run(run: pd.Series, apart: set[str], best: pd.Series, pictures: int) -> dict[str, Any]:
+def _describe_run(
+    run: pd.Series, apart: set[str], best: pd.Series, pictures: int, metrics: Sequence[str]
+) -> dict[str, Any]:
     """Return a run's row in the leaderboard, and all that its own part of the page shows."""
     config = flatten(run["config"])
     seed = "" if pd.isna(run["seed"]) else f"seed {run['seed']:.0f}"
@@ -109,9 +114,9 @@ def _describe_run(run: pd.Series, apart: set[str], best: pd.Series, pictures: in
         "status": run["status"],
         "error": "" if pd.isna(run["error"]) else str(run["error"]).strip(),
         "folder": str(run["folder"]),
-        "cells": {key: _format_cell(run, key, kind) for key in COLUMNS},
-        "best": {metric for metric in METRICS if run[metric] == best[metric]},
-        "scores": [(NAMES[m], format_percent(run[m]), _keep_text(run[f"{m}_reason"])) for m in METRICS],
+        "cells": {key: _format_cell(run, key, kind) for key in list_columns(metrics)},
+        "best": {metric for metric in metrics if run[metric] == best[metric]},
+        "scores": [(NAMES[m], format_percent(run[m]), _keep_text(run.get(f"{m}_reason"))) for m in metrics],
         "settings": run["settings"],
         "apart": {key: format_value(config[key]) for key in config if key in apart},
         "config": run["config_file"].read_text(encoding="utf-8") if config else "",
@@ -127,7 +132,7 @@ def _format_cell(run: pd.Series, key: str, kind: str) -> tuple[str, str]:
         return text, text
     if not pd.api.types.is_scalar(value) or pd.isna(value):
         return NONE, ""
-    if key in METRICS:
+    if key in EVERY:
         return f"{100 * value:.2f}", repr(float(value))
     if key.endswith("_seconds"):
         return f"{value:.1f}", repr(float(value))

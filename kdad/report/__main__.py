@@ -14,7 +14,7 @@ from kdad.errors import UserError
 from kdad.report.paper import make_paper_report
 from kdad.report.study import make_study_report
 from kdad.report.writers import FORMATS, Report, write_report
-from kdad.results.read import read_runs
+from kdad.results.read import EVERY, METRICS, read_runs
 from kdad.results.words import count_runs
 
 DEFAULT = Path("outputs")
@@ -53,6 +53,10 @@ def make_report_parser() -> argparse.ArgumentParser:
         help="write one page that needs no network: leaderboard, "
         f"curves, hardest images, settings (default: {PAGE}, with --out in its folder, beside the tables)",
     )
+    add(
+        "--metrics", nargs="+", choices=(*EVERY, "all"), default=list(METRICS),
+        help="which, without --paper (default: image_auroc pixel_auroc pro); mad is the mean of the seven",
+    )  # fmt: skip
     add("--pictures", type=int, default=8, help="with --html: test images of each run, half normal (default: 8)")
     return command
 
@@ -61,6 +65,8 @@ def report_runs(given: argparse.Namespace) -> None:
     """Print and write what the command line asks for. Raises `UserError` where it contradicts itself."""
     if given.paper is None and (given.table or given.quoted):
         raise UserError(f"--table and --quoted need --paper: one of {', '.join(published.list_papers())}")
+    if "all" in given.metrics:
+        given.metrics = list(EVERY)
     if given.html:
         if given.paper:
             raise UserError("--html shows all runs beside every paper's tables: leave out --paper and --table")
@@ -82,7 +88,7 @@ def write_page(given: argparse.Namespace) -> None:
 
     runs = collect_runs(given)
     path = given.out / given.html if given.out and given.html.parent == Path() else given.html
-    size = write_html(path, runs, given.pictures)
+    size = write_html(path, runs, given.pictures, given.metrics)
     print(f"{path}: {count_runs(runs)}, {size / 1e6:.1f} MB")
 
 
@@ -90,7 +96,7 @@ def make_reports(given: argparse.Namespace) -> Iterator[Report]:
     """Yield the report of the runs, or those of a paper's tables. Raises `UserError`."""
     runs = collect_runs(given)
     if given.paper is None:
-        yield make_study_report(runs)
+        yield make_study_report(runs, given.metrics)
         return
     for table in [given.table] if given.table else published.list_tables(given.paper):
         yield make_paper_report(given.paper, table, runs, given.quoted)

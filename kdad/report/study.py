@@ -1,6 +1,6 @@
 """Any number of runs in one table, with means over seeds and categories."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,8 +36,8 @@ PERCENT, DIGITS = 100, 2
 HOW = "Mean ± sample standard deviation over n seeds, in percent; seconds are means over seeds."
 
 
-def make_study_report(runs: pd.DataFrame) -> Report:
-    """Make a report of any runs: one row per detector, data set, differing settings and category.
+def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Report:
+    """Make a report of any runs: one row per detector, data set, differing settings and category, in these metrics.
 
     The papers' averages over categories are rows too. Where several detectors or settings were run on several
     categories of a set, a table per metric sets them beside each other.
@@ -46,7 +46,7 @@ def make_study_report(runs: pd.DataFrame) -> Report:
     alike = ["model", "dataset", "settings", "key"]
     counted, left_out = drop_repeats(described, [*alike, "category", "seed"])
     groups = counted.groupby(alike, sort=False)
-    blocks = [Block(str(model), str(data), str(settings), rows) for (model, data, settings, _), rows in groups]
+    blocks = [Block(str(model), str(data), str(settings), rows, metrics) for (model, data, settings, _), rows in groups]
     blocks.sort(key=lambda block: (_find_position(block.model), block.model, block.dataset))
     notes = [HOW, *([f"All runs: {format_settings(shared)}."] if shared else []), *remarks]
     missing: list[tuple[str, str]] = []
@@ -56,25 +56,25 @@ def make_study_report(runs: pd.DataFrame) -> Report:
         rules |= {len(lines)} if lines else set()
         for category, values in block.measured.items():
             wanted = list_averages(block.dataset).get(category, [])
-            if absent := next((values[m].absent for m in METRICS if values[m].absent and not values[m].gap), ()):
+            if absent := next((values[m].absent for m in metrics if values[m].absent and not values[m].gap), ()):
                 where = ", ".join(filter(None, block.names))
                 missing.append((where, name_missing_categories(category, wanted, absent)))
-            n = count_seeds(max(values[metric].n for metric in METRICS), block.select_runs(category))
-            scores = [values[metric].format(PERCENT, DIGITS) for metric in METRICS]
+            n = count_seeds(max(values[metric].n for metric in metrics), block.select_runs(category))
+            scores = [values[metric].format(PERCENT, DIGITS) for metric in metrics]
             seconds = ["" if values[name].gap else f"{values[name].mean:.1f}" for name in SECONDS]
             lines.append([*block.names, AVERAGES.get(category, category), *scores, n, *seconds])
-    head = ["model", "data set", "settings", "category", *(f"{NAMES[m]} (%)" for m in METRICS), "n", *SECONDS.values()]
-    beside, legend = compare_blocks(blocks)
+    head = ["model", "data set", "settings", "category", *(f"{NAMES[m]} (%)" for m in metrics), "n", *SECONDS.values()]
+    beside, legend = compare_blocks(blocks, metrics)
     named = [(block.names, block.rows[block.rows["status"] == "ok"]) for block in blocks]
     decided = tabulate_decisions(named)
     beside += [*decided, *tabulate_kinds(named, name_columns(blocks))]
-    best = find_best(lines, range(4, 4 + len(METRICS)), [(line[1], line[3]) for line in lines])
+    best = find_best(lines, range(4, 4 + len(metrics)), [(line[1], line[3]) for line in lines])
     tables = [Table("", [("", name) for name in head], 4, lines, rules, best), *beside]
     notes += [
         *merge_notes(missing),
         *legend,
         *([HOW_DECIDED] if decided else []),
-        *list_causes(counted),
+        *list_causes(counted, metrics),
         *list_changed_data(counted),
         *describe_repeats(left_out),
         *runs.attrs.get("skipped", []),
@@ -91,6 +91,7 @@ class Block:
     dataset: str
     settings: str
     rows: pd.DataFrame
+    metrics: Sequence[str] = METRICS
 
     @property
     def names(self) -> list[str]:
@@ -100,7 +101,7 @@ class Block:
     @cached_property
     def measured(self) -> dict[str, dict[str, Measured]]:
         """What the runs have measured: category or average -> metric -> value."""
-        names = (*METRICS, *SECONDS)
+        names = (*self.metrics, *SECONDS)
         return {category: {name: self._measure(category, name) for name in names} for category in self._order()}
 
     def select_runs(self, category: str) -> pd.DataFrame:
@@ -137,7 +138,7 @@ class Block:
         for category, values in self.measured.items():
             names = zip(("model", "dataset", "settings", "category"), (*self.names, category), strict=True)
             record: dict[str, Any] = dict(names)
-            for metric in METRICS:
+            for metric in self.metrics:
                 value = values[metric]
                 record |= {metric: round(value.mean * PERCENT, 6), f"{metric}_sd": round(value.spread * PERCENT, 6)}
                 record |= {f"{metric}_n": value.n[0], f"{metric}_status": value.gap or "ok"}
@@ -145,7 +146,7 @@ class Block:
             yield record | {name: values[name].mean for name in SECONDS}
 
 
-def compare_blocks(blocks: list[Block]) -> tuple[list[Table], list[str]]:
+def compare_blocks(blocks: list[Block], metrics: Sequence[str]) -> tuple[list[Table], list[str]]:
     """Set the detectors and settings of each data set beside each other.
 
     Returns a table per data set and metric, categories down and detectors across; and what the columns stand for.
@@ -160,8 +161,8 @@ def compare_blocks(blocks: list[Block]) -> tuple[list[Table], list[str]]:
         names = name_columns(beside)
         named = zip(names, beside, strict=True)
         legend += [f"{dataset}, {name}: {block.settings}" for name, block in named if block.settings]
-        gap = {metric: Measured(gap="missing") for metric in METRICS}
-        for metric in METRICS:
+        gap = {metric: Measured(gap="missing") for metric in metrics}
+        for metric in metrics:
             lines = [
                 [AVERAGES.get(c, c), *(b.measured.get(c, gap)[metric].format(PERCENT, DIGITS) for b in beside)]
                 for c in categories

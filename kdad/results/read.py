@@ -11,16 +11,20 @@ import pandas as pd
 import yaml
 
 from kdad.engine.record import HEADLINE as METRICS
+from kdad.engine.record import SEVEN
 from kdad.engine.run_folder import RESULTS, RunFolder
 from kdad.errors import UserError
 from kdad.geometry import name_size
 
+MEAN = "mad"  # of all seven metrics
+EVERY = (*SEVEN, MEAN)
 REASONS = tuple(f"{metric}_reason" for metric in METRICS)
 # Columns that are always there, in this order; whatever else results.json holds follows under its own name.
 COLUMNS = (
     "folder", "kind", "variant", "status", "error", "model", "dataset", "category", "backbone", "image_size",
     "seed", "split_seed", "epochs", *METRICS, *REASONS, "fit_seconds", "test_seconds", "config_hash",
     "weights_fingerprint", "config", "config_file", "scores_file", "curves_file", "maps_folder", "modified",
+    *(metric for metric in EVERY if metric not in METRICS),
 )  # fmt: skip
 # A run's config.yaml is resolved; OmegaConf's loader would take ten times as long.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -40,6 +44,8 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> pd.DataFrame:
                    killed or is at work
     image_auroc, pixel_auroc, pro
                    in [0, 1], NaN where there is none; `<metric>_reason` says why
+    image_ap, image_f1_max, pixel_ap, pixel_f1_max, mad
+                   likewise, behind all others; mad is the mean of all seven, where there are all
     config         resolved configuration, nested dict; {} where there is no readable config.yaml
     config_file, scores_file, curves_file, maps_folder
                    Path, or None where there is no such thing
@@ -64,8 +70,9 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> pd.DataFrame:
         warnings.warn(message, stacklevel=2)
     table = pd.DataFrame([rows[place] for place in sorted(rows)])
     table = table.reindex(columns=[*COLUMNS, *(c for c in table.columns if c not in COLUMNS)])
-    for name in (*METRICS, "fit_seconds", "test_seconds"):
+    for name in (*SEVEN, "fit_seconds", "test_seconds"):
         table[name] = pd.to_numeric(table[name], errors="coerce")
+    table[MEAN] = table[list(SEVEN)].mean(axis=1, skipna=False)
     table.attrs["skipped"] = skipped
     return table
 

@@ -8,8 +8,9 @@ import pandas as pd
 from kdad.results.read import METRICS
 
 NAMES = {
-    "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO", "seconds": "time", "megabytes": "memory",
-    "gigaflops": "operations", "million_parameters": "parameters",
+    "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO", "image_ap": "image AP",
+    "image_f1_max": "image F1-max", "pixel_ap": "pixel AP", "pixel_f1_max": "pixel F1-max", "mad": "mAD",
+    "seconds": "time", "megabytes": "memory", "gigaflops": "operations", "million_parameters": "parameters",
 }  # fmt: skip
 AVERAGES = {"average_textures": "average of textures", "average_objects": "average of objects", "average": "average"}
 SHOWN = 5  # of one kind are named, the others counted
@@ -22,7 +23,7 @@ def name_missing_categories(average: str, wanted: Sequence[str], absent: Sequenc
     return f"{AVERAGES[average]} over {len(there)} of {len(wanted)} categories only: {which}"
 
 
-def list_causes(runs: pd.DataFrame) -> list[str]:
+def list_causes(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> list[str]:
     """Return why runs have failed, are not finished, or lack a metric.
 
     Each cause is there once, with the runs that it happened to.
@@ -32,7 +33,9 @@ def list_causes(runs: pd.DataFrame) -> list[str]:
         rows = runs[runs["status"] == status]
         for error, group in rows.groupby(rows["error"].fillna("no error is recorded"), sort=False):
             causes.append(f"{status}: {str(error).strip().partition(chr(10))[0]} ({_name_runs(group)})")
-    for metric in METRICS:
+    for metric in metrics:
+        if f"{metric}_reason" not in runs:  # of the mean, which lacks what one of the others does
+            continue
         rows = runs[(runs["status"] == "ok") & runs[metric].isna()]
         for reason, group in rows.groupby(rows[f"{metric}_reason"].fillna("no reason is recorded"), sort=False):
             causes.append(f"n/a: {NAMES[metric]}: {reason} ({_name_runs(group)})")

@@ -30,6 +30,9 @@ def check_configuration(cfg: DictConfig, config_name: str) -> None:
                 raise UserError(f"{key.name}={value}: give {key.values.words}")
     for group, node in cfg.items():
         _check_node(str(group), node)
+    released = list_choices("forms/released")
+    if cfg.get("form") == "released" and (name := cfg.model.get("name")) not in released:
+        raise UserError(f"form=released: there is one of {', '.join(released)}, not of {name}. Give form=paper")
 
 
 def refuse_empty_groups(arguments: list[str], config_name: str) -> None:
