@@ -34,7 +34,7 @@ ROOMS = {
     "export": {"inference", "engine", "models", "teacher", "data", "settings"},
     "app": {"inference", "engine", "data", "settings"},
     "benchmark": {"inference", "engine", "export", "models", "published", "settings", "speed"},
-    "results": {"engine", "settings", "published"},
+    "results": {"engine", "settings", "published", "metrics"},
     "report": {"results", "published"},
     "figures": {"results", "published", "metrics", "engine", "models", "data"},
     "page": {"report", "figures", "results", "published", "settings"},

@@ -11,6 +11,7 @@ from pandas import DataFrame
 
 from kdad import published
 from kdad.errors import UserError
+from kdad.report.comparison import make_comparison
 from kdad.report.paper import make_paper_report
 from kdad.report.study import make_study_report
 from kdad.report.writers import FORMATS, Report, write_report
@@ -57,6 +58,7 @@ def make_report_parser() -> argparse.ArgumentParser:
         "--metrics", nargs="+", choices=(*EVERY, "all"), default=list(METRICS),
         help="which, without --paper (default: image_auroc pixel_auroc pro); mad is the mean of the seven",
     )  # fmt: skip
+    add("--compare", action="store_true", help="differences of detectors, with intervals, tests and mean ranks")
     add("--pictures", type=int, default=8, help="with --html: test images of each run, half normal (default: 8)")
     return command
 
@@ -65,6 +67,8 @@ def report_runs(given: argparse.Namespace) -> None:
     """Print and write what the command line asks for. Raises `UserError` where it contradicts itself."""
     if given.paper is None and (given.table or given.quoted):
         raise UserError(f"--table and --quoted need --paper: one of {', '.join(published.list_papers())}")
+    if given.compare and (given.paper or given.html):
+        raise UserError("--compare is a report of its own: leave out --paper and --html")
     if "all" in given.metrics:
         given.metrics = list(EVERY)
     if given.html:
@@ -95,6 +99,9 @@ def write_page(given: argparse.Namespace) -> None:
 def make_reports(given: argparse.Namespace) -> Iterator[Report]:
     """Yield the report of the runs, or those of a paper's tables. Raises `UserError`."""
     runs = collect_runs(given)
+    if given.compare:
+        yield make_comparison(runs, given.metrics)
+        return
     if given.paper is None:
         yield make_study_report(runs, given.metrics)
         return

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -42,12 +42,7 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
     The papers' averages over categories are rows too. Where several detectors or settings were run on several
     categories of a set, a table per metric sets them beside each other.
     """
-    described, shared, remarks = describe_runs(runs)
-    alike = ["model", "dataset", "settings", "key"]
-    counted, left_out = drop_repeats(described, [*alike, "category", "seed"])
-    groups = counted.groupby(alike, sort=False)
-    blocks = [Block(str(model), str(data), str(settings), rows, metrics) for (model, data, settings, _), rows in groups]
-    blocks.sort(key=lambda block: (_find_position(block.model), block.model, block.dataset))
+    blocks, counted, left_out, shared, remarks = group_blocks(runs, metrics)
     notes = [HOW, *([f"All runs: {format_settings(shared)}."] if shared else []), *remarks]
     missing: list[tuple[str, str]] = []
     lines: list[list[str]] = []
@@ -81,6 +76,27 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
     ]
     cells = pd.DataFrame([record for block in blocks for record in block.list_records()])
     return Report("study", "Runs", tables, notes, cells)
+
+
+class Grouped(NamedTuple):
+    """Runs as blocks; those that count and those left out as repeats; settings that all share, remarks on others."""
+
+    blocks: list["Block"]
+    counted: pd.DataFrame
+    left_out: pd.DataFrame
+    shared: dict[str, Any]
+    remarks: list[str]
+
+
+def group_blocks(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Grouped:
+    """Return the runs of each detector, data set and differing settings, each configuration and seed once."""
+    described, shared, remarks = describe_runs(runs)
+    alike = ["model", "dataset", "settings", "key"]
+    counted, left_out = drop_repeats(described, [*alike, "category", "seed"])
+    groups = counted.groupby(alike, sort=False)
+    blocks = [Block(str(model), str(data), str(settings), rows, metrics) for (model, data, settings, _), rows in groups]
+    blocks.sort(key=lambda block: (_find_position(block.model), block.model, block.dataset))
+    return Grouped(blocks, counted, left_out, shared, remarks)
 
 
 @dataclass

@@ -120,7 +120,7 @@ KEYS = (
         Values("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1)),
     Key("calibration_fraction", CONDITION, "part of the other training images that thresholds alone are taken from",
         Values("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1), before=0.0),
-    Key("monitor", CONDITION, "null: the last epoch's weights are tested; val_loss or val_map: those of its lowest value"),
+    Key("monitor", CONDITION, "null: the last epoch's weights are tested; val_loss, val_map: those of its lowest"),
     Key("patience", CONDITION, "epochs without a lower validation loss after which training ends; null: none",
         COUNT_OR_NULL, before=None),
     Key("average_epochs", CONDITION, "metrics are means over the weights of so many last epochs", COUNT,

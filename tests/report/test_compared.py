@@ -1,0 +1,62 @@
+"""`kdad report --compare` and `--metrics`, as a user reads them."""
+
+import csv
+import io
+
+import pytest
+
+from kdad.engine.record import SEVEN
+from kdad.report.__main__ import main
+
+CATEGORIES = ("carpet", "grid", "leather", "tile", "wood", "bottle")
+
+
+def test_a_study_is_compared(write_run, tmp_path, capsys):
+    for shift, model in ((0.05, "rd"), (0.0, "stpm"), (-0.05, "dskd")):
+        for i, category in enumerate(CATEGORIES):
+            for seed in (0, 1, 2):
+                write_run(0.8 + 0.01 * i + shift + 0.001 * seed, model=model, category=category, seed=seed)
+    main([str(tmp_path), "--compare", "--metrics", "pro", "--out", str(tmp_path / "out")])
+    shown = " ".join(capsys.readouterr().out.replace("|", " ").split())
+    assert "rd stpm PRO 6 3 +5.00 +5.00 to +5.00 categories and seeds 6 0 0 0.031 0.094" in shown
+    assert "rd dskd PRO 6 3 +10.00" in shown and "PRO rd 1.00 6 0.002 1.35 stpm" in shown
+    assert "too few" not in shown and "at least three" not in shown
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"comparison.md", "comparison.csv", "comparison.tex"}
+
+
+def test_too_little_is_said(write_run, tmp_path, capsys):
+    for model, score in (("rd", 0.9), ("stpm", 0.8)):
+        write_run(score, model=model)
+    main([str(tmp_path), "--compare"])
+    shown = capsys.readouterr().out
+    assert "1 category: too few for a test" in shown and "run at least three" in shown
+    assert "no interval of one run each" in shown
+
+
+def test_nothing_to_compare_is_said(write_run, tmp_path, capsys):
+    write_run(0.9)
+    main([str(tmp_path), "--compare"])
+    assert "there is nothing to compare" in capsys.readouterr().out
+
+
+def test_all_seven_metrics_and_their_mean(write_run, tmp_path, capsys):
+    more = dict.fromkeys(("image_ap", "image_f1_max", "pixel_ap", "pixel_f1_max"), 0.5)
+    write_run(0.9, results=more)
+    write_run(0.9, model="stpm", results=more | {"pixel_ap": None, "pixel_ap_reason": "no masks"})
+    main([str(tmp_path), "--metrics", "all", "--format", "csv"])
+    rd, stpm = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert {*SEVEN, "mad"} <= set(rd)
+    assert float(rd["mad"]) == pytest.approx(100 * (3 * 0.9 + 4 * 0.5) / 7, abs=1e-4)
+    assert stpm["mad"] == "" and stpm["mad_status"] == "n/a"
+    main([str(tmp_path), "--metrics", "mad", "pixel_ap", "--html", str(tmp_path / "page.html")])
+    page = (tmp_path / "page.html").read_text()
+    assert "MAD (%)" in page and "Pixel AP (%)" in page and "Image AUROC (%)" not in page
+
+
+@pytest.mark.parametrize("more", [["--paper", "rd"], ["--html"]])
+def test_comparing_is_a_report_of_its_own(write_run, tmp_path, more, capsys):
+    write_run(0.9)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--compare", *more])
+    assert "--compare is a report of its own" in capsys.readouterr().err
