@@ -92,7 +92,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.takes_single = True  # whether the detector can train on a batch of one image
         self.store = ArrayStore("off")  # where decoded images are kept for later jobs
         self.pools: list[Pool] = []
-        self._splits: dict[str, Split] = {}
+        self.splits: dict[str, Split] = {}
 
     # What a layout supplies
 
@@ -231,7 +231,7 @@ class AnomalyDataModule(pl.LightningDataModule):
 
         Raises `UserError` for a damaged file: before training, not after it.
         """
-        if self._splits:
+        if self.splits:
             return
         if not self.fingerprint:
             self.check()
@@ -256,7 +256,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         pools[0].cacheable = self.augment == "none" and bool(normal)
         pools[1].cacheable = bool(self.test_samples)
         self.pools = pools
-        self._splits = make_splits(pools, normal, parts, self.test_samples, kept)
+        self.splits = make_splits(pools, normal, parts, self.test_samples, kept)
 
     def read_anomalous_pixels(self, sample: Sample) -> tuple[np.ndarray, bool]:
         """Read which pixels of an image are anomalous, at the image's own size. Raises `UserError` on a bad mask.
@@ -274,12 +274,12 @@ class AnomalyDataModule(pl.LightningDataModule):
     # Loaders
 
     def train_dataloader(self) -> DataLoader:
-        split, augment = self._splits["train"], AUGMENTATIONS[self.augment]
+        split, augment = self.splits["train"], AUGMENTATIONS[self.augment]
         return make_train_loader(split, self.batch_size, self.seed, augment, self.takes_single)
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         """Return a loader of the validation images, or an empty list where there are none, as Lightning wants it."""
-        return make_ordered_loader(self._splits["val"], self.batch_size) if self.val_samples else []
+        return make_ordered_loader(self.splits["val"], self.batch_size) if self.val_samples else []
 
     def find_normals(self, most: int) -> tuple[str, list[Sample], DataLoader]:
         """Return the normal images for thresholds: the name of their part, the samples, and a loader of them.
@@ -291,10 +291,10 @@ class AnomalyDataModule(pl.LightningDataModule):
             part, name = ("calibration", "calibration") if self.calibration_samples else ("val", "validation")
             listed = self.calibration_samples or self.val_samples
         rows = spread_evenly(len(listed), most if part == "train" else len(listed))
-        return name, [listed[i] for i in rows], make_ordered_loader(self._splits[part].take(rows), self.batch_size)
+        return name, [listed[i] for i in rows], make_ordered_loader(self.splits[part].take(rows), self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
-        return make_ordered_loader(self._splits["test"], self.batch_size)
+        return make_ordered_loader(self.splits["test"], self.batch_size)
 
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()

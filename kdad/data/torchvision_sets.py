@@ -40,7 +40,7 @@ class TorchvisionSet(AnomalyDataModule):
         self._parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # images (N,h,w) or (N,h,w,3), classes (N,)
 
     def prepare_data(self) -> None:
-        if self.download and not (self._parts or self._splits):
+        if self.download and not (self._parts or self.splits):
             download_by_torchvision(self.source, self.root, self.name)
 
     def check_root(self) -> None:

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 
 import kdad
 from kdad.data.base import AnomalyDataModule
+from kdad.data.corruption import corrupt_split
 from kdad.engine.bar import ProgressBar
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
@@ -44,6 +45,8 @@ def build(cfg: DictConfig, trains: bool = True) -> tuple[AnomalyDataModule, KDDe
         raise
     detector = build_detector(cfg)
     data.setup()
+    if (corruption := cfg.get("corruption", "none")) != "none":
+        corrupt_split(data.splits["test"], corruption, cfg.severity, cfg.seed)
     return data, detector
 
 
@@ -124,6 +127,7 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
     return {
         "model": cfg.model.get("name"),
         "form": cfg.get("form") or "paper",
+        **({key: cfg[key] for key in ("corruption", "severity")} if cfg.get("corruption", "none") != "none" else {}),
         "dataset": cfg.dataset.get("name"),
         "category": cfg.category,
         "backbone": cfg.backbone.get("name"),

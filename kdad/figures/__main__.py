@@ -16,7 +16,11 @@ from kdad.figures.bars import draw_bars, load_marks
 from kdad.figures.curves import PANELS, draw_curves, read_curve
 from kdad.figures.gallery import HARDEST, draw_gallery
 from kdad.figures.histograms import draw_histograms
+from kdad.figures.ranks import draw_ranks
+from kdad.figures.robustness import draw_robustness
 from kdad.figures.style import save_figure
+from kdad.report.comparison import name_detectors
+from kdad.report.study import group_blocks
 from kdad.results.read import EVERY, METRICS
 from kdad.results.series import find_runs, group_runs, keep_complete, name_detector, print_remark
 
@@ -63,6 +67,12 @@ def make_figure_parser() -> argparse.ArgumentParser:
     add = add_kind("tsne", make_tsne, text)
     add("--images", default="16", help="a number, half of them normal (default: 16), or the end of one image's path")
     add("--points", type=int, default=200, help="normal positions, and as many anomalous ones, a level (default: 200)")
+    text = "Mean ranks of detectors and what a test tells apart, one figure per metric (critical differences)."
+    add = add_kind("ranks", make_ranks, text)
+    add("--metrics", nargs="+", choices=EVERY, default=list(METRICS), help="which (default: the headline three)")
+    text = "What corruptions of the test images change: metrics and false alarms at the trained threshold."
+    add = add_kind("robustness", make_robustness, text)
+    add("--metrics", nargs="+", choices=EVERY, default=list(METRICS), help="which (default: the headline three)")
     text = "Metrics by category, one bar per detector or setting, one figure per data set (DSKD, Fig. 9)."
     add = add_kind("bars", make_bars, text)
     add(
@@ -134,6 +144,18 @@ def make_tsne(given: argparse.Namespace) -> Figures:
             names.add(name)
             title = f"{name_detector(run['model'])}, {run['dataset']} {run['category']}, seed {run['seed']}"
             yield name, draw_tsne(levels, ", ".join(filter(None, [title, run["settings"]])))
+
+
+def make_ranks(given: argparse.Namespace) -> Figures:
+    """Yield a critical-difference diagram of each metric."""
+    named = name_detectors(group_blocks(keep_complete(find_runs(given.folders))).blocks)
+    for metric in given.metrics:
+        yield make_file_name("ranks", metric), draw_ranks(named, metric)
+
+
+def make_robustness(given: argparse.Namespace) -> Figures:
+    """Yield the heat maps of all detectors, in one figure."""
+    yield "robustness", draw_robustness(keep_complete(find_runs(given.folders)), given.metrics)
 
 
 def make_bars(given: argparse.Namespace) -> Figures:

@@ -60,6 +60,7 @@ COUNT = Values("a whole number, at least 1", lambda v: _is_whole(v) and v >= 1)
 COUNT_OR_NULL = Values("a whole number, at least 1, or null", lambda v: v is None or COUNT.fit(v))
 SWITCH = Values("true or false", lambda v: isinstance(v, bool))
 TEXT = (str, int)
+CORRUPTIONS = ("none", "brightness", "contrast", "blur", "noise", "jpeg", "shift", "rotate", "scale")
 
 
 def _choice_of(group: str) -> Values:
@@ -165,6 +166,11 @@ KEYS = (
     Key("decision", CONDITION, "thresholds from normal images: rule, false_alarms, k",
         Values("rule, false_alarms and k",
                lambda v: isinstance(v, Mapping) and set(v) == {"rule", "false_alarms", "k"})),
+    # What the test images go through, see kdad/data/corruption.py
+    Key("corruption", CONDITION, "of the test images: none, or a lamp, lens, sensor or fixture that changes",
+        Values(f"one of {', '.join(CORRUPTIONS)}", lambda v: v in CORRUPTIONS), before="none", retest=True),
+    Key("severity", CONDITION, "of the corruption",
+        Values("1, 2 or 3", lambda v: _is_whole(v) and 1 <= v <= 3), before=1, retest=True),
     Key("decision.rule", CONDITION, "quantile, mean_std or max", before="quantile"),
     Key("decision.false_alarms", CONDITION, "quantile: the share of normal images to call anomalous", before=0.01),
     Key("decision.k", CONDITION, "mean_std: so many standard deviations above the mean", before=3.0),

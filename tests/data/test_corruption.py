@@ -1,0 +1,110 @@
+"""Corruptions of test images, against their formulas."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from kdad.data.corruption import CORRUPTIONS, SEVERITIES, corrupt
+from kdad.errors import UserError
+from kdad.settings import keys
+from tests.inference.trained import train
+
+
+def make_images(n=2, height=32, width=48):
+    images = torch.from_numpy(np.random.default_rng(0).integers(60, 180, (n, height, width, 3), dtype=np.uint8))
+    masks = torch.zeros(n, 1, height, width, dtype=torch.bool)
+    masks[:, :, 10:16, 20:30] = True
+    return images, masks
+
+
+def to_bytes(values):
+    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+def test_the_names_are_those_of_the_configuration():
+    assert CORRUPTIONS == keys.CORRUPTIONS
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_values_follow_their_formulas(severity):
+    images, masks = make_images()
+    x = images.numpy().astype(np.float32) / 255
+    mean = x.mean(axis=(1, 2, 3), keepdims=True)
+    expected = {
+        "brightness": x + np.float32(0.1 * severity),
+        "contrast": mean + (1 - 0.2 * severity) * (x - mean),
+        "blur": gaussian_filter(x, (0, severity * 32 / 256, severity * 32 / 256, 0), mode="mirror"),
+    }
+    for name, values in expected.items():
+        found, kept = corrupt(images, masks, name, severity, 0)
+        assert np.abs(found.numpy().astype(int) - to_bytes(values)).max() <= 1  # a tie of rounding
+        assert torch.equal(kept, masks)
+    jpeg, _ = corrupt(images, None, "jpeg", severity, 0)
+    file = io.BytesIO()
+    Image.fromarray(images[1].numpy()).save(file, "JPEG", quality=100 - 25 * severity)
+    assert np.array_equal(jpeg[1].numpy(), np.array(Image.open(file)))
+
+
+def test_noise_is_as_strong_as_said_and_the_same_again():
+    images = torch.full((3, 64, 64, 3), 128, dtype=torch.uint8)
+    found, _ = corrupt(images, None, "noise", 2, 0)
+    assert (found.float() - 128).std().item() / 255 == pytest.approx(0.06, rel=0.03)
+    assert torch.equal(found, corrupt(images, None, "noise", 2, 0)[0])
+    assert not torch.equal(found, corrupt(images, None, "noise", 2, 1)[0]) and not torch.equal(found[0], found[1])
+    # An image's noise is its own, however many stand before it are changed.
+    assert torch.equal(found[:1], corrupt(images[:1], None, "noise", 2, 0)[0])
+
+
+def test_a_shift_moves_image_and_mask_by_whole_pixels():
+    images, masks = make_images(1, 50, 100)
+    found, moved = corrupt(images, masks, "shift", 3, 0)  # by 6 % of 100 and of 50
+    assert torch.equal(found[0, 3:, 6:], images[0, :-3, :-6])
+    assert torch.equal(moved[0, 0, 3:, 6:], masks[0, 0, :-3, :-6])
+
+
+@pytest.mark.parametrize(("name", "factor"), [("rotate", 1.0), ("scale", 1.09**2)])
+def test_turning_keeps_a_regions_area_and_scaling_enlarges_it(name, factor):
+    masks = torch.zeros(1, 1, 200, 300, dtype=torch.bool)
+    masks[:, :, 60:140, 100:200] = True
+    images = masks[:, 0, :, :, None].expand(-1, -1, -1, 3).to(torch.uint8) * 255
+    found, moved = corrupt(images, masks, name, 3, 0)
+    assert moved.sum() / masks.sum() == pytest.approx(factor, rel=0.02)
+    assert torch.equal(moved[0, 0], found[0, :, :, 0] > 127)  # the picture goes where its mask goes
+    assert not torch.equal(moved, masks)
+
+
+def test_nothing_is_nothing():
+    images, masks = make_images()
+    found = corrupt(images, masks, "none", 3, 0)
+    assert found[0] is images and found[1] is masks
+
+
+@pytest.mark.parametrize(("name", "severity", "told"), [
+    ("fog", 1, "corruption=fog: give one of none, brightness"), ("blur", 4, "severity=4: give one of 1, 2, 3"),
+])  # fmt: skip
+def test_what_there_is_not_is_refused(name, severity, told):
+    with pytest.raises(UserError, match=told):
+        corrupt(*make_images(), name, severity, 0)
+
+
+@pytest.mark.training
+def test_evaluate_sweeps_corruptions_at_the_trained_threshold(tmp_path, command_line):
+    trained = train("stpm", tmp_path)
+    weights = f"backbone.weights={trained.weights}"
+    sweep = ["-m", f"ckpt_path={trained.checkpoint}", weights, "corruption=none,brightness", "severity=1,3"]
+    assert command_line("evaluate", *sweep, f"hydra.sweep.dir={tmp_path / 'out'}") == 0
+    found = {}
+    for path in sorted((tmp_path / "out").rglob("results.json")):
+        results = json.loads(path.read_text())
+        found[results.get("corruption"), results.get("severity")] = results
+    assert set(found) == {(None, None), ("brightness", 1), ("brightness", 3)}
+    own = json.loads((trained.folder / "results.json").read_text())
+    assert found[None, None]["image_auroc"] == own["image_auroc"]
+    thresholds = {results["image_threshold"] for results in found.values()} if "image_threshold" in own else set()
+    assert len(thresholds) <= 1
+    assert command_line("evaluate", f"ckpt_path={trained.checkpoint}", weights, "corruption=fog") == 2
