@@ -1,6 +1,8 @@
-"""A signal ends a job with its status, after the epoch; a second one at once."""
+"""A signal ends a job with its status, after the epoch; a second one at once.
 
-import os
+They are raised in the thread that handles them: one sent to the process may come to another thread, after the test.
+"""
+
 import signal
 import time
 
@@ -23,7 +25,7 @@ def test_a_training_ends_after_its_epoch(number, capsys):
     stop, before = Stop(), signal.getsignal(number)
     with stop.listen():
         stop.end_if_asked(epoch_is_over=True)  # nobody has asked
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         stop.end_if_asked(epoch_is_over=False)
         with pytest.raises(SystemExit) as ended:
             stop.end_if_asked(epoch_is_over=True)
@@ -35,7 +37,7 @@ def test_an_epoch_that_takes_too_long_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(signals, "GRACE", 0.01)
     stop = Stop()
     with stop.listen():
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         time.sleep(0.02)
         with pytest.raises(SystemExit):
             stop.end_if_asked(epoch_is_over=False)
@@ -43,9 +45,9 @@ def test_an_epoch_that_takes_too_long_is_not_waited_for(monkeypatch):
 
 def test_a_second_signal_ends_at_once():
     with Stop().listen():
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         with pytest.raises(SystemExit) as ended:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             time.sleep(1)
     assert ended.value.code == 143
 
@@ -54,7 +56,7 @@ def test_outside_of_a_training_a_signal_ends_the_process_with_its_status():
     before = signal.getsignal(signal.SIGTERM)
     for number in (signal.SIGTERM, signal.SIGINT):
         with pytest.raises(SystemExit) as ended, end_on_signals():
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             time.sleep(1)
         assert ended.value.code == 128 + number
     assert signal.getsignal(signal.SIGTERM) is before
