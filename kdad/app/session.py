@@ -4,7 +4,7 @@ import base64
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from jinja2 import Environment, PackageLoader
@@ -49,10 +49,7 @@ class Session:
         self.verdicts.append({detector: keep(result) for detector, result in results.items()})
         self.shown = len(self.names) - 1
         if (old := len(self.names) - KEPT - 1) >= 0:
-            kept = self.verdicts[old].items()
-            self.verdicts[old] = {
-                key: Verdict(one.score, one.normalised, one.is_anomalous, one.area, None) for key, one in kept
-            }
+            self.verdicts[old] = {key: replace(one, small=None) for key, one in self.verdicts[old].items()}
 
     def list_rows(self, threshold: float) -> list[list[str]]:
         """Return the page's table, the last picture first: its name, of each detector score and decision."""

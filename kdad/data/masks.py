@@ -19,9 +19,8 @@ from kdad.geometry import ImageSize, as_pair
 
 MASK_KINDS = ("auto", "binary", "grey", "labels")
 KEPT = 0.25  # of what is marked, more must be above half: of two blurred masks of MTD 1/8 and 3/16 are
-LEVEL = (
-    0.05  # of what is marked, so much may lie level between black and white; in classes that were smoothed more does
-)
+# Of what is marked, so much may lie level between black and white; in classes that were smoothed more does.
+LEVEL = 0.05
 
 
 class MaskFacts(NamedTuple):

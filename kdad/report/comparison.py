@@ -8,7 +8,7 @@ import pandas as pd
 
 from kdad.report.study import PERCENT, Block, group_blocks
 from kdad.report.writers import Report, Table
-from kdad.results.comparison import ALPHA, Difference, Ranking, compare_pairs, find_least_p, rank_detectors
+from kdad.results.comparison import ALPHA, OF_IMAGES, Difference, Ranking, compare_pairs, find_least_p, rank_detectors
 from kdad.results.read import METRICS
 from kdad.results.words import NAMES, format_settings
 
@@ -140,7 +140,7 @@ def warn(pairs: list[Difference], metric: str) -> list[str]:
     if any(math.isnan(pair.low) for pair in pairs):
         said.append(
             f"{NAMES[metric]}: no interval of one run each, whose pixels are not kept: run further seeds or categories."
-            if metric not in ("image_auroc", "image_ap", "image_f1_max")
+            if metric not in OF_IMAGES
             else f"{NAMES[metric]}: one run each and no scores of the same images: no interval."
         )
     return said

@@ -141,7 +141,7 @@ def test_a_thousand_requests_of_sixteen_clients(server, trained):
     pictures = []
     for _ in range(20):
         file = io.BytesIO()
-        Image.fromarray(rng.integers(0, 255, (70, 90, 3), dtype=np.uint8)).save(file, "PNG")
+        Image.fromarray(rng.integers(0, 255, (300, 400, 3), dtype=np.uint8)).save(file, "PNG")
         pictures.append(file.getvalue())
     with httpx.Client(limits=httpx.Limits(max_connections=16), timeout=120) as client:
 
@@ -155,7 +155,7 @@ def test_a_thousand_requests_of_sixteen_clients(server, trained):
             assert list(clients.map(ask, range(400))) == pytest.approx(alone * 20, rel=1e-4)
             before = server.read_memory()
             assert list(clients.map(ask, range(600))) == pytest.approx(alone * 30, rel=1e-4)
-    assert server.read_memory() - before < 30  # MiB; 600 of these pictures, maps and results would take 40 and more
+    assert server.read_memory() - before < 60  # MiB; 600 of these pictures alone would take 206
 
 
 class Slow:
