@@ -30,7 +30,6 @@ from kdad.inference.trained import find_checkpoint
 from kdad.settings.checks import check_configuration
 
 NEEDS = ("gradio", "fastapi", "uvicorn")
-LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def main() -> None:
@@ -56,9 +55,9 @@ def serve(cfg: DictConfig) -> None:
             import uvicorn
 
             from kdad.app.page import Page
-            from kdad.app.server import build_server
+            from kdad.app.server import LOCAL, build_server
 
-            app = build_server(batchers, cfg.max_megabytes, cfg.host in LOCAL)
+            app = build_server(batchers, cfg.max_megabytes, cfg.host)
             Page(batchers, find_hardest(paths[0], cfg.examples)).mount(app, cfg.max_megabytes)
             host, port = listening.getsockname()[:2]
             console = Console()

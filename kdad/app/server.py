@@ -17,7 +17,7 @@ from kdad.errors import UserError
 from kdad.inference.detector import Result
 from kdad.inference.pictures import open_upload
 
-LOCAL = ("localhost", "127.0.0.1", "[::1]")
+LOCAL = ("localhost", "127.0.0.1", "::1")
 ROOM = 64 * 1024  # of a request, for what it holds beside its picture
 Message = MutableMapping[str, Any]
 
@@ -69,17 +69,17 @@ class LimitBody:
             await JSONResponse({"error": error.sentence}, error.status)(scope, receive, send)
 
 
-def build_server(batchers: Mapping[str, Batcher], megabytes: float, local: bool) -> FastAPI:
+def build_server(batchers: Mapping[str, Batcher], megabytes: float, host: str) -> FastAPI:
     """Return the application that answers for detectors of these names; the first is asked where none is named.
 
-    Requests of more than `megabytes` are refused; with `local`, so are those for another host's name, which a foreign
-    page could send through a browser.
+    Requests of more than `megabytes` are refused; where `host` is this machine alone, so are those for another host's
+    name, which a foreign page could send through a browser.
     """
     app = FastAPI(title="kdad", version=kdad.__version__, docs_url=None, redoc_url=None)
     most = int(megabytes * 1e6) + ROOM
     app.add_middleware(LimitBody, most=most, sentence=f"a picture may have at most {megabytes:g} MB")
-    if local:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOCAL))
+    if host in LOCAL:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"])
 
     @app.exception_handler(RefusedError)
     async def refuse(request: Request, error: RefusedError) -> JSONResponse:

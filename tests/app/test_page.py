@@ -1,7 +1,6 @@
 """The page in a browser: drop, read score and decision, move a slider, see the mask change; on a desk and on a phone."""
 
 import base64
-import shutil
 
 import numpy as np
 import pytest
@@ -10,12 +9,11 @@ from PIL import Image
 from kdad.app.__main__ import main
 from kdad.app.examples import find_hardest
 from tests.app.test_server import Started
+from tests.browser import DESKTOP, PHONE
 from tests.inference.trained import train
 
 pytest.importorskip("gradio", reason="needs gradio: pip install 'kdad[app]'")
 pytestmark = pytest.mark.slow  # processes of their own, or many seconds
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 DROP = """([place, name, content]) => {
   const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0)), data = new DataTransfer();
   data.items.add(new File([bytes], name, { type: "image/png" }));
@@ -37,17 +35,6 @@ def server(two):
     yield started
     started.process.kill()
     started.process.wait()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kdad[test]'")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -1,27 +1,12 @@
 """The page in a browser: it sorts, filters and opens pictures, from a file and without a network."""
 
-import shutil
-
 import pytest
 
 from kdad.page.html import write_html
 from kdad.results.read import read_runs
+from tests.browser import DESKTOP, PHONE
 
 pytestmark = pytest.mark.slow  # processes of their own, or many seconds
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kdad[test]'")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
