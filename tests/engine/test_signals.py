@@ -1,62 +1,95 @@
 """A signal ends a job with its status, after the epoch; a second one at once.
 
-They are raised in the thread that handles them: one sent to the process may come to another thread, after the test.
+Each is raised in a process of its own: where a library has left the process that tests share an alternate stack which
+is no more, any signal is the end of it.
 """
 
-import signal
-import time
+import subprocess
+import sys
 
 import pytest
 
+START = """
+import signal, sys, time
 from kdad.engine import signals
 from kdad.engine.signals import Stop, end_on_signals
 
-
-@pytest.fixture(autouse=True)
-def heard():
-    """A shell has its background jobs ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore Ctrl-C
+stop, number = Stop(), int(sys.argv[1])
+before = signal.getsignal(number)
+"""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_training_ends_after_its_epoch(number, capsys):
-    stop, before = Stop(), signal.getsignal(number)
-    with stop.listen():
-        stop.end_if_asked(epoch_is_over=True)  # nobody has asked
-        signal.raise_signal(number)
-        stop.end_if_asked(epoch_is_over=False)
-        with pytest.raises(SystemExit) as ended:
-            stop.end_if_asked(epoch_is_over=True)
-    assert ended.value.code == 128 + number and signal.getsignal(number) is before
-    assert "after this epoch" in capsys.readouterr().err
+def run(code, number=15):
+    """Run code after START; returns the status and what it wrote to standard output and standard error."""
+    command = [sys.executable, "-c", START + code, str(number)]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    return ended.returncode, ended.stdout, ended.stderr
 
 
-def test_an_epoch_that_takes_too_long_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(signals, "GRACE", 0.01)
-    stop = Stop()
-    with stop.listen():
-        signal.raise_signal(signal.SIGTERM)
-        time.sleep(0.02)
-        with pytest.raises(SystemExit):
-            stop.end_if_asked(epoch_is_over=False)
+@pytest.mark.parametrize("number", [15, 2])
+def test_a_training_ends_after_its_epoch(number):
+    status, out, err = run(
+        """
+with stop.listen():
+    stop.end_if_asked(epoch_is_over=True)  # nobody has asked
+    signal.raise_signal(number)
+    stop.end_if_asked(epoch_is_over=False)
+    print("in the epoch")
+    stop.end_if_asked(epoch_is_over=True)
+    print("after it")
+""",
+        number,
+    )
+    assert (status, out) == (128 + number, "in the epoch\n")
+    assert "after this epoch" in err and "Traceback" not in err
+
+
+def test_after_a_training_signals_mean_what_they_meant():
+    status, out, _ = run("with stop.listen(): pass\nprint(signal.getsignal(number) is before)")
+    assert (status, out) == (0, "True\n")
+
+
+def test_an_epoch_that_takes_too_long_is_not_waited_for():
+    status, out, _ = run(
+        """
+signals.GRACE = 0.01
+with stop.listen():
+    signal.raise_signal(number)
+    time.sleep(0.02)
+    stop.end_if_asked(epoch_is_over=False)
+    print("waited")
+"""
+    )
+    assert (status, out) == (143, "")
 
 
 def test_a_second_signal_ends_at_once():
-    with Stop().listen():
-        signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as ended:
-            signal.raise_signal(signal.SIGTERM)
-            time.sleep(1)
-    assert ended.value.code == 143
+    status, out, _ = run(
+        """
+with stop.listen():
+    signal.raise_signal(number)
+    print("first")
+    signal.raise_signal(number)
+    time.sleep(1)
+    print("second")
+"""
+    )
+    assert (status, out) == (143, "first\n")
 
 
-def test_outside_of_a_training_a_signal_ends_the_process_with_its_status():
-    before = signal.getsignal(signal.SIGTERM)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with pytest.raises(SystemExit) as ended, end_on_signals():
-            signal.raise_signal(number)
-            time.sleep(1)
-        assert ended.value.code == 128 + number
-    assert signal.getsignal(signal.SIGTERM) is before
+@pytest.mark.parametrize("number", [15, 2])
+def test_outside_of_a_training_a_signal_ends_the_process_with_its_status(number):
+    status, out, err = run(
+        """
+try:
+    with end_on_signals():
+        signal.raise_signal(number)
+        time.sleep(1)
+        print("went on")
+finally:
+    print(signal.getsignal(number) is before)
+""",
+        number,
+    )
+    assert (status, out) == (128 + number, "True\n") and "Traceback" not in err
