@@ -4,6 +4,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,21 @@ def write_openvino(program: ExportedProgram, path: Path, names: Sequence[str], p
 
 def open_openvino(path: Path) -> Run:
     """Return a function that runs an OpenVINO file on the CPU, in float32 also where the processor has bf16 units."""
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = start_openvino().compile_model(path, "CPU", hints)
+    return lambda images: [np.array(output) for output in compiled(images).values()]
+
+
+@cache
+def start_openvino() -> Any:
+    """Return OpenVINO's core, one for the process.
+
+    Each gives its thread an alternate stack for signals, and on its end the one that it found. Of two that do not end
+    in turn, one that is no more stays, and the next signal, Ctrl-C too, is a segmentation fault.
+    """
     import openvino
 
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = openvino.Core().compile_model(path, "CPU", hints)
-    return lambda images: [np.array(output) for output in compiled(images).values()]
+    return openvino.Core()
 
 
 FORMATS = {

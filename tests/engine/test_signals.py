@@ -1,7 +1,6 @@
 """A signal ends a job with its status, after the epoch; a second one at once.
 
-Each is raised in a process of its own: where a library has left the process that tests share an alternate stack which
-is no more, any signal is the end of it.
+Each is raised in a process of its own, so that one that is not handled ends no other test.
 """
 
 import subprocess

@@ -232,3 +232,27 @@ def test_the_documented_script_decides_alike_without_torch_and_kdad(trained, exp
         assert name == str(path) and float(score) == pytest.approx(result.score, rel=1e-4)
         assert float(normalised) == pytest.approx(result.normalised, abs=1e-4)
         assert (word == "anomalous") == result.is_anomalous and 0 <= float(area) <= 1
+
+
+def test_a_signal_is_heard_after_openvino_files_were_run(tmp_path):
+    pytest.importorskip("openvino")
+    code = """
+import signal, sys
+from pathlib import Path
+import numpy, openvino
+from openvino import opset13
+from kdad.export.formats import open_openvino
+
+images = opset13.parameter([1, 3, 8, 8], numpy.float32)
+openvino.save_model(openvino.Model([opset13.relu(images)], [images]), sys.argv[1])
+first, second = (open_openvino(Path(sys.argv[1])) for _ in range(2))
+for run in (first, second):
+    run(numpy.zeros((1, 3, 8, 8), numpy.float32))
+run = None
+del first
+del second
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+signal.raise_signal(signal.SIGTERM)
+"""
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.xml")], capture_output=True, text=True)
+    assert ended.returncode == 143, ended.stderr
