@@ -21,9 +21,11 @@ from kdad.figures.robustness import draw_robustness
 from kdad.figures.style import save_figure
 from kdad.report.comparison import name_detectors
 from kdad.report.study import group_blocks
-from kdad.results.read import EVERY, METRICS
+from kdad.results.read import EVERY, METRICS, expand_metrics
 from kdad.results.series import find_runs, group_runs, keep_complete, name_detector, print_remark
+from kdad.results.words import parse_metric
 
+WHICH = f"of {', '.join(EVERY)}, pro_0.05 and the like, or all (default: {' '.join(METRICS)})"
 Figures = Iterator[tuple[str, Figure]]  # each with the name of its files
 
 
@@ -69,19 +71,13 @@ def make_figure_parser() -> argparse.ArgumentParser:
     add("--points", type=int, default=200, help="normal positions, and as many anomalous ones, a level (default: 200)")
     text = "Mean ranks of detectors and what a test tells apart, one figure per metric (critical differences)."
     add = add_kind("ranks", make_ranks, text)
-    add("--metrics", nargs="+", choices=EVERY, default=list(METRICS), help="which (default: the headline three)")
+    add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
     text = "What corruptions of the test images change: metrics and false alarms at the trained threshold."
     add = add_kind("robustness", make_robustness, text)
-    add("--metrics", nargs="+", choices=EVERY, default=list(METRICS), help="which (default: the headline three)")
+    add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
     text = "Metrics by category, one bar per detector or setting, one figure per data set (DSKD, Fig. 9)."
     add = add_kind("bars", make_bars, text)
-    add(
-        "--metrics",
-        nargs="+",
-        choices=EVERY,
-        default=list(METRICS),
-        help="which (default: image_auroc pixel_auroc pro)",
-    )
+    add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
     add("--from", dest="lowest", type=float, default=0.0, help="percent at which the axes start (default: 0)")
     add("--paper", choices=published.list_papers(), help="mark this paper's published figures ...")
     add("--table", help="... of this table")
@@ -148,26 +144,30 @@ def make_tsne(given: argparse.Namespace) -> Figures:
 
 def make_ranks(given: argparse.Namespace) -> Figures:
     """Yield a critical-difference diagram of each metric."""
-    named = name_detectors(group_blocks(keep_complete(find_runs(given.folders))).blocks)
-    for metric in given.metrics:
+    runs = keep_complete(find_runs(given.folders))
+    named = name_detectors(group_blocks(runs).blocks)
+    for metric in expand_metrics(given.metrics, runs):
         yield make_file_name("ranks", metric), draw_ranks(named, metric)
 
 
 def make_robustness(given: argparse.Namespace) -> Figures:
     """Yield the heat maps of all detectors, in one figure."""
-    yield "robustness", draw_robustness(keep_complete(find_runs(given.folders)), given.metrics)
+    runs = keep_complete(find_runs(given.folders))
+    yield "robustness", draw_robustness(runs, expand_metrics(given.metrics, runs))
 
 
 def make_bars(given: argparse.Namespace) -> Figures:
     """Yield the bars of each data set."""
     if (given.paper is None) != (given.table is None) or (given.setting and not given.paper):
         raise UserError("--paper and --table go together, and --setting with them")
-    for dataset, runs in find_runs(given.folders).groupby("dataset", sort=False):
+    found = find_runs(given.folders)
+    metrics = expand_metrics(given.metrics, found)
+    for dataset, runs in found.groupby("dataset", sort=False):
         marks = load_marks(given.paper, given.table, str(dataset), given.setting) if given.paper else None
         if given.paper and given.paper not in set(runs["model"]):
             raise UserError(f"--paper {given.paper}: none of the runs on {dataset} is of model={given.paper}")
         series = group_runs(runs, names=("model", "dataset"))
-        yield make_file_name("bars", dataset), draw_bars(series, given.metrics, marks, given.lowest)
+        yield make_file_name("bars", dataset), draw_bars(series, metrics, marks, given.lowest)
 
 
 def make_file_name(*parts: object) -> str:

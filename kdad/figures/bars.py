@@ -15,7 +15,7 @@ from kdad.figures.style import COLUMN, PAGE, choose_styles, use_style, wrap_text
 from kdad.results.read import METRICS
 from kdad.results.series import Series
 from kdad.results.statistics import average_seeds, list_averages
-from kdad.results.words import NAMES
+from kdad.results.words import name_metric
 
 GROUP = 0.84  # of a category's width that its bars fill
 NARROW = 8  # bars in a panel, at most, for a figure of one column
@@ -78,7 +78,7 @@ def draw_bars(
         panel.set_ylim(lowest, 101)
         for cross in panel.texts:
             cross.set_y(lowest)
-        panel.set_ylabel(f"{NAMES[metric]} (%)")
+        panel.set_ylabel(f"{name_metric(metric)} (%)")
         panel.grid(axis="y", color="0.9", linewidth=0.5)
         panel.set_axisbelow(True)
         panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
@@ -112,7 +112,7 @@ def _draw_series(
     for i, value in enumerate(values):
         if value.gap:
             panel.text(place[i], 0, "×", ha="center", va="bottom", color=colour, fontsize=7)
-            reason = {"missing": "not run", "n/a": f"no {NAMES[metric]}"}.get(value.gap, value.gap)
+            reason = {"missing": "not run", "n/a": f"no {name_metric(metric)}"}.get(value.gap, value.gap)
             named = gaps.setdefault(reason, {}).setdefault(one.label, [])
             if categories[i] not in named:
                 named.append(categories[i])

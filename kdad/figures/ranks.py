@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from kdad.errors import UserError
 from kdad.figures.style import COLUMN, find_colour, use_style
 from kdad.results.comparison import Ranking, rank_detectors
-from kdad.results.words import NAMES
+from kdad.results.words import name_metric
 
 STEP = 0.16  # inches from line to line
 FREE = 0.4  # where the axis begins: left of rank 1 there is room for names
@@ -53,7 +53,7 @@ def draw_ranks(named: dict[str, pd.DataFrame], metric: str) -> Figure:
 def describe(ranking: Ranking, metric: str) -> str:
     """Return the diagram's title: metric, categories, Friedman's p and the critical difference."""
     several = "category" if ranking.categories == 1 else "categories"
-    said = f"{NAMES[metric]}: mean rank over {ranking.categories} {several}"
+    said = f"{name_metric(metric)}: mean rank over {ranking.categories} {several}"
     if math.isnan(ranking.critical):
         return f"{said}; too few for a test"
     p = "p < 0.001" if ranking.p < 0.001 else f"p = {ranking.p:.3f}"

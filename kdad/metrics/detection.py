@@ -5,7 +5,7 @@ Scores are kept as they come, on the CPU, and ranked exactly, up to a memory bud
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from torch import Tensor, distributed
 
 from kdad.errors import UserError
 from kdad.metrics.modules import ListStates, convert_maps, convert_scores, convert_truths
-from kdad.metrics.pixels import ExactPixels, SketchedPixels, Values, evaluate, rank_or_reason
+from kdad.metrics.pixels import ExactPixels, SketchedPixels, Values, evaluate, list_metrics, rank_or_reason
 from kdad.metrics.pro import split_pixels
 from kdad.metrics.ranking import Curve, auroc, average_precision, f1_max, thin
 from kdad.metrics.sketch import Sketch
@@ -49,12 +49,12 @@ class ImageRows:
 class Outcome(NamedTuple):
     """What a test amounts to.
 
-    `metrics`: `{image,pixel}_{auroc,ap,f1_max}` and `pro` in [0, 1], or None with the cause under `<metric>_reason`; of
-    a sketch, pixel metrics come with `<metric>_error`: the exact value is at most so far away, but for float64
-    rounding. `curves`, for storage, of 2000 vertices at most (`ranking.thin`): `image_fpr`, `image_tpr`, `pixel_fpr`,
-    `pixel_tpr`, and `pro_fpr`, `pro`, which go on to a false-positive rate of 1; those of undefined metrics are left
-    out. Of a sketch, a curve between those that bound the exact one. `mode`: "exact", or "streaming" where there is a
-    sketch.
+    `metrics`: `{image,pixel}_{auroc,ap,f1_max}`, `pro` and `pro_<limit>` in [0, 1], or None with the cause under
+    `<metric>_reason`; of a sketch, pixel metrics come with `<metric>_error`: the exact value is at most so far away,
+    but for float64 rounding. `curves`, for storage, of 2000 vertices at most (`ranking.thin`): `image_fpr`,
+    `image_tpr`, `pixel_fpr`, `pixel_tpr`, and `pro_fpr`, `pro`, which go on to a false-positive rate of 1; those of
+    undefined metrics are left out. Of a sketch, a curve between those that bound the exact one. `mode`: "exact", or
+    "streaming" where there is a sketch.
     """
 
     metrics: Values
@@ -71,7 +71,8 @@ class DetectionMetrics(ListStates):
     a warning. Streaming is there because the pixel scores of a test of 100,000 images do not fit into memory. Batches
     change nothing in any mode; the order of images does in streaming, within the error. `pixels`: "all", or
     "anomalous_images", which leaves the pixels of normal images out of all pixel metrics, as MKD's released code does:
-    fewer false positives are possible then, so that these values are not comparable with others.
+    fewer false positives are possible then, so that these values are not comparable with others. `pro_limits`: rates up
+    to which PRO is integrated, besides 0.3.
 
     An image that comes twice, by its index, counts once: a distributed sampler may pad with duplicates. With several
     processes the first `compute` after an update must be called by all of them.
@@ -85,7 +86,9 @@ class DetectionMetrics(ListStates):
     normal_low: list[Tensor]
     needed: list[Tensor]
 
-    def __init__(self, mode: str = "exact", memory_gb: float = 4.0, pixels: str = "all") -> None:
+    def __init__(
+        self, mode: str = "exact", memory_gb: float = 4.0, pixels: str = "all", pro_limits: Sequence[float] = ()
+    ) -> None:
         if mode not in MODES:
             raise UserError(f"metrics.mode={mode}: give one of {', '.join(MODES)}")
         if not isinstance(memory_gb, int | float) or not memory_gb >= 0.001:
@@ -94,6 +97,7 @@ class DetectionMetrics(ListStates):
             raise UserError(f"metrics.pixels={pixels}: give one of {', '.join(PIXELS)}")
         super().__init__(*PER_IMAGE, *WAITING, *Sketch._fields, "needed")
         self.mode, self.budget, self.pixels = mode, int(memory_gb * GB), pixels
+        self.of_pixels = list_metrics(pro_limits)
 
     def update(
         self,
@@ -165,7 +169,7 @@ class DetectionMetrics(ListStates):
         if isinstance(pixels.curve, Curve):
             curves["pixel_fpr"], curves["pixel_tpr"] = thin(pixels.curve.drop_weights())
             curves["pro_fpr"], curves["pro"] = thin(pixels.curve)
-        metrics = evaluate(OF_IMAGES, image) | pixels.metrics()
+        metrics = evaluate(OF_IMAGES, image) | pixels.measure(self.of_pixels)
         return Outcome(metrics, rows, curves, "streaming" if sketch else "exact")
 
     def _find_once(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:

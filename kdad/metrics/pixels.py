@@ -1,28 +1,42 @@
 """Pixel scores on their way to the metrics: kept as they are, or sketched in bounded memory, behind one interface.
 
-`add` takes pixels, `curve` is the curve over all that were added, or why there is none, and `metrics` are its values.
+`add` takes pixels, `curve` is the curve over all that were added, or why there is none, and `measure` gives metrics.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdad.errors import UserError
 from kdad.metrics.pro import LIMIT
 from kdad.metrics.ranking import Curve, area, auroc, average_precision, f1_max, rank_curve
 from kdad.metrics.sketch import Sketch
 
 Values = dict[str, float | str | None]  # by the name of the metric; an undefined one's cause is under `<metric>_reason`
-OF_PIXELS: dict[str, Callable[[Curve], float]] = {
+Metrics = Mapping[str, Callable[[Curve], float]]
+OF_PIXELS: Metrics = {
     "pixel_auroc": auroc,
     "pro": partial(area, limit=LIMIT),
     "pixel_ap": average_precision,
     "pixel_f1_max": f1_max,
 }
-# Those that cannot fall when an anomalous pixel is raised or a normal one lowered.
-RISING = {name: metric for name, metric in OF_PIXELS.items() if metric is not average_precision}
+
+
+def list_metrics(pro_limits: Sequence[float] = ()) -> Metrics:
+    """Return the metrics of pixels by name: `OF_PIXELS`, and `pro_<limit>` for each further limit of PRO.
+
+    Raises `UserError` for a limit that is no false-positive rate in (0, 1].
+    """
+    for limit in pro_limits:
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= 1:
+            raise UserError(
+                f"metrics.pro_limits={list(pro_limits)}: give false-positive rates in (0, 1], not {limit!r}"
+            )
+    further = {f"pro_{float(limit)}": partial(area, limit=float(limit)) for limit in pro_limits if limit != LIMIT}
+    return {**OF_PIXELS, **further}
 
 
 @dataclass(frozen=True)
@@ -43,9 +57,9 @@ class ExactPixels:
         normal, anomalous, weights = (_join(arrays) for arrays in zip(*self.parts, strict=True))
         return rank_or_reason(normal, anomalous, weights, "pixel in any mask")
 
-    def metrics(self) -> Values:
-        """Return the values of `OF_PIXELS`, in [0, 1]."""
-        return evaluate(OF_PIXELS, self.curve)
+    def measure(self, metrics: Metrics = OF_PIXELS) -> Values:
+        """Return the values of `metrics`, in [0, 1]."""
+        return evaluate(metrics, self.curve)
 
 
 @dataclass(frozen=True)
@@ -74,14 +88,18 @@ class SketchedPixels:
                 return f"no {kind} pixel in any mask"
         return self.sketch.curve
 
-    def metrics(self) -> Values:
-        """Return the middle between the least and the greatest possible value of each of `OF_PIXELS`, in [0, 1].
+    def measure(self, metrics: Metrics = OF_PIXELS) -> Values:
+        """Return the middle between the least and the greatest possible value of each of `metrics`, in [0, 1].
 
         `<metric>_error` is half their distance: the exact value is at most so far away.
         """
         if isinstance(self.curve, str):
-            return evaluate(OF_PIXELS, self.curve)
-        bounds = self.sketch.bound_metrics(RISING) | {"pixel_ap": self.sketch.bound_average_precision()}
+            return evaluate(metrics, self.curve)
+        # These cannot fall when an anomalous pixel is raised or a normal one lowered.
+        rising = {name: metric for name, metric in metrics.items() if metric is not average_precision}
+        bounds = self.sketch.bound_metrics(rising)
+        if len(rising) < len(metrics):
+            bounds["pixel_ap"] = self.sketch.bound_average_precision()
         values: Values = {name: (least + greatest) / 2 for name, (least, greatest) in bounds.items()}
         return values | {f"{name}_error": (greatest - least) / 2 for name, (least, greatest) in bounds.items()}
 

@@ -16,10 +16,10 @@ from kdad.page.embedded import embed_curves, embed_galleries, embed_histogram
 from kdad.report.paper import NONE, make_paper_report
 from kdad.report.study import make_study_report
 from kdad.report.writers import Report, Table
-from kdad.results.read import EVERY, METRICS
+from kdad.results.read import METRICS, is_metric
 from kdad.results.series import name_detector
 from kdad.results.settings import describe_runs
-from kdad.results.words import NAMES, format_percent, format_value
+from kdad.results.words import format_percent, format_value, name_metric
 from kdad.settings.roles import flatten
 from kdad.storage.atomic import atomic_write
 
@@ -35,7 +35,7 @@ def list_columns(metrics: Sequence[str]) -> dict[str, tuple[str, bool]]:
     return {
         "number": ("Run", True), "model": ("Model", False), "dataset": ("Data set", False),
         "category": ("Category", False), "seed": ("Seed", True),
-        **{metric: (f"{NAMES[metric][0].upper()}{NAMES[metric][1:]} (%)", True) for metric in metrics},
+        **{metric: (f"{name_metric(metric)[0].upper()}{name_metric(metric)[1:]} (%)", True) for metric in metrics},
         "status": ("Status", False), "backbone": ("Backbone", False), "image_size": ("px", True),
         "fit_seconds": ("Training (s)", True), "test_seconds": ("Test (s)", True), "settings": ("Settings", False),
     }  # fmt: skip
@@ -116,7 +116,7 @@ def _describe_run(
         "folder": str(run["folder"]),
         "cells": {key: _format_cell(run, key, kind) for key in list_columns(metrics)},
         "best": {metric for metric in metrics if run[metric] == best[metric]},
-        "scores": [(NAMES[m], format_percent(run[m]), _keep_text(run.get(f"{m}_reason"))) for m in metrics],
+        "scores": [(name_metric(m), format_percent(run[m]), _keep_text(run.get(f"{m}_reason"))) for m in metrics],
         "settings": run["settings"],
         "apart": {key: format_value(config[key]) for key in config if key in apart},
         "config": run["config_file"].read_text(encoding="utf-8") if config else "",
@@ -132,7 +132,7 @@ def _format_cell(run: pd.Series, key: str, kind: str) -> tuple[str, str]:
         return text, text
     if not pd.api.types.is_scalar(value) or pd.isna(value):
         return NONE, ""
-    if key in EVERY:
+    if is_metric(key):
         return f"{100 * value:.2f}", repr(float(value))
     if key.endswith("_seconds"):
         return f"{value:.1f}", repr(float(value))

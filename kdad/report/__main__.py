@@ -15,8 +15,8 @@ from kdad.report.comparison import make_comparison
 from kdad.report.paper import make_paper_report
 from kdad.report.study import make_study_report
 from kdad.report.writers import FORMATS, Report, write_report
-from kdad.results.read import EVERY, METRICS, read_runs
-from kdad.results.words import count_runs
+from kdad.results.read import EVERY, METRICS, expand_metrics, read_runs
+from kdad.results.words import count_runs, parse_metric
 
 DEFAULT = Path("outputs")
 PAGE = "report.html"
@@ -55,8 +55,9 @@ def make_report_parser() -> argparse.ArgumentParser:
         f"curves, hardest images, settings (default: {PAGE}, with --out in its folder, beside the tables)",
     )
     add(
-        "--metrics", nargs="+", choices=(*EVERY, "all"), default=list(METRICS),
-        help="which, without --paper (default: image_auroc pixel_auroc pro); mad is the mean of the seven",
+        "--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC",
+        help=f"which, without --paper (default: {' '.join(METRICS)}): {', '.join(EVERY)}, the mean of these seven, "
+        "pro_0.05 and the like of metrics.pro_limits, or all",
     )  # fmt: skip
     add("--compare", action="store_true", help="differences of detectors, with intervals, tests and mean ranks")
     add("--pictures", type=int, default=8, help="with --html: test images of each run, half normal (default: 8)")
@@ -69,8 +70,6 @@ def report_runs(given: argparse.Namespace) -> None:
         raise UserError(f"--table and --quoted need --paper: one of {', '.join(published.list_papers())}")
     if given.compare and (given.paper or given.html):
         raise UserError("--compare is a report of its own: leave out --paper and --html")
-    if "all" in given.metrics:
-        given.metrics = list(EVERY)
     if given.html:
         if given.paper:
             raise UserError("--html shows all runs beside every paper's tables: leave out --paper and --table")
@@ -91,8 +90,9 @@ def write_page(given: argparse.Namespace) -> None:
     from kdad.page.html import write_html
 
     runs = collect_runs(given)
+    metrics = expand_metrics(given.metrics, runs)
     path = given.out / given.html if given.out and given.html.parent == Path() else given.html
-    size = write_html(path, runs, given.pictures, given.metrics)
+    size = write_html(path, runs, given.pictures, metrics)
     print(f"{path}: {count_runs(runs)}, {size / 1e6:.1f} MB")
 
 
@@ -100,10 +100,10 @@ def make_reports(given: argparse.Namespace) -> Iterator[Report]:
     """Yield the report of the runs, or those of a paper's tables. Raises `UserError`."""
     runs = collect_runs(given)
     if given.compare:
-        yield make_comparison(runs, given.metrics)
+        yield make_comparison(runs, expand_metrics(given.metrics, runs))
         return
     if given.paper is None:
-        yield make_study_report(runs, given.metrics)
+        yield make_study_report(runs, expand_metrics(given.metrics, runs))
         return
     for table in [given.table] if given.table else published.list_tables(given.paper):
         yield make_paper_report(given.paper, table, runs, given.quoted)

@@ -10,7 +10,7 @@ from kdad.report.study import PERCENT, Block, group_blocks
 from kdad.report.writers import Report, Table
 from kdad.results.comparison import ALPHA, OF_IMAGES, Difference, Ranking, compare_pairs, find_least_p, rank_detectors
 from kdad.results.read import METRICS
-from kdad.results.words import NAMES, format_settings
+from kdad.results.words import format_settings, name_metric
 
 HEAD = (
     "first", "second", "metric", "categories", "seeds", "difference (pp)", "95 % interval", "over", "better", "worse",
@@ -91,7 +91,8 @@ def write_pair(pair: Difference, metric: str) -> list[str]:
     least, most = pair.seeds
     interval = "none" if math.isnan(pair.low) else f"{PERCENT * pair.low:+.2f} to {PERCENT * pair.high:+.2f}"
     return [
-        pair.first, pair.second, NAMES[metric], str(pair.categories), str(most) if least == most else f"{least}-{most}",
+        pair.first, pair.second, name_metric(metric), str(pair.categories),
+        str(most) if least == most else f"{least}-{most}",
         f"{PERCENT * pair.mean:+.2f}", interval, pair.over, str(pair.better), str(pair.worse), str(pair.equal),
         write_p(pair.p), write_p(pair.corrected),
     ]  # fmt: skip
@@ -114,7 +115,9 @@ def write_ranking(ranking: Ranking, metric: str) -> list[list[str]]:
         others = {other for group in ranking.alike if name in group for other in group} - {name}
         told = ", ".join(other for other in ranking.ranks if other in others)
         critical = "" if math.isnan(ranking.critical) else f"{ranking.critical:.2f}"
-        lines.append([NAMES[metric], name, f"{rank:.2f}", str(ranking.categories), write_p(ranking.p), critical, told])
+        lines.append(
+            [name_metric(metric), name, f"{rank:.2f}", str(ranking.categories), write_p(ranking.p), critical, told]
+        )
     return lines
 
 
@@ -139,8 +142,9 @@ def warn(pairs: list[Difference], metric: str) -> list[str]:
         said.append("Two seeds tell little of what further ones would change: run at least three.")
     if any(math.isnan(pair.low) for pair in pairs):
         said.append(
-            f"{NAMES[metric]}: no interval of one run each, whose pixels are not kept: run further seeds or categories."
+            f"{name_metric(metric)}: no interval of one run each, whose pixels are not kept: "
+            "run further seeds or categories."
             if metric not in OF_IMAGES
-            else f"{NAMES[metric]}: one run each and no scores of the same images: no interval."
+            else f"{name_metric(metric)}: one run each and no scores of the same images: no interval."
         )
     return said

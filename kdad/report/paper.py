@@ -12,7 +12,7 @@ from kdad.report.cells import Cell, Row, fill_other_rows, fill_printed_rows
 from kdad.report.writers import Report, Table
 from kdad.results.settings import assign_runs
 from kdad.results.statistics import drop_repeats, list_averages
-from kdad.results.words import AVERAGES, NAMES, describe_repeats, list_causes, name_missing_categories
+from kdad.results.words import AVERAGES, describe_repeats, list_causes, name_metric, name_missing_categories
 
 DIGITS = {"percent": [1], "fraction": [3]}  # where no figure is known
 SIGNS = {"percent": " (%)", "fraction": ""}
@@ -133,7 +133,7 @@ class Sheet:
 
     def _name_metric(self, metric: str) -> str:
         unit = f" ({published.UNITS[metric]})" if metric in published.UNITS else SIGNS[self.about["unit"]]
-        return NAMES[metric] + unit
+        return name_metric(metric) + unit
 
     def _write_cell(self, row: Row, metric: str) -> list[str]:
         """Write what is published, measured and their difference; of a cost what is published."""
@@ -199,7 +199,7 @@ def lay_out_quoted(cells: pd.DataFrame) -> Table:
     head = [("", "data set")] * several + [("", "category")]
     head += [("", f"{method} ({setting})" if setting else method) for method, setting in methods]
     metric, unit = cells["metric"].iloc[0], cells["unit"].iloc[0]
-    return Table(f"Quoted by the paper: {NAMES[metric]}, {unit}", head, 1 + several, rows)
+    return Table(f"Quoted by the paper: {name_metric(metric)}, {unit}", head, 1 + several, rows)
 
 
 def list_quoted_records(cells: pd.DataFrame) -> list[dict[str, str]]:

@@ -22,12 +22,12 @@ from kdad.results.statistics import (
 )
 from kdad.results.words import (
     AVERAGES,
-    NAMES,
     describe_repeats,
     format_settings,
     list_causes,
     list_changed_data,
     merge_notes,
+    name_metric,
     name_missing_categories,
 )
 
@@ -58,7 +58,8 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
             scores = [values[metric].format(PERCENT, DIGITS) for metric in metrics]
             seconds = ["" if values[name].gap else f"{values[name].mean:.1f}" for name in SECONDS]
             lines.append([*block.names, AVERAGES.get(category, category), *scores, n, *seconds])
-    head = ["model", "data set", "settings", "category", *(f"{NAMES[m]} (%)" for m in metrics), "n", *SECONDS.values()]
+    measured = (f"{name_metric(metric)} (%)" for metric in metrics)
+    head = ["model", "data set", "settings", "category", *measured, "n", *SECONDS.values()]
     beside, legend = compare_blocks(blocks, metrics)
     named = [(block.names, block.rows[block.rows["status"] == "ok"]) for block in blocks]
     decided = tabulate_decisions(named)
@@ -185,7 +186,7 @@ def compare_blocks(blocks: list[Block], metrics: Sequence[str]) -> tuple[list[Ta
             ]
             head = [("", name) for name in ("category", *names)]
             best = find_best_across(lines, 1)
-            tables.append(Table(f"{dataset}: {NAMES[metric]} (%)", head, 1, lines, best=best))
+            tables.append(Table(f"{dataset}: {name_metric(metric)} (%)", head, 1, lines, best=best))
     return tables, legend
 
 

@@ -2,8 +2,9 @@
 
 import json
 import os
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kdad.geometry import name_size
 
 MEAN = "mad"  # of all seven metrics
 EVERY = (*SEVEN, MEAN)
+FURTHER_PRO = re.compile(r"pro_(\d+(\.\d*)?(e-?\d+)?)")  # up to another rate than 0.3: metrics.pro_limits
 REASONS = tuple(f"{metric}_reason" for metric in METRICS)
 # Columns that are always there, in this order; whatever else results.json holds follows under its own name.
 COLUMNS = (
@@ -70,11 +72,31 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> pd.DataFrame:
         warnings.warn(message, stacklevel=2)
     table = pd.DataFrame([rows[place] for place in sorted(rows)])
     table = table.reindex(columns=[*COLUMNS, *(c for c in table.columns if c not in COLUMNS)])
-    for name in (*SEVEN, "fit_seconds", "test_seconds"):
+    for name in (*SEVEN, *filter(FURTHER_PRO.fullmatch, table.columns), "fit_seconds", "test_seconds"):
         table[name] = pd.to_numeric(table[name], errors="coerce")
     table[MEAN] = table[list(SEVEN)].mean(axis=1, skipna=False)
     table.attrs["skipped"] = skipped
     return table
+
+
+def is_metric(name: str) -> bool:
+    """Return whether this is the name of a metric: one of `EVERY`, or PRO up to another rate."""
+    return name in EVERY or FURTHER_PRO.fullmatch(name) is not None
+
+
+def expand_metrics(metrics: Sequence[str], runs: pd.DataFrame) -> list[str]:
+    """Return the metrics that are asked for, `all` being all that the runs have.
+
+    Raises `UserError` for one that no run has.
+    """
+    if "all" in metrics:
+        return [*EVERY, *filter(FURTHER_PRO.fullmatch, runs.columns)]
+    if absent := [metric for metric in metrics if metric not in runs]:
+        raise UserError(
+            f"--metrics {' '.join(absent)}: no run has it; kdad evaluate ckpt_path=<run> "
+            f"metrics.pro_limits=[0.3,{absent[0].removeprefix('pro_')}] computes it"
+        )
+    return list(metrics)
 
 
 def locate_files(run: RunFolder) -> dict[str, Path]:

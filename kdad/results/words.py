@@ -1,11 +1,12 @@
 """Words for a table's reader: names of metrics and means, settings, and what stands under a table."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from kdad.results.read import METRICS
+from kdad.results.read import EVERY, METRICS, is_metric
 
 NAMES = {
     "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO", "image_ap": "image AP",
@@ -14,6 +15,18 @@ NAMES = {
 }  # fmt: skip
 AVERAGES = {"average_textures": "average of textures", "average_objects": "average of objects", "average": "average"}
 SHOWN = 5  # of one kind are named, the others counted
+
+
+def name_metric(metric: str) -> str:
+    """Return what a reader calls a metric; of `pro_<limit>`, PRO to that rate."""
+    return NAMES[metric] if metric in NAMES else f"PRO to {metric.removeprefix('pro_')}"
+
+
+def parse_metric(text: str) -> str:
+    """Return a metric of the command line. Raises `argparse.ArgumentTypeError` for another word."""
+    if is_metric(text) or text == "all":
+        return text
+    raise ArgumentTypeError(f"{text}: choose from {', '.join(EVERY)}, pro_<limit> (metrics.pro_limits=), or all")
 
 
 def name_missing_categories(average: str, wanted: Sequence[str], absent: Sequence[str]) -> str:
@@ -38,7 +51,7 @@ def list_causes(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> list[st
             continue
         rows = runs[(runs["status"] == "ok") & runs[metric].isna()]
         for reason, group in rows.groupby(rows[f"{metric}_reason"].fillna("no reason is recorded"), sort=False):
-            causes.append(f"n/a: {NAMES[metric]}: {reason} ({_name_runs(group)})")
+            causes.append(f"n/a: {name_metric(metric)}: {reason} ({_name_runs(group)})")
     return causes
 
 

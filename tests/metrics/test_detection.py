@@ -310,3 +310,21 @@ def test_pixels_of_normal_images_are_left_out_on_request(mode):
 def test_unknown_pixels_are_refused():
     with pytest.raises(UserError, match="metrics.pixels=good: give one of all, anomalous_images"):
         DetectionMetrics(pixels="good")
+
+
+@pytest.mark.parametrize("mode", ["exact", "streaming"])
+def test_pro_up_to_other_rates(mode):
+    run = run_of()
+    metrics = DetectionMetrics(mode, pro_limits=[0.3, 0.05, 1])
+    metrics.update(**run)
+    values = metrics.compute().metrics
+    maps, masks = run["anomaly_map"][:, 0].numpy(), run["mask"][:, 0].numpy()
+    for name, limit in (("pro", 0.3), ("pro_0.05", 0.05), ("pro_1.0", 1)):
+        assert values[name] == pytest.approx(pro(maps, masks, limit), abs=1e-12 + values.get(f"{name}_error", 0))
+    assert {name for name in values if name.startswith("pro") and "error" not in name} == {"pro", "pro_0.05", "pro_1.0"}
+
+
+@pytest.mark.parametrize("limit", [0, -0.1, 1.5, True, "0.3"])
+def test_pro_up_to_no_rate(limit):
+    with pytest.raises(UserError, match="pro_limits"):
+        DetectionMetrics(pro_limits=[limit])

@@ -60,3 +60,17 @@ def test_comparing_is_a_report_of_its_own(write_run, tmp_path, more, capsys):
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--compare", *more])
     assert "--compare is a report of its own" in capsys.readouterr().err
+
+
+def test_pro_up_to_other_rates(write_run, tmp_path, capsys):
+    write_run(0.9, results={"pro_0.05": 0.4321})
+    main([str(tmp_path), "--metrics", "pro_0.05", "pro"])
+    assert "PRO to 0.05 (%)" in (said := capsys.readouterr().out) and "43.2" in said
+    main([str(tmp_path), "--metrics", "all", "--format", "csv"])
+    assert "pro_0.05" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--metrics", "pro_0.1"])
+    assert "metrics.pro_limits=[0.3,0.1]" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--metrics", "auroc"])
+    assert "choose from image_auroc" in capsys.readouterr().err
