@@ -1,4 +1,4 @@
-"""Test a checkpoint again without training: `python -m kdad.evaluate ckpt_path=<run>/checkpoints/tested.ckpt`.
+"""Test a checkpoint again without training: `python -m kdad.evaluate ckpt_path=<run>`.
 
 The checkpoint brings its configuration; overrides change what does not need training, such as
 `model.score_levels=[2,3]`, `model.sigma=0`, `model.map_size=64` or `dataset.root=`; others are refused. `-m` sweeps

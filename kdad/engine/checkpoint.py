@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdad.data.base import AnomalyDataModule
 from kdad.errors import UserError
-from kdad.inference.trained import OWN, read_checkpoint, restore
+from kdad.inference.trained import OWN, find_checkpoint, read_checkpoint, restore
 from kdad.settings.compose import OPTIONAL, resolve
 from kdad.settings.keys import find_key
 from kdad.settings.overrides import split, unquote
@@ -35,8 +35,12 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: str | Path) -> "Checkpoint":
-        """Read a file without running code. Raises `UserError` if it is missing, damaged or no checkpoint of kdad's."""
+        """Read a file, of a run's folder the weights that were tested, without running code.
+
+        Raises `UserError` if it is missing, damaged or no checkpoint of kdad's.
+        """
         path = Path(path).expanduser()
+        path = find_checkpoint(path) if path.is_dir() else path
         return cls(path.absolute(), read_checkpoint(path))
 
     @property

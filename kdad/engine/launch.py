@@ -156,8 +156,9 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
         return overrides
     from kdad.engine.checkpoint import Checkpoint
 
-    added = add_missing(overrides, Checkpoint.load(path).trusted_overrides())
-    if run := RunFolder.around(path):
+    checkpoint = Checkpoint.load(path)
+    added = add_missing(overrides, checkpoint.trusted_overrides())
+    if run := RunFolder.around(checkpoint.path):
         folder = run.path
         if stored_in:
             folder = folder / stored_in / datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")

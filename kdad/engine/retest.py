@@ -37,7 +37,7 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
         record.add(**describe(cfg))
         folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
         if not cfg.ckpt_path:
-            raise UserError("ckpt_path=<run folder>/checkpoints/tested.ckpt is needed: the checkpoint to test")
+            raise UserError("ckpt_path=<run folder or checkpoint> is needed: the checkpoint to test")
         checkpoint = Checkpoint.load(cfg.ckpt_path)
         if others := refuse_training(cfg, checkpoint):
             record.add(config_hash=None, trained_on=checkpoint.describe_data())

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -74,3 +75,16 @@ def test_pro_up_to_other_rates(write_run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--metrics", "auroc"])
     assert "choose from image_auroc" in capsys.readouterr().err
+
+
+def test_pro_that_only_an_evaluation_has_stands_in_the_row_of_its_run(write_run, tmp_path, capsys):
+    run = write_run(0.9)
+    results = json.loads((run / "results.json").read_text())
+    again = run / "evaluations/later"
+    again.mkdir(parents=True)
+    (again / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    del results["fit_seconds"]
+    (again / "results.json").write_text(json.dumps(results | {"ckpt_path": "tested.ckpt", "pro_0.05": 0.4321}))
+    main([str(tmp_path), "--metrics", "pro", "pro_0.05", "--format", "csv"])
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert float(row["pro"]) == pytest.approx(90) and float(row["pro_0.05"]) == pytest.approx(43.21)
