@@ -83,10 +83,12 @@ def test_it_filters(visit):
     page.get_by_label("Model").select_option("stpm")
     assert column(page, "status") == ["ok"]
     page.get_by_role("button", name="Reset").click()
+    shown.nth(4).wait_for()  # the page filters anew after the event
     assert len(column(page, "model")) == 5
     page.get_by_label("Backbone").select_option("resnet50")
     assert column(page, "model") == ["stpm"]
     page.get_by_role("button", name="Reset").click()
+    shown.nth(4).wait_for()  # the page filters anew after the event
     page.get_by_label("Text").fill("FAILED screw")
     assert column(page, "seed") == ["3"] and shown.count() == 1
     page.get_by_label("Text").fill("nothing of the kind")
