@@ -28,8 +28,10 @@ OF_PIXELS: Metrics = {
 def list_metrics(pro_limits: Sequence[float] = ()) -> Metrics:
     """Return the metrics of pixels by name: `OF_PIXELS`, and `pro_<limit>` for each further limit of PRO.
 
-    Raises `UserError` for a limit that is no false-positive rate in (0, 1].
+    Raises `UserError` for what is no list of false-positive rates in (0, 1].
     """
+    if isinstance(pro_limits, str) or not isinstance(pro_limits, Sequence):
+        raise UserError(f"metrics.pro_limits={pro_limits}: give a list, such as [0.3,0.05]")
     for limit in pro_limits:
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= 1:
             raise UserError(

@@ -6,7 +6,7 @@ A key has exactly one role, that of the longest entry it begins with: `dataset.o
 `dataset.official`, `dataset.every` under `dataset`. A plug-in's key needs no entry: it has its group's role.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -54,12 +54,6 @@ def _is_pair(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _are_rates(value: Any) -> bool:
-    return (
-        isinstance(value, Sequence) and not isinstance(value, str) and all(_is_number(v) and 0 < v <= 1 for v in value)
-    )
 
 
 COUNT = Values("a whole number, at least 1", lambda v: _is_whole(v) and v >= 1)
@@ -169,7 +163,7 @@ KEYS = (
     Key("metrics.pixels", CONDITION, "all, or anomalous_images: without the pixels of normal images, as in MKD's code",
         Values("all or anomalous_images", lambda v: v in ("all", "anomalous_images")), retest=True, before="all"),
     Key("metrics.pro_limits", DISPLAY, "false-positive rates up to which PRO is integrated; 0.3 is pro, 0.05 pro_0.05",
-        Values("a list of rates above 0, up to 1", _are_rates), retest=True),
+        retest=True),
     Key("metrics.memory_gb", SPEED, "memory for the pixel scores of the test, beyond which auto streams them"),
     # How it decides
     Key("decision", CONDITION, "thresholds from normal images: rule, false_alarms, k",

@@ -328,3 +328,9 @@ def test_pro_up_to_other_rates(mode):
 def test_pro_up_to_no_rate(limit):
     with pytest.raises(UserError, match="pro_limits"):
         DetectionMetrics(pro_limits=[limit])
+
+
+@pytest.mark.parametrize("limits", [0.05, None, "0.05"])
+def test_rates_are_a_list(limits):
+    with pytest.raises(UserError, match=r"give a list, such as \[0.3,0.05\]"):
+        DetectionMetrics(pro_limits=limits)
