@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader
 
 from kdad.data import checks, images, masks, samples
 from kdad.data.augmentation import AUGMENTATIONS
-from kdad.data.decoding import Readers, count_mask_facts, decode_images, decode_masks, start_threads
+from kdad.data.decoding import Readers, decode_parts
 from kdad.data.download import Archive, fetch
 from kdad.data.loading import Pool, Split, make_ordered_loader, make_splits, make_train_loader, spread_evenly
-from kdad.data.oddities import find_oddities, find_unread
+from kdad.data.oddities import find_unread
+from kdad.data.parts import check_shots, check_studies, divide, take_shots
 from kdad.data.samples import Sample
-from kdad.geometry import ImageSize, name_size, simplify
+from kdad.geometry import ImageSize, simplify
 from kdad.storage.cache import ArrayStore
 
 
@@ -29,7 +30,8 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     `val_fraction` of the training images is held out to validate on, `calibration_fraction` of the others to take
     thresholds from: those whose name says so, by its hash. Where a data set brings validation images of
-    its own, it is these, whatever val_fraction is: nothing is held out then, and they are never trained on.
+    its own, it is these, whatever val_fraction is: nothing is held out then, and they are never trained on. `shots`
+    keeps so many training images, held-out ones among them; `contamination` mixes test images in, see `parts`.
     `official` says how many images a category should have, {category: {train|validation|test: n}}: other numbers
     warn. `download` fetches a missing data set where its terms allow that. An image of more than `max_megapixels` is
     refused, since a small file can ask for all memory. `augment` names how training
@@ -61,6 +63,9 @@ class AnomalyDataModule(pl.LightningDataModule):
         val_fraction: float = 0.0,
         calibration_fraction: float = 0.0,
         train_fraction: float = 1.0,
+        shots: int | None = None,
+        contamination: float = 0.0,
+        max_contamination: float | None = None,
         split_seed: int = 0,
         seed: int = 0,
         augment: str = "none",
@@ -70,6 +75,7 @@ class AnomalyDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         checks.check_numbers(image_size, batch_size, val_fraction, train_fraction, calibration_fraction)
+        check_studies(shots, train_fraction, contamination, max_contamination)
         checks.check_augmentation(augment, AUGMENTATIONS)
         images.limit_size(max_megapixels)
         self.name = name
@@ -77,7 +83,8 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.category = self.default_category if category is None else str(category)
         self.image_size, self.batch_size = simplify(image_size), batch_size
         self.val_fraction, self.train_fraction = val_fraction, train_fraction
-        self.calibration_fraction = calibration_fraction
+        self.calibration_fraction, self.shots = calibration_fraction, shots
+        self.contamination, self.max_contamination = contamination, max_contamination
         self.split_seed, self.seed, self.augment = split_seed, seed, augment
         self.download, self.official = download, dict(official or {})
         checks.check_official(self.official)
@@ -184,30 +191,28 @@ class AnomalyDataModule(pl.LightningDataModule):
             checks.check_masks(test)
         else:
             checks.warn_of_absent_masks(self.place, self.category, self.find_absent_masks())
+        counts = {"train": len(train), "validation": len(own), "test": len(test)}
+        if self.shots:
+            train, own = take_shots(train, self.shots, self.root, self.split_seed), []
         if self.trains:
+            check_shots(self.shots, train, self.root)
             checks.check_single(self.place, self.category, train, 0.0 if own else self.val_fraction)
-        kept, held_out = self.split_training(train, own) if train else ([], own)
-        calibration: list[Sample] = []
-        if self.calibration_fraction:
-            share = (0.0, self.calibration_fraction)
-            kept, calibration = samples.hold_out_share(kept, share, self.root, f"calibration {self.split_seed}")
-        pairs = self.find_copies(kept + held_out + calibration, test)
-        self.train_samples, self.val_samples, self.test_samples = sorted(kept), sorted(held_out), test
-        self.calibration_samples = sorted(calibration)
-        parts = {"train": self.train_samples, "validation": self.val_samples, "test": test}
-        parts |= {"calibration": self.calibration_samples} if calibration else {}
-        self.fingerprint = samples.fingerprint_samples(parts, self.root)
-        self.facts |= {"n_train": len(kept), "n_val": len(held_out), "n_test": len(test), "n_duplicates": len(pairs)}
-        self.facts |= {"n_calibration": len(calibration)} if calibration else {}
-        checks.warn_of_copies(self.name, pairs, len(test))
-        if both := self.find_contradictions(kept + held_out + calibration, test):
+        parts = divide(
+            self.split_training(train, own) if train else ([], own), test, self.calibration_fraction,
+            (self.contamination, self.max_contamination), self.root, self.split_seed,
+        )  # fmt: skip
+        pairs = self.find_copies(parts.seen, parts.test)
+        self.fingerprint = parts.fingerprint(self.root)
+        self.facts |= parts.count_images() | {"n_duplicates": len(pairs)}
+        checks.warn_of_copies(self.name, pairs, len(parts.test))
+        if both := self.find_contradictions(parts.seen, parts.test):
             self.facts["n_normal_and_anomalous"] = len(both)
             checks.warn_of(self.name, [checks.describe_contradictions(both)])
+        self.train_samples, self.val_samples, self.calibration_samples, self.test_samples = parts.sort()
         if self.trains:
             checks.warn_of_few(self.name, self.train_samples, self.batch_size)
         if self.trains or train:
-            differs = self.compare_with_official({"train": len(train), "validation": len(own), "test": len(test)})
-            checks.warn_of_counts(self.place, self.category, differs)
+            checks.warn_of_counts(self.place, self.category, self.compare_with_official(counts))
         checks.warn_of(self.name, self.find_left_out([*train, *own, *test]))
 
     def list_parts(self) -> dict[str, list[str]]:
@@ -239,24 +244,17 @@ class AnomalyDataModule(pl.LightningDataModule):
         if not self.trains:
             parts = {key: [] for key in parts}
         normal = sorted((sample for name in parts for sample in parts[name]), key=lambda sample: sample.path)
-        read, pools, kept = Readers(self.read_image, self.read_mask, self.version), [], None
-        with start_threads() as threads:
-            odd = find_oddities(normal + self.test_samples, threads)
-            self.facts |= odd.count()
-            checks.warn_of(self.name, odd.describe())
-            # One pool for training and validation: how they are divided changes nothing that is cached of them.
-            for part in (normal, self.test_samples):
-                what = f"{len(part)} images of {self.name} {self.category} at {name_size(self.image_size)} px"
-                pools.append(Pool(decode_images(part, read, self.image_size, self.store, what, threads)))
-            if self.has_masks:
-                kept, facts = decode_masks(self.test_samples, read, self.image_size, threads)
-                counts, said = count_mask_facts(facts, self.test_samples, self.image_size)
-                self.facts |= counts
-                checks.warn_of(self.name, said)
+        # One pool for training and validation: how they are divided changes nothing that is cached of them.
+        read = Readers(self.read_image, self.read_mask, self.version)
+        what = f"{self.name} {self.category}"
+        decoded = decode_parts([normal, self.test_samples], read, self.image_size, self.store, what, self.has_masks)
+        self.facts |= decoded.facts
+        checks.warn_of(self.name, decoded.said)
+        pools = [Pool(images) for images in decoded.images]
         pools[0].cacheable = self.augment == "none" and bool(normal)
         pools[1].cacheable = bool(self.test_samples)
         self.pools = pools
-        self.splits = make_splits(pools, normal, parts, self.test_samples, kept)
+        self.splits = make_splits(pools, normal, parts, self.test_samples, decoded.masks)
 
     def read_anomalous_pixels(self, sample: Sample) -> tuple[np.ndarray, bool]:
         """Read which pixels of an image are anomalous, at the image's own size. Raises `UserError` on a bad mask.

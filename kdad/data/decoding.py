@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdad.data.masks import ODD_MASKS, MaskFacts
+from kdad.data.oddities import find_oddities
 from kdad.data.samples import Sample
 from kdad.geometry import ImageSize, as_pair, name_size
 from kdad.storage.cache import Array, ArrayStore
@@ -26,6 +27,35 @@ class Readers(NamedTuple):
     image: Callable[[Sample], Tensor]  # uint8 (3,H,W)
     mask: Callable[[Sample], tuple[Tensor, MaskFacts]]  # bool (H,W)
     version: Callable[[Sample], tuple[int | str, ...]]  # tells whether a file was changed since it was cached
+
+
+class Decoded(NamedTuple):
+    """All images and masks of a data module, with what is to be said of them."""
+
+    images: list[Tensor]  # of each list of samples, uint8 (N,H,W,3)
+    masks: Tensor | None  # of the last list, bool (N,1,H,W)
+    facts: dict[str, int]  # for results.json
+    said: list[str]  # sentences on what may not be meant
+
+
+def decode_parts(
+    parts: Sequence[Sequence[Sample]], read: Readers, size: ImageSize, store: ArrayStore, name: str, masked: bool
+) -> Decoded:
+    """Decode the images of each of the parts, and the masks of the last, if it is `masked`.
+
+    `name` is the data set's, for people. Raises `UserError` where a file cannot be read.
+    """
+    with start_threads() as threads:
+        odd = find_oddities([sample for part in parts for sample in part], threads)
+        images = [
+            decode_images(part, read, size, store, f"{len(part)} images of {name} at {name_size(size)} px", threads)
+            for part in parts
+        ]
+        if not masked:
+            return Decoded(images, None, odd.count(), odd.describe())
+        masks, found = decode_masks(parts[-1], read, size, threads)
+    counts, said = count_mask_facts(found, parts[-1], size)
+    return Decoded(images, masks, odd.count() | counts, [*odd.describe(), *said])
 
 
 def decode_images(

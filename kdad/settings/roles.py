@@ -8,6 +8,7 @@ from typing import Any
 from kdad.settings.keys import BY_NAME, CONDITION, IDENTITY, KEYS, METHOD, Role, find_key
 
 DECIDING = (METHOD, CONDITION, IDENTITY)  # roles of the keys that decide a job's results
+HOW_TO_TRAIN = ("train_fraction", "shots", "contamination", "max_contamination", "split_seed", "augment")  # of dataset
 COMPARED = (METHOD, CONDITION)  # roles of the keys that a report tells runs apart by
 
 
@@ -78,7 +79,7 @@ def list_other_data(changed: Iterable[str]) -> set[str]:
     None where the data set and category are the same: then such keys would say how to train.
     """
     keys = {name for name in changed if name in ("category", "dataset.category") or _is_of_data(name)}
-    return keys if keys - {f"dataset.{name}" for name in ("train_fraction", "split_seed", "augment")} else set()
+    return keys if keys - {f"dataset.{name}" for name in HOW_TO_TRAIN} else set()
 
 
 def _is_of_data(name: str) -> bool:
