@@ -42,6 +42,7 @@ class RunFolder:
         self.refusal = self.path / "refused.json"  # why a job was refused here, beside another one's complete results
         self.config = self.path / "config.yaml"
         self.scores = self.path / "scores.csv"
+        self.defects = self.path / "defects.csv"
         self.curves = self.path / "curves.npz"
         self.maps = self.path / "maps"
         self.variants = self.path / "variants"

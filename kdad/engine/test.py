@@ -24,6 +24,7 @@ from kdad.engine.record import is_first_process
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.metrics import DetectionMetrics, Outcome
+from kdad.metrics.defects import Defects
 from kdad.models.base import Batch, KDDetector
 
 DECIDED = ("normalised_score", "decision")  # columns of scores.csv: 0.5 at the threshold; 1 anomalous, 0 normal
@@ -52,6 +53,7 @@ class Evaluation(pl.Callback):
         """Prepare for a new test, of these images."""
         self.samples = samples
         self.state.reset()
+        self.state.kinds = {i: sample.kind for i, sample in enumerate(samples) if sample.label}
         self.decision, self.counts = find_decision(detector, self.setting), Counts()
         count = min(self.pictures, len(self.samples))
         self.wanted = set(np.linspace(0, len(self.samples) - 1, count).round().astype(int).tolist()) if count else set()
@@ -109,13 +111,20 @@ class Evaluation(pl.Callback):
             drawn = [threads.submit(self._draw, folder, index) for index in sorted(self.kept)]
             with folder.write(folder.scores) as file:
                 rows = csv.writer(file, lineterminator="\n")
-                rows.writerow(["path", "label", "score", "kind", *(DECIDED if self.decision else ())])
+                overlaps = self.outcome.overlaps
+                columns = [*(DECIDED if self.decision else ()), *(["aupimo"] if overlaps else [])]
+                rows.writerow(["path", "label", "score", "kind", *columns])
                 for index, score, label in zip(*self.outcome.rows, strict=True):
                     sample, score = self.samples[index], float(score)
                     decided = [] if self.decision is None else [
                         repr(float(self.decision.image.normalise(score))), int(score > self.decision.image_threshold)
                     ]  # fmt: skip
-                    rows.writerow([sample.path, int(label), repr(score), sample.kind, *decided])
+                    overlap = [repr(overlaps[index]) if index in overlaps else ""] if overlaps else []
+                    rows.writerow([sample.path, int(label), repr(score), sample.kind, *decided, *overlap])
+            if self.outcome.defects:
+                with folder.write(folder.defects) as file:
+                    rows = csv.writer(file, lineterminator="\n")
+                    rows.writerows([Defects._fields, *self.outcome.defects])
             with folder.write(folder.curves, "wb") as file:
                 np.savez_compressed(file, **self.outcome.curves)  # type: ignore[arg-type]
             for picture in drawn:

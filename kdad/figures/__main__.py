@@ -19,13 +19,15 @@ from kdad.figures.histograms import draw_histograms
 from kdad.figures.ranks import draw_ranks
 from kdad.figures.robustness import draw_robustness
 from kdad.figures.style import save_figure
+from kdad.figures.trend import draw_trend
 from kdad.report.comparison import name_detectors
 from kdad.report.study import group_blocks
+from kdad.results.levels import read_levels
 from kdad.results.read import EVERY, METRICS, expand_metrics
 from kdad.results.series import find_runs, group_runs, keep_complete, name_detector, print_remark
 from kdad.results.words import parse_metric
 
-WHICH = f"of {', '.join(EVERY)}, pro_0.05 and the like, or all (default: {' '.join(METRICS)})"
+WHICH = f"of {', '.join(EVERY)}, pro_0.05 and the like, aupimo, or all (default: {' '.join(METRICS)})"
 Figures = Iterator[tuple[str, Figure]]  # each with the name of its files
 
 
@@ -74,6 +76,10 @@ def make_figure_parser() -> argparse.ArgumentParser:
     add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
     text = "What corruptions of the test images change: metrics and false alarms at the trained threshold."
     add = add_kind("robustness", make_robustness, text)
+    add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
+    text = "Metrics against a number of the configuration, one figure per data set: training size, contamination, ..."
+    add = add_kind("trend", make_trends, text)
+    add("--key", required=True, help="such as dataset.contamination, dataset.shots, image_size, optimizer.lr")
     add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
     text = "Metrics by category, one bar per detector or setting, one figure per data set (DSKD, Fig. 9)."
     add = add_kind("bars", make_bars, text)
@@ -154,6 +160,14 @@ def make_robustness(given: argparse.Namespace) -> Figures:
     """Yield the heat maps of all detectors, in one figure."""
     runs = keep_complete(find_runs(given.folders))
     yield "robustness", draw_robustness(runs, expand_metrics(given.metrics, runs))
+
+
+def make_trends(given: argparse.Namespace) -> Figures:
+    """Yield the lines of each data set."""
+    runs = keep_complete(find_runs(given.folders))
+    metrics = expand_metrics(given.metrics, runs)
+    for dataset, table in read_levels(runs, given.key).groupby("dataset", sort=False):
+        yield make_file_name("trend", given.key, dataset), draw_trend(table, given.key, metrics)
 
 
 def make_bars(given: argparse.Namespace) -> Figures:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed
 
 from kdad.errors import UserError
+from kdad.metrics.defects import Defects, Pixels, measure_details
 from kdad.metrics.modules import ListStates, convert_maps, convert_scores, convert_truths
 from kdad.metrics.pixels import ExactPixels, SketchedPixels, Values, evaluate, list_metrics, rank_or_reason
 from kdad.metrics.pro import split_pixels
@@ -31,6 +32,7 @@ EXACT_NORMAL, EXACT_ANOMALOUS, CELL = 3, 200, 600
 OF_IMAGES = {"image_auroc": auroc, "image_ap": average_precision, "image_f1_max": f1_max}
 PER_IMAGE = ("index", "score", "label", "normal_pixels", "anomalous_pixels", "sketched")
 WAITING = ("normal", "anomalous", "weight")  # of pixels outside the sketch
+STREAMED = "pixels were streamed: it needs more metrics.memory_gb, or metrics.mode=exact"
 MIXED_MASKS = "some images came with a mask and some without: give all of them one (empty if normal), or none"
 
 
@@ -54,17 +56,22 @@ class Outcome(NamedTuple):
     but for float64 rounding. `curves`, for storage, of 2000 vertices at most (`ranking.thin`): `image_fpr`,
     `image_tpr`, `pixel_fpr`, `pixel_tpr`, and `pro_fpr`, `pro`, which go on to a false-positive rate of 1; those of
     undefined metrics are left out. Of a sketch, a curve between those that bound the exact one. `mode`: "exact", or
-    "streaming" where there is a sketch.
+    "streaming" where there is a sketch. `overlaps`, AUPIMO by an image's index, and `defects`, metrics by kind and by
+    size, are of exact ones.
     """
 
     metrics: Values
     rows: ImageRows
     curves: dict[str, NDArray[np.float64]]
     mode: str
+    overlaps: dict[int, float]
+    defects: list[Defects]
 
 
 class DetectionMetrics(ListStates):
     """All metrics a run reports, from one copy of the pixel scores and one sort of them.
+
+    `kinds` may name the kind of each anomalous image, by index, before `compute`.
 
     `mode`: "exact" keeps all pixels; "streaming" works within `memory_gb` (of each process, besides one batch and a row
     per image) and bounds the error of the pixel metrics; "auto" is exact as long as that fits, then streaming, with
@@ -98,6 +105,7 @@ class DetectionMetrics(ListStates):
         super().__init__(*PER_IMAGE, *WAITING, *Sketch._fields, "needed")
         self.mode, self.budget, self.pixels = mode, int(memory_gb * GB), pixels
         self.of_pixels = list_metrics(pro_limits)
+        self.kinds: dict[int, str] = {}  # of anomalous images, by index, for what is measured by kind
 
     def update(
         self,
@@ -159,9 +167,14 @@ class DetectionMetrics(ListStates):
         normal, anomalous = (rows.score[rows.label == kind] for kind in (0, 1))
         image = rank_or_reason(normal, anomalous, None, "image in the test set")
         sketch = self._read_sketch()
-        pixels = SketchedPixels(sketch, self.budget // CELL) if sketch else ExactPixels()
+        pixels = SketchedPixels(sketch, self.budget // CELL) if sketch else ExactPixels(ascending=True)
+        described: Pixels | str = STREAMED
         if self._has_masks():
-            pixels = pixels.add(*self._take_waiting(first))
+            waiting = self._take_waiting(first)
+            if not sketch:
+                described = self._describe(*waiting, first)
+                waiting = described[:3]
+            pixels = pixels.add(*waiting)
 
         curves = {}
         if isinstance(image, Curve):
@@ -170,7 +183,20 @@ class DetectionMetrics(ListStates):
             curves["pixel_fpr"], curves["pixel_tpr"] = thin(pixels.curve.drop_weights())
             curves["pro_fpr"], curves["pro"] = thin(pixels.curve)
         metrics = evaluate(OF_IMAGES, image) | pixels.measure(self.of_pixels)
-        return Outcome(metrics, rows, curves, "streaming" if sketch else "exact")
+        found = measure_details(described if isinstance(pixels.curve, Curve) else pixels.curve, self.kinds)
+        mode = "streaming" if sketch else "exact"
+        return Outcome(metrics | found.metrics, rows, curves, mode, found.overlaps, found.defects)
+
+    def _describe(self, normal: NDArray, anomalous: NDArray, weight: NDArray, images: NDArray[np.intp]) -> Pixels:
+        """Return what `_take_waiting` has of these images, none of them in a sketch, with whose each pixel is."""
+        counted = np.isin(np.arange(len(self.read_state("index"))), images)
+        normal_pixels, anomalous_pixels = (
+            self.read_state(name) * counted for name in ("normal_pixels", "anomalous_pixels")
+        )
+        of_normal = normal[np.repeat(self.read_state("label") == 0, normal_pixels)]
+        of_image = np.repeat(self.read_state("index"), anomalous_pixels)
+        area = int((normal_pixels + anomalous_pixels).max(initial=1))
+        return Pixels(np.sort(normal), anomalous, weight, of_image, of_normal, area)
 
     def _find_once(self) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
         """Return each image's index once, ascending, and where it stands, though several processes may have seen it.

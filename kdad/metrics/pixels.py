@@ -46,10 +46,11 @@ class ExactPixels:
     """All pixel scores of a test as they are, ranked exactly."""
 
     parts: tuple[tuple[NDArray, NDArray, NDArray], ...] = ()  # normal scores, anomalous scores, weights of these
+    ascending: bool = False  # whether the normal scores are sorted already
 
     def add(self, normal: NDArray, anomalous: NDArray, weights: NDArray) -> "ExactPixels":
         """Return all pixels so far with these added: normal scores (n,), anomalous ones (m,) and their weights (m,)."""
-        return ExactPixels((*self.parts, (normal, anomalous, weights)))
+        return ExactPixels((*self.parts, (normal, anomalous, weights)), self.ascending)
 
     @cached_property
     def curve(self) -> Curve | str:
@@ -57,7 +58,7 @@ class ExactPixels:
         if not self.parts:
             return "the data set has no masks"
         normal, anomalous, weights = (_join(arrays) for arrays in zip(*self.parts, strict=True))
-        return rank_or_reason(normal, anomalous, weights, "pixel in any mask")
+        return rank_or_reason(normal, anomalous, weights, "pixel in any mask", self.ascending and len(self.parts) == 1)
 
     def measure(self, metrics: Metrics = OF_PIXELS) -> Values:
         """Return the values of `metrics`, in [0, 1]."""
@@ -106,7 +107,9 @@ class SketchedPixels:
         return values | {f"{name}_error": (greatest - least) / 2 for name, (least, greatest) in bounds.items()}
 
 
-def rank_or_reason(normal: NDArray, anomalous: NDArray, weights: NDArray | None, what: str) -> Curve | str:
+def rank_or_reason(
+    normal: NDArray, anomalous: NDArray, weights: NDArray | None, what: str, ascending: bool = False
+) -> Curve | str:
     """Rank scores if there are some of both kinds, else say which kind is missing; `what` names the items.
 
     Returns a curve, or the reason why there is none. Raises ValueError if a score is NaN or infinite.
@@ -114,7 +117,7 @@ def rank_or_reason(normal: NDArray, anomalous: NDArray, weights: NDArray | None,
     for kind, scores in (("anomalous", anomalous), ("normal", normal)):
         if not len(scores):
             return f"no {kind} {what}"
-    return rank_curve(normal, anomalous, weights)
+    return rank_curve(normal, anomalous, weights, ascending=ascending)
 
 
 def evaluate(metrics: Mapping[str, Callable[[Curve], float]], curve: Curve | str) -> Values:

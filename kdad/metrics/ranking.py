@@ -43,15 +43,17 @@ def rank_curve(
     weights: ArrayLike | None = None,
     normal_counts: ArrayLike | None = None,
     anomalous_counts: ArrayLike | None = None,
+    ascending: bool = False,
 ) -> Curve:
     """Rank scores of any shape, where higher means more anomalous. Returns the curve of all thresholds.
 
     `weights` has one positive number per anomalous score; without it all weigh the same. Counts say how many items each
-    score stands for, whose weight is then that of all of them; without counts, one. The result does not depend on
+    score stands for, whose weight is then that of all of them; without counts, one. `ascending` says that the normal
+    scores are sorted already. The result does not depend on
     the order of the items. Raises ValueError if a side is empty or a score is NaN or infinite.
     """
     # The many normal scores need only be sorted, which is far cheaper than an argsort with gathers.
-    normal = np.sort(np.ravel(normal_scores))  # (N0,)
+    normal = np.ravel(normal_scores) if ascending else np.sort(np.ravel(normal_scores))  # (N0,)
     anomalous = np.ravel(anomalous_scores)  # (N1,)
     weights = np.ones(anomalous.size) if weights is None else np.ravel(weights).astype(np.float64)
     # Weights break ties, so that the float sum below has one order whatever the order of the items.

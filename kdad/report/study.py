@@ -9,6 +9,7 @@ import pandas as pd
 
 from kdad import published
 from kdad.report.decisions import HOW_DECIDED, tabulate_decisions, tabulate_kinds
+from kdad.report.defects import HOW_MEASURED, tabulate_defects
 from kdad.report.writers import Report, Table, find_best, find_best_across
 from kdad.results.read import METRICS
 from kdad.results.settings import describe_runs
@@ -63,13 +64,15 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
     beside, legend = compare_blocks(blocks, metrics)
     named = [(block.names, block.rows[block.rows["status"] == "ok"]) for block in blocks]
     decided = tabulate_decisions(named)
-    beside += [*decided, *tabulate_kinds(named, name_columns(blocks))]
+    defects = tabulate_defects(named, name_columns(blocks))
+    beside += [*decided, *tabulate_kinds(named, name_columns(blocks)), *defects]
     best = find_best(lines, range(4, 4 + len(metrics)), [(line[1], line[3]) for line in lines])
     tables = [Table("", [("", name) for name in head], 4, lines, rules, best), *beside]
     notes += [
         *merge_notes(missing),
         *legend,
         *([HOW_DECIDED] if decided else []),
+        *([HOW_MEASURED] if defects else []),
         *list_causes(counted, metrics),
         *list_changed_data(counted),
         *describe_repeats(left_out),

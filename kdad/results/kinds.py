@@ -1,4 +1,4 @@
-"""What runs say of each kind of defect: from the scores of their test images."""
+"""What runs say of some of their defects: kinds of images, by their scores, and regions, as the test measured them."""
 
 from pathlib import Path
 
@@ -25,6 +25,19 @@ def measure_kinds(scores_file: Path | None) -> pd.DataFrame:
         detected = part["decision"].mean() if "decision" in part else np.nan
         rows[str(kind)] = (len(part), rank(normal, part["score"].to_numpy()), detected)
     return pd.DataFrame.from_dict(rows, orient="index", columns=empty.columns) if rows else empty
+
+
+def read_defects(file: Path | None) -> pd.DataFrame:
+    """Read a run's defects.csv. Returns a row for each kind and each size of region that its test has; else none.
+
+    Columns: `by` (kind or size), `name`, `images`, `regions`, `pixels`, and pro, pixel_ap, pixel_f1_max and aupimo in
+    [0, 1].
+    """
+    columns = ["by", "name", "images", "regions", "pixels", "pro", "pixel_ap", "pixel_f1_max", "aupimo"]
+    if not isinstance(file, Path):
+        return pd.DataFrame(columns=columns)
+    table = pd.read_csv(file, dtype={"by": str, "name": str}, keep_default_na=False, na_values=["nan", ""])
+    return table if set(columns) <= set(table) else pd.DataFrame(columns=columns)
 
 
 def rank(normal: np.ndarray, anomalous: np.ndarray) -> float:

@@ -19,14 +19,15 @@ from kdad.geometry import name_size
 
 MEAN = "mad"  # of all seven metrics
 EVERY = (*SEVEN, MEAN)
-FURTHER_PRO = re.compile(r"pro_(\d+(\.\d*)?(e-?\d+)?)")  # up to another rate than 0.3: metrics.pro_limits
+# Those that not all runs have: PRO up to another rate than 0.3, metrics.pro_limits; AUPIMO, where pixels are exact
+FURTHER = re.compile(r"pro_(\d+(\.\d*)?(e-?\d+)?)|aupimo")
 REASONS = tuple(f"{metric}_reason" for metric in METRICS)
 # Columns that are always there, in this order; whatever else results.json holds follows under its own name.
 COLUMNS = (
     "folder", "kind", "variant", "status", "error", "model", "dataset", "category", "backbone", "image_size",
     "seed", "split_seed", "epochs", *METRICS, *REASONS, "fit_seconds", "test_seconds", "config_hash",
     "weights_fingerprint", "config", "config_file", "scores_file", "curves_file", "maps_folder", "modified",
-    *(metric for metric in EVERY if metric not in METRICS),
+    *(metric for metric in EVERY if metric not in METRICS), "defects_file",
 )  # fmt: skip
 # A run's config.yaml is resolved; OmegaConf's loader would take ten times as long.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -49,7 +50,7 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> pd.DataFrame:
     image_ap, image_f1_max, pixel_ap, pixel_f1_max, mad
                    likewise, behind all others; mad is the mean of all seven, where there are all
     config         resolved configuration, nested dict; {} where there is no readable config.yaml
-    config_file, scores_file, curves_file, maps_folder
+    config_file, scores_file, curves_file, maps_folder, defects_file
                    Path, or None where there is no such thing
 
     What cannot be read is left out with a warning that names it; `.attrs["skipped"]` lists these messages. Raises
@@ -72,7 +73,7 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> pd.DataFrame:
         warnings.warn(message, stacklevel=2)
     table = pd.DataFrame([rows[place] for place in sorted(rows)])
     table = table.reindex(columns=[*COLUMNS, *(c for c in table.columns if c not in COLUMNS)])
-    for name in (*SEVEN, *filter(FURTHER_PRO.fullmatch, table.columns), "fit_seconds", "test_seconds"):
+    for name in (*SEVEN, *filter(FURTHER.fullmatch, table.columns), "fit_seconds", "test_seconds"):
         table[name] = pd.to_numeric(table[name], errors="coerce")
     table[MEAN] = table[list(SEVEN)].mean(axis=1, skipna=False)
     table.attrs["skipped"] = skipped
@@ -80,8 +81,8 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> pd.DataFrame:
 
 
 def is_metric(name: str) -> bool:
-    """Return whether this is the name of a metric: one of `EVERY`, or PRO up to another rate."""
-    return name in EVERY or FURTHER_PRO.fullmatch(name) is not None
+    """Return whether this is the name of a metric: one of `EVERY`, PRO up to another rate, or AUPIMO."""
+    return name in EVERY or FURTHER.fullmatch(name) is not None
 
 
 def expand_metrics(metrics: Sequence[str], runs: pd.DataFrame) -> list[str]:
@@ -90,11 +91,11 @@ def expand_metrics(metrics: Sequence[str], runs: pd.DataFrame) -> list[str]:
     Raises `UserError` for one that no run has.
     """
     if "all" in metrics:
-        return [*EVERY, *filter(FURTHER_PRO.fullmatch, runs.columns)]
+        return [*EVERY, *filter(FURTHER.fullmatch, runs.columns)]
     if absent := [metric for metric in metrics if metric not in runs]:
+        limits = "" if absent[0] == "aupimo" else f" metrics.pro_limits=[0.3,{absent[0].removeprefix('pro_')}]"
         raise UserError(
-            f"--metrics {' '.join(absent)}: no run has it; kdad evaluate ckpt_path=<run> "
-            f"metrics.pro_limits=[0.3,{absent[0].removeprefix('pro_')}] computes it"
+            f"--metrics {' '.join(absent)}: no run has it; kdad evaluate ckpt_path=<run>{limits} computes it"
         )
     return list(metrics)
 
@@ -102,7 +103,8 @@ def expand_metrics(metrics: Sequence[str], runs: pd.DataFrame) -> list[str]:
 def locate_files(run: RunFolder) -> dict[str, Path]:
     """Return where a run keeps its files, by the column of the table that names them. They need not exist."""
     return {
-        "config_file": run.config, "scores_file": run.scores, "curves_file": run.curves, "maps_folder": run.maps
+        "config_file": run.config, "scores_file": run.scores, "curves_file": run.curves, "maps_folder": run.maps,
+        "defects_file": run.defects,
     }  # fmt: skip
 
 

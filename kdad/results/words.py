@@ -11,7 +11,8 @@ from kdad.results.read import EVERY, METRICS, is_metric
 NAMES = {
     "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO", "image_ap": "image AP",
     "image_f1_max": "image F1-max", "pixel_ap": "pixel AP", "pixel_f1_max": "pixel F1-max", "mad": "mAD",
-    "seconds": "time", "megabytes": "memory", "gigaflops": "operations", "million_parameters": "parameters",
+    "aupimo": "AUPIMO", "seconds": "time", "megabytes": "memory", "gigaflops": "operations",
+    "million_parameters": "parameters",
 }  # fmt: skip
 AVERAGES = {"average_textures": "average of textures", "average_objects": "average of objects", "average": "average"}
 SHOWN = 5  # of one kind are named, the others counted
@@ -26,7 +27,9 @@ def parse_metric(text: str) -> str:
     """Return a metric of the command line. Raises `argparse.ArgumentTypeError` for another word."""
     if is_metric(text) or text == "all":
         return text
-    raise ArgumentTypeError(f"{text}: choose from {', '.join(EVERY)}, pro_<limit> (metrics.pro_limits=), or all")
+    raise ArgumentTypeError(
+        f"{text}: choose from {', '.join(EVERY)}, aupimo, pro_<limit> (metrics.pro_limits=), or all"
+    )
 
 
 def name_missing_categories(average: str, wanted: Sequence[str], absent: Sequence[str]) -> str:
