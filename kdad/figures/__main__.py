@@ -170,6 +170,8 @@ def make_costs(given: argparse.Namespace) -> Figures:
         raise UserError("--metric takes one metric, such as pro, and --repeats a number of calls, at least 1")
     found = keep_complete(find_runs(given.folders))
     (metric,), corrupted = expand_metrics([given.metric], found), is_corrupted(found)
+    if corrupted.all():
+        raise UserError("all of these tests have corruption=: give the folders of the runs themselves")
     if corrupted.any():
         print_remark(f"{count_runs(found[corrupted])} with corruption= left out: their test images are others")
     blocks = group_blocks(found[~corrupted], [metric]).blocks

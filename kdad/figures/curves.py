@@ -76,7 +76,7 @@ def draw_curves(shown: list[Series], which: Sequence[str] = tuple(PANELS), each:
     handles = panel.get_legend_handles_labels()[0]
     legend = figure.legend(handles, names, loc="outside lower center", ncols=across)
     below = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer()).height / figure.dpi
-    figure.set_figheight(width / max(1.2, len(which)) + 0.6 + 0.17 * (-(-len(shown) // columns) + 1) + below)
+    figure.set_figheight(width / max(1.2, len(which)) + 0.45 + 0.14 * (-(-len(shown) // columns) + 1) + below)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Runs as one HTML page that needs no network: leaderboard, ours beside published, curves, hardest images, settings."""
+"""Runs as one HTML page that needs no network: leaderboard, comparison, curves, hardest images."""
 
 import json
 from collections.abc import Iterator, Sequence

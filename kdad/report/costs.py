@@ -37,9 +37,12 @@ def tabulate_points(blocks: list[Block], costs: pd.DataFrame, metric: str) -> pd
     """
     counted: dict[str, list[tuple[str, Block, pd.DataFrame]]] = {}
     for name, block in zip(name_settings(blocks), blocks, strict=True):
-        rows = block.rows.join(costs, how="inner").dropna(subset=[metric, "cost"])
+        rows = block.rows.join(costs, how="inner")
+        if rows.empty:  # each of its runs was remarked on
+            continue
+        rows = rows.dropna(subset=[metric])
         if rows.empty:
-            print_remark(f"left out: {name} on {block.dataset} has no {name_metric(metric)} beside a cost")
+            print_remark(f"left out: {name} on {block.dataset} has no {name_metric(metric)}")
             continue
         counted.setdefault(block.dataset, []).append((name, block, rows))
     tables = []

@@ -138,7 +138,17 @@ def test_what_cannot_be_measured_is_said(write_run, tmp_path, capsys):
     assert "a number of calls, at least 1" in capsys.readouterr().err
     failing("cost", runs, "--metric", "pro_0.05", *out)
     assert "no run has it" in capsys.readouterr().err
+    write_run(0.5, dataset="mnist", category="0", folder="mnist/0", changes={"corruption": "blur"})
+    failing("cost", runs / "mnist", "--x", "training_seconds", *out)
+    assert "all of these tests have corruption=" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_detector_without_the_metric_is_left_out(write_run, tmp_path, capsys):
+    write_run(0.9)
+    write_run({"image_auroc": 0.9, "pixel_auroc": None, "pro": None}, model="stpm")
+    assert tabulate(tmp_path).index.tolist() == ["rd"]
+    assert "left out: stpm on mvtec has no PRO" in capsys.readouterr().err
 
 
 def test_calls_take_turns():
