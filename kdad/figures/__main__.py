@@ -159,7 +159,7 @@ def make_tsne(given: argparse.Namespace) -> Figures:
 def make_ranks(given: argparse.Namespace) -> Figures:
     """Yield a critical-difference diagram of each metric."""
     runs = keep_complete(find_runs(given.folders))
-    named = name_detectors(group_blocks(runs).blocks)
+    named = name_detectors(group_blocks(runs, across=True).blocks)
     for metric in expand_metrics(given.metrics, runs):
         yield make_file_name("ranks", metric), draw_ranks(named, metric)
 

@@ -52,7 +52,7 @@ def compare(runs: pd.DataFrame, metrics: Sequence[str]) -> Section | None:
 
     None where no two share a category and a seed.
     """
-    named = name_detectors(group_blocks(runs, metrics).blocks) if len(runs) else {}
+    named = name_detectors(group_blocks(runs, metrics, across=True).blocks) if len(runs) else {}
     if len(named) < 2:
         return None
     made = Section("comparison", "Comparison", "What the differences between detectors and settings are worth.")

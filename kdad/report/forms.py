@@ -6,7 +6,8 @@ import pandas as pd
 
 from kdad.report.study import DIGITS, PERCENT, group_blocks
 from kdad.report.writers import Table
-from kdad.results.forms import PAPER, RELEASED, mark_forms
+from kdad.results.forms import mark_forms
+from kdad.results.settings import PAPER, RELEASED
 from kdad.results.words import AVERAGES, name_metric
 
 HOW_PAIRED = (

@@ -1,26 +1,10 @@
 """Which form of a detector a run is of, the paper's or the released code's, and what it is besides."""
 
 import json
-from functools import cache
-from typing import Any
 
 import pandas as pd
 
-from kdad.results.settings import compose_compared
-from kdad.settings.compose import list_choices
-
-PAPER, RELEASED = "paper", "released"
-
-
-@cache
-def list_form_values(model: str, dataset: str) -> dict[str, dict[str, Any]]:
-    """Return, by form, the values of the keys in which a detector's forms differ; empty where it has one form."""
-    if model not in list_choices(f"forms/{RELEASED}") or dataset not in list_choices("dataset"):
-        return {}
-    overrides = f"model={model}", f"dataset={dataset}"
-    values = {PAPER: compose_compared(*overrides), RELEASED: compose_compared(*overrides, f"form={RELEASED}")}
-    differing = [key for key in values[RELEASED] if values[RELEASED][key] != values[PAPER].get(key)]
-    return {form: {key: own.get(key) for key in differing} for form, own in values.items()}
+from kdad.results.settings import list_form_values
 
 
 def mark_forms(runs: pd.DataFrame) -> pd.DataFrame:
@@ -36,7 +20,7 @@ def mark_forms(runs: pd.DataFrame) -> pd.DataFrame:
         for form, own in forms.items():
             if all(values.get(key) == value for key, value in own.items()):
                 rest = json.dumps({key: value for key, value in values.items() if key not in own}, sort_keys=True)
-                told = [text for text in run["settings"].split(", ") if text.partition("=")[0] not in own]
+                told = [text for text in run["settings"].split(", ") if text.partition("=")[0] not in {*own, "form"}]
                 marked.append({"index": index, "form": form, "besides": rest, "settings": ", ".join(told)})
     columns = pd.DataFrame(marked, columns=["index", "form", "besides", "settings"]).set_index("index")
     return runs.drop(columns=["settings", "form"], errors="ignore").join(columns, how="inner")
