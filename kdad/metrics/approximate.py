@@ -54,7 +54,7 @@ def _sample(
     normal, anomalous = np.sort(maps[~masks]), maps[masks]
     weights, regions = find_regions(masks)
     order = np.argsort(anomalous)
-    rates = 1 - np.searchsorted(normal, thresholds, side="right") / normal.size
+    rates = (normal.size - np.searchsorted(normal, thresholds, side="right")) / normal.size
     not_covered = np.append(0.0, np.cumsum(weights[order]))
     covered = not_covered[-1] - not_covered[np.searchsorted(anomalous[order], thresholds, side="right")]
     return rates, covered / regions
