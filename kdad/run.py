@@ -24,6 +24,7 @@ from kdad.engine.features import attach_features
 from kdad.engine.fit import Training, check_average, fit, stop_early, takes_single, watch_best
 from kdad.engine.launch import CONFIG, carry_on, launch, list_task_overrides, name_sweep
 from kdad.engine.loggers import log_test, make_logger, note_failure, open_logger, summarise
+from kdad.engine.protocols import watch_protocols
 from kdad.engine.retest import check_variants, test_variants
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import check_objective, compute_objective
@@ -179,6 +180,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         check_configuration(cfg, CONFIG)
         record.add(**describe(cfg))
         refuse_early(cfg, folder, record.results["config_hash"])
+        others = watch_protocols(cfg)
         resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
         changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
         with resumed.explain_root() if resumed else nullcontext():
@@ -210,7 +212,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         logger = make_logger(told, folder, name_sweep())
         problems: list[str] = []
         with open_logger(logger, resolve(told), problems):
-            callbacks = [evaluation, *early, training, *([best] if best else [])]
+            callbacks = [evaluation, *others, *early, training, *([best] if best else [])]
             trainer = make_trainer(cfg, folder, data, logger, *callbacks)
             training.start_clock()
             attach_features(detector, data, data.store, trainer.strategy.root_device)
@@ -219,6 +221,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
             if cfg.objective:
                 record.add(objective=cfg.objective, objective_on_test_data=cfg.objective_on_test_data)
             record.add(**test(trainer, detector, data, evaluation, folder, training.earlier_epochs()))
+            record.add(**{key: value for other in others for key, value in other.summarise().items()})
             record.finish()
             folder.write_results(record.results)  # before all that a logger does at the end
             with note_failure(problems):

@@ -14,6 +14,7 @@ from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import decide, find_decision
 from kdad.engine.features import attach_features
 from kdad.engine.launch import CONFIG, carry_on
+from kdad.engine.protocols import watch_protocols
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
 from kdad.engine.test import Evaluation, test
@@ -38,6 +39,7 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
         folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
         if not cfg.ckpt_path:
             raise UserError("ckpt_path=<run folder or checkpoint> is needed: the checkpoint to test")
+        counted = watch_protocols(cfg)
         checkpoint = Checkpoint.load(cfg.ckpt_path)
         if others := refuse_training(cfg, checkpoint):
             record.add(config_hash=None, trained_on=checkpoint.describe_data())
@@ -64,7 +66,7 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
         detector.provenance = checkpoint.provenance
         setting = read_setting(resolve(cfg)["model"], detector.scoring)
         evaluation = Evaluation(cfg.pictures, cfg.metrics, setting)
-        trainer = make_trainer(cfg, folder, data, None, evaluation)
+        trainer = make_trainer(cfg, folder, data, None, evaluation, *counted)
         if not known:
             attach_features(detector, data, data.store, trainer.strategy.root_device)
         elif find_decision(detector, setting) is None:  # the normal images are at hand, for thresholds of its own
@@ -74,6 +76,7 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
         folder.claim(cfg, record, keep_checkpoints=True)
         record.add(ckpt_path=str(checkpoint.path), tested_epoch=checkpoint.tested_epoch)
         record.add(**test(trainer, detector, data, evaluation, folder, earlier))
+        record.add(**{key: value for other in counted for key, value in other.summarise().items()})
         if parts := checkpoint.parts:  # the data may have grown since
             record.add(n_train=len(parts["train"]), n_val=len(parts["validation"]))
     return record.results

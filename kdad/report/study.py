@@ -10,6 +10,7 @@ import pandas as pd
 from kdad import published
 from kdad.report.decisions import HOW_DECIDED, tabulate_decisions, tabulate_kinds
 from kdad.report.defects import HOW_MEASURED, tabulate_defects
+from kdad.report.protocols import tabulate_protocols
 from kdad.report.writers import Report, Table, find_best, find_best_across
 from kdad.results.read import METRICS
 from kdad.results.settings import describe_runs
@@ -65,7 +66,8 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
     named = [(block.names, block.rows[block.rows["status"] == "ok"]) for block in blocks]
     decided = tabulate_decisions(named)
     defects = tabulate_defects(named, name_columns(blocks))
-    beside += [*decided, *tabulate_kinds(named, name_columns(blocks)), *defects]
+    by_protocol, how_counted = tabulate_protocols(named, metrics)
+    beside += [*decided, *tabulate_kinds(named, name_columns(blocks)), *defects, *by_protocol]
     best = find_best(lines, range(4, 4 + len(metrics)), [(line[1], line[3]) for line in lines])
     tables = [Table("", [("", name) for name in head], 4, lines, rules, best), *beside]
     notes += [
@@ -73,6 +75,7 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
         *legend,
         *([HOW_DECIDED] if decided else []),
         *([HOW_MEASURED] if defects else []),
+        *how_counted,
         *list_causes(counted, metrics),
         *list_changed_data(counted),
         *describe_repeats(left_out),

@@ -21,6 +21,7 @@ MEAN = "mad"  # of all seven metrics
 EVERY = (*SEVEN, MEAN)
 # Those that not all runs have: PRO up to another rate than 0.3, metrics.pro_limits; AUPIMO, where pixels are exact
 FURTHER = re.compile(r"pro_(\d+(\.\d*)?(e-?\d+)?)|aupimo")
+BY_PROTOCOL = re.compile(rf"({'|'.join(SEVEN)})@\w+(?<!_reason)")  # a metric counted as another paper's code does
 REASONS = tuple(f"{metric}_reason" for metric in METRICS)
 # Columns that are always there, in this order; whatever else results.json holds follows under its own name.
 COLUMNS = (
@@ -73,7 +74,8 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> pd.DataFrame:
         warnings.warn(message, stacklevel=2)
     table = pd.DataFrame([rows[place] for place in sorted(rows)])
     table = table.reindex(columns=[*COLUMNS, *(c for c in table.columns if c not in COLUMNS)])
-    for name in (*SEVEN, *filter(FURTHER.fullmatch, table.columns), "fit_seconds", "test_seconds"):
+    further = [name for name in table.columns if FURTHER.fullmatch(name) or BY_PROTOCOL.fullmatch(name)]
+    for name in (*SEVEN, *further, "fit_seconds", "test_seconds"):
         table[name] = pd.to_numeric(table[name], errors="coerce")
     table[MEAN] = table[list(SEVEN)].mean(axis=1, skipna=False)
     table.attrs["skipped"] = skipped

@@ -8,7 +8,7 @@ from functools import cache
 import pandas as pd
 
 from kdad import published
-from kdad.results.read import FURTHER
+from kdad.results.read import BY_PROTOCOL, FURTHER
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 PUBLISHED_AS = {"mvtec3d": "mvtec_3d"}  # a run's data set -> its name in kdad.published, where that is another
@@ -125,12 +125,15 @@ def drop_repeats(rows: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame,
     """Keep one of the runs that agree in `keys`, preferring a complete one, then a trained one, then the latest.
 
     Returns the runs kept and those left out, both in the order given. PRO up to another rate, or AUPIMO, that
-    only an evaluation has, whose PRO is the same otherwise, stands in the run's row.
+    only an evaluation has, whose PRO is the same otherwise, stands in the run's row; so does what it has counted by
+    other protocols, where its image AUROC is the same.
     """
     ranked = rows.assign(_complete=rows["status"] == "ok", _rank=rows["kind"].map(RANK))
     ranked = ranked.sort_values(["_complete", "_rank", "modified"], ascending=[False, True, False], kind="stable")
     kept = ranked.drop_duplicates(list(keys)).index
-    for metric in filter(FURTHER.fullmatch, rows.columns):
-        known = ranked.groupby([*keys, "pro"], sort=False)[metric].transform("first")
+    beside = {name: "pro" for name in rows.columns if FURTHER.fullmatch(name)}
+    beside |= {name: "image_auroc" for name in rows.columns if BY_PROTOCOL.fullmatch(name) or "protocol@" in name}
+    for metric, same in beside.items():
+        known = ranked.groupby([*keys, same], sort=False)[metric].transform("first")
         rows = rows.assign(**{metric: rows[metric].fillna(known)})
     return rows.loc[rows.index.isin(kept)], rows.loc[~rows.index.isin(kept)]

@@ -56,6 +56,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_names(value: Any) -> bool:
+    return (
+        value is None or isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+    )
+
+
 COUNT = Values("a whole number, at least 1", lambda v: _is_whole(v) and v >= 1)
 COUNT_OR_NULL = Values("a whole number, at least 1, or null", lambda v: v is None or COUNT.fit(v))
 SWITCH = Values("true or false", lambda v: isinstance(v, bool))
@@ -169,6 +175,8 @@ KEYS = (
         Values("all or anomalous_images", lambda v: v in ("all", "anomalous_images")), retest=True, before="all"),
     Key("metrics.pro_limits", DISPLAY, "false-positive rates up to which PRO is integrated; 0.3 is pro, 0.05 pro_0.05",
         retest=True),
+    Key("protocol", DISPLAY, "also count the test as another paper's code does, not comparable: a name, or several, of "
+        "conf/protocols", Values("null, a name, or names such as [rd_code,mkd_code]", _is_names), retest=True),
     Key("metrics.memory_gb", SPEED, "memory for the pixel scores of the test, beyond which auto streams them"),
     # How it decides
     Key("decision", CONDITION, "thresholds from normal images: rule, false_alarms, k",
