@@ -114,8 +114,6 @@ def write_category(cfg: DictConfig, name: str, results: dict[str, Any], folder: 
     own, place = copy.deepcopy(cfg), folder.category(name)
     own.dataset.category = list(cfg.category)
     own.category = name
-    if "fit_seconds" in results:  # trained, not only tested
-        own.ckpt_path = str(folder.checkpoint("tested").absolute())
     known = results["config_hash"] is not None
     if is_first_process():
         place.write_config(own)

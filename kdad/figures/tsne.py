@@ -52,7 +52,8 @@ def rebuild_run(run: pd.Series) -> tuple[AnomalyDataModule, KDDetector]:
     a detector whose features cannot be compared.
     """
     cfg = cast(DictConfig, OmegaConf.load(find_file(run, "config_file")))  # `read_runs` has seen that it is one
-    path = RunFolder(run["folder"]).checkpoint("tested") if run["kind"] == "run" else Path(cfg.ckpt_path)
+    home = run["folder"].parents[1] if cfg.get("unified") else run["folder"]  # of a category, the run's
+    path = RunFolder(home).checkpoint("tested") if run["kind"] == "run" else Path(cfg.ckpt_path)
     checkpoint = Checkpoint.load(path)
     data, detector = list_data(cfg), build_detector(cfg)
     checkpoint.restore(detector)
