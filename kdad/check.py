@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.box import SIMPLE
 from rich.console import Console, JustifyMethod
 from rich.progress import track
@@ -74,9 +74,10 @@ def check_data_set(cfg: DictConfig) -> None:
     if cfg.category is None or (cfg.category == "all" and "all" not in known):
         names = [name for name in known if name != "all"] or known  # beside others, all is their sum
     else:
-        names = [data.category]
+        names = list(map(str, cfg.category)) if isinstance(cfg.category, ListConfig) else [data.category]
     if not set(names) <= set(known) or not names:
-        data.check()  # says what is wrong with it
+        for name in names or [data.category]:
+            create(cfg.dataset, category=name).check()  # says what is wrong with it
     table = Table(title=f"{data.name}: {data.root}", box=SIMPLE)
     for heading in ("category", "split", *COLUMNS):
         justify: JustifyMethod = "right" if heading in NUMBERS else "left"

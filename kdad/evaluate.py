@@ -8,6 +8,7 @@ them. `variants` in a run's configuration are such tests, made right after its o
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from kdad.engine.categories import unite
 from kdad.engine.launch import CONFIG, launch
 from kdad.engine.retest import retest
 from kdad.engine.run_folder import RunFolder
@@ -21,6 +22,7 @@ def main() -> None:
 
 def job(cfg: DictConfig) -> None:
     """Do one job of the command line or of a sweep."""
+    unite(cfg)
     folder = RunFolder(HydraConfig.get().runtime.output_dir)
     show(retest(cfg, folder), folder)
 

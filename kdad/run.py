@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 import kdad
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, describe, fingerprint_data, make_trainer
+from kdad.engine.categories import list_categories, test_all, unite
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import check_decision, decide
 from kdad.engine.features import attach_features
@@ -30,12 +31,11 @@ from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import check_objective, compute_objective
 from kdad.engine.show import show
 from kdad.engine.sweep import note_results
-from kdad.engine.test import Evaluation, test
+from kdad.engine.test import Evaluation
 from kdad.errors import UserError
 from kdad.inference.decision import read_setting
 from kdad.settings.checks import check_configuration
 from kdad.settings.compose import resolve
-from kdad.settings.create import create
 from kdad.settings.roles import config_hash
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,9 @@ def main() -> None:
 
 
 def job(cfg: DictConfig) -> float | None:
-    """Do one job of the command line or of a sweep: one category, or each into a subfolder of its own.
+    """Do one job of the command line or of a sweep: one category, or several, each into a subfolder of its own.
+
+    With `unified` the job is one detector for all of its categories.
 
     Returns the objective, if the configuration names one.
     """
@@ -55,7 +57,8 @@ def job(cfg: DictConfig) -> float | None:
     folder = Path(started.runtime.output_dir)
     check_objective(cfg.objective, cfg.objective_on_test_data, direction=started.sweeper.get("direction"))
     roots = [Path(started.sweep.dir), Path("outputs")]
-    names = list_categories(cfg)
+    unite(cfg)
+    names = [] if cfg.unified else list_categories(cfg)
     if not names:
         return compute_objective(cfg.objective, [run_unless_done(cfg, RunFolder(folder), roots)])
     results: list[dict[str, Any]] = []
@@ -68,28 +71,6 @@ def job(cfg: DictConfig) -> float | None:
     if failures:
         raise UserError(f"{len(failures)} of {len(names)} categories failed:\n" + "\n".join(failures))
     return compute_objective(cfg.objective, results)
-
-
-def list_categories(cfg: DictConfig) -> list[str]:
-    """Return the categories that `category=all` stands for; none where one category is meant, even one named `all`."""
-    if cfg.category != "all":
-        return []
-    try:
-        check_configuration(cfg, CONFIG)
-        data = create(cfg.dataset)
-        names = data.categories()
-    except UserError:  # the run meets it too, and records it
-        return []
-    if "all" in names:
-        return []
-    if cfg.ckpt_path:
-        raise UserError("ckpt_path with category=all: a checkpoint is of one category, name it")
-    if missing := [name for name in data.official if name not in names]:
-        log.warning(
-            "data set %s: %d of its %d categories are not in %s: %s",
-            data.name, len(missing), len(data.official), data.root, ", ".join(missing),
-        )  # fmt: skip
-    return names[: cfg.max_categories]
 
 
 def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chosen: str) -> dict[str, Any]:
@@ -220,8 +201,8 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
             record.add(**fit(trainer, detector, data, training, path))
             if cfg.objective:
                 record.add(objective=cfg.objective, objective_on_test_data=cfg.objective_on_test_data)
-            record.add(**test(trainer, detector, data, evaluation, folder, training.earlier_epochs()))
-            record.add(**{key: value for other in others for key, value in other.summarise().items()})
+            earlier = training.earlier_epochs()
+            record.add(**test_all(cfg, record.results, trainer, detector, data, evaluation, folder, earlier, others))
             record.finish()
             folder.write_results(record.results)  # before all that a logger does at the end
             with note_failure(problems):

@@ -24,6 +24,7 @@ from kdad.app.examples import find_hardest
 from kdad.data.images import limit_size
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.launch import launch_without_folder
+from kdad.engine.record import name_category
 from kdad.errors import UserError
 from kdad.inference.detector import load
 from kdad.inference.trained import find_checkpoint
@@ -91,7 +92,8 @@ def load_detectors(cfg: DictConfig, paths: list[Path]) -> dict[str, Batcher]:
                 "some from normal images"
             )
         dataset = Checkpoint.load(path).config.get("dataset", {})
-        name = "-".join(str(part) for part in (detector.network.name, dataset.get("category") or dataset.get("name")))
+        what = name_category(dataset.get("category")) or dataset.get("name")
+        name = "-".join(str(part) for part in (detector.network.name, what))
         names = (name, *(f"{name}-{number}" for number in range(2, len(paths) + 1)))
         batchers[next(one for one in names if one not in batchers)] = Batcher(detector)
     return batchers

@@ -23,9 +23,11 @@ def find_hardest(checkpoint: Path, most: int) -> list[Example]:
     the checkpoint lies in no run's folder, or the run has not been tested.
     """
     folder = RunFolder.around(checkpoint)
-    if folder is None or not folder.scores.is_file():
+    places = [] if folder is None else [folder, *map(RunFolder, sorted(folder.categories.glob("*")))]
+    tables = [place.scores for place in places if place.scores.is_file()]
+    if not tables:
         return []
-    scores = pd.read_csv(folder.scores, dtype={"path": str})
+    scores = pd.concat([pd.read_csv(file, dtype={"path": str}) for file in tables])
     if not {"path", "label", "score"} <= set(scores.columns):
         return []
     root = Path(Checkpoint.load(checkpoint).config.get("dataset", {}).get("root") or "")

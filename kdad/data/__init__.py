@@ -11,6 +11,7 @@ from kdad.data.mvtec import MVTec
 from kdad.data.samples import Sample
 from kdad.data.stc import STC
 from kdad.data.torchvision_sets import CIFAR10, MNIST, FashionMNIST
+from kdad.data.union import Union
 from kdad.data.visa import VisA
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "MVTec",
     "RetinalOCT",
     "Sample",
+    "Union",
     "VisA",
 ]

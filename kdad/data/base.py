@@ -85,7 +85,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.val_fraction, self.train_fraction = val_fraction, train_fraction
         self.calibration_fraction, self.shots = calibration_fraction, shots
         self.contamination, self.max_contamination = contamination, max_contamination
-        self.split_seed, self.seed, self.augment = split_seed, seed, augment
+        self.split_seed, self.seed, self.augment, self.max_megapixels = split_seed, seed, augment, max_megapixels
         self.download, self.official = download, dict(official or {})
         checks.check_official(self.official)
         self.train_samples: list[Sample] = []

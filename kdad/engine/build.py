@@ -8,14 +8,16 @@ from typing import Any
 import pytorch_lightning as pl
 import timm
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
 import kdad
 from kdad.data.base import AnomalyDataModule
 from kdad.data.corruption import corrupt_split
+from kdad.data.union import Union
 from kdad.engine.bar import ProgressBar
+from kdad.engine.record import name_category
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.geometry import simplify
@@ -55,11 +57,30 @@ def list_data(cfg: DictConfig, trains: bool = True) -> AnomalyDataModule:
 
     Unless it `trains`, there may be no training images.
     """
-    data = create(cfg.dataset)
+    data = create_data(cfg)
     data.trains = trains
     data.store = ArrayStore(**cfg.cache)
     data.check()
     return data
+
+
+def create_data(cfg: DictConfig) -> AnomalyDataModule:
+    """Create the data module of the configuration's category, or the union of those of its categories.
+
+    Raises `UserError` where there are several without `unified`, or none with it.
+    """
+    several = isinstance(cfg.category, ListConfig)
+    if not cfg.get("unified"):
+        if several:
+            raise UserError(
+                f"category=[{','.join(map(str, cfg.category))}]: a detector is trained and tested on one category. "
+                "Name one; kdad run takes several, one after the other, or with unified=true one detector for all"
+            )
+        return create(cfg.dataset)
+    if cfg.category is None:
+        raise UserError("unified=true: of which categories? Give category=[a,b], or category=all")
+    names = cfg.category if several else [cfg.category]
+    return Union([create(cfg.dataset, category=str(name)) for name in names])
 
 
 def fingerprint_data(cfg: DictConfig) -> str | None:
@@ -129,7 +150,8 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
         "form": cfg.get("form") or "paper",
         **({key: cfg[key] for key in ("corruption", "severity")} if cfg.get("corruption", "none") != "none" else {}),
         "dataset": cfg.dataset.get("name"),
-        "category": cfg.category,
+        "category": name_category(cfg.category),
+        **({"unified": True} if cfg.get("unified") else {}),
         "backbone": cfg.backbone.get("name"),
         "image_size": simplify(cfg.image_size),
         "seed": cfg.seed,

@@ -11,6 +11,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
 from kdad.data.base import AnomalyDataModule
+from kdad.engine.record import name_category
 from kdad.errors import UserError
 from kdad.inference.trained import OWN, find_checkpoint, read_checkpoint, restore
 from kdad.settings.compose import OPTIONAL, resolve
@@ -95,7 +96,7 @@ class Checkpoint:
 
     def describe_data(self) -> str:
         """Return the name of the data set that it was trained on, and the category."""
-        return f"{self.config['dataset']['name']} {self.config['dataset'].get('category') or ''}".strip()
+        return f"{self.config['dataset']['name']} {name_category(self.config['dataset'].get('category')) or ''}".strip()
 
     def describe_changed_data(self, data: AnomalyDataModule) -> str:
         """Return how the data differ from those that it was trained on; empty where they are the same or unknown.

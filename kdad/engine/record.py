@@ -1,6 +1,7 @@
 """What results.json will hold of a job."""
 
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from kdad.errors import UserError
@@ -11,6 +12,12 @@ HEADLINE = ("image_auroc", "pixel_auroc", "pro")  # metrics that results.json al
 SEVEN = (  # all metrics that papers compare by; those beyond the headline are null only where their counterpart is
     "image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro"
 )  # fmt: skip
+
+
+def name_category(category: Any) -> str | None:
+    """Return what results.json calls a configuration's category: its name, or those of several joined by +."""
+    several = isinstance(category, Sequence) and not isinstance(category, str)
+    return "+".join(map(str, category)) if several else category
 
 
 class Record:

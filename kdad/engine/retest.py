@@ -10,6 +10,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, build_detector, describe, make_trainer
+from kdad.engine.categories import test_all
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import decide, find_decision
 from kdad.engine.features import attach_features
@@ -17,7 +18,7 @@ from kdad.engine.launch import CONFIG, carry_on
 from kdad.engine.protocols import watch_protocols
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
-from kdad.engine.test import Evaluation, test
+from kdad.engine.test import Evaluation
 from kdad.errors import UserError
 from kdad.inference.decision import read_setting
 from kdad.settings.checks import check_configuration, list_scoring_keys
@@ -75,8 +76,7 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
             detector.provenance = {**checkpoint.provenance, "decision": decision.to_plain()}
         folder.claim(cfg, record, keep_checkpoints=True)
         record.add(ckpt_path=str(checkpoint.path), tested_epoch=checkpoint.tested_epoch)
-        record.add(**test(trainer, detector, data, evaluation, folder, earlier))
-        record.add(**{key: value for other in counted for key, value in other.summarise().items()})
+        record.add(**test_all(cfg, record.results, trainer, detector, data, evaluation, folder, earlier, counted))
         if parts := checkpoint.parts:  # the data may have grown since
             record.add(n_train=len(parts["train"]), n_val=len(parts["validation"]))
     return record.results

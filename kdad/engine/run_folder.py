@@ -46,6 +46,7 @@ class RunFolder:
         self.curves = self.path / "curves.npz"
         self.maps = self.path / "maps"
         self.variants = self.path / "variants"
+        self.categories = self.path / "categories"  # of a unified run
         self.evaluations = self.path / "evaluations"
         self.checkpoints = self.path / "checkpoints"
         self.written = WrittenFiles(self.path)
@@ -71,6 +72,10 @@ class RunFolder:
     def variant(self, name: str) -> "RunFolder":
         """Return the folder of one variant: a further test of the run's weights, by its name."""
         return RunFolder(self.variants / name)
+
+    def category(self, name: str) -> "RunFolder":
+        """Return the folder of what a unified run, or a variant or evaluation of it, says of one category."""
+        return RunFolder(self.categories / name)
 
     # What is there
 
@@ -162,16 +167,14 @@ class RunFolder:
 
     def find_foreign(self) -> list[Path]:
         """Return the files that kdad did not write but a job would overwrite."""
-        folders = [self.path, self.maps, self.variants, self.checkpoints]
+        folders = [self.path, self.maps, self.variants, self.categories, self.checkpoints]
         if blocked := [folder for folder in folders if folder.exists() and not folder.is_dir()]:
             return blocked
-        there = [
-            path for place in (self.path, self.maps, self.checkpoints) if place.is_dir() for path in place.iterdir()
-        ]
+        there = [path for place in (self.path, self.maps, self.checkpoints) for path in place.glob("*")]
         ours = set(self.list_written())
-        return sorted(
-            path for path in there if path not in ours and OUTPUTS.fullmatch(path.relative_to(self.path).as_posix())
-        )
+        foreign = (p for p in there if p not in ours and OUTPUTS.fullmatch(p.relative_to(self.path).as_posix()))
+        below = (path for place in self.categories.glob("*") for path in RunFolder(place).find_foreign())
+        return sorted([*foreign, *below])
 
     def refuse_to_replace(self, overwrite: bool, of: str | None = None) -> None:
         """Refuse a folder whose content a job would replace without being asked. Raises `UserError`.
@@ -242,8 +245,12 @@ class RunFolder:
         if is_first_process():
             self.clear(keep_checkpoints)
             if "config_hash" in record.results:  # else it may not even resolve
-                with self.write(self.config) as file:
-                    file.write(OmegaConf.to_yaml(cfg, resolve=True))
+                self.write_config(cfg)
+
+    def write_config(self, cfg: DictConfig) -> None:
+        """Write config.yaml, every interpolation replaced by its value."""
+        with self.write(self.config) as file:
+            file.write(OmegaConf.to_yaml(cfg, resolve=True))
 
     def write_results(self, results: dict[str, Any], path: Path | None = None) -> None:
         """Write results.json, whole or not at all; of several processes the first does."""
@@ -272,14 +279,14 @@ class RunFolder:
         for path in written:
             if path not in kept:
                 path.unlink()
-        for folder in self.variants.iterdir() if self.variants.is_dir() else ():
+        for folder in (*self.variants.glob("*"), *self.categories.glob("*")):
             if folder.is_dir() and RunFolder(folder).is_ours():
                 RunFolder(folder).clear()
                 for name in (MARKER, LOCK):
                     (folder / name).unlink(missing_ok=True)
                 with suppress(OSError):
                     folder.rmdir()
-        for folder in (self.maps, self.variants, self.checkpoints):
+        for folder in (self.maps, self.variants, self.categories, self.checkpoints):
             with suppress(OSError):  # not there, or something else is in it
                 folder.rmdir()
         self.written.replace(kept)

@@ -10,16 +10,24 @@ from kdad.engine.record import HEADLINE, is_first_process
 from kdad.engine.run_folder import RunFolder
 
 
+def format_headline(results: dict[str, Any]) -> list[str]:
+    """Return the headline metrics of results.json as text, n/a where there is none."""
+    return ["n/a" if results.get(key) is None else f"{results[key]:.4f}" for key in HEADLINE]
+
+
 def show(results: dict[str, Any], folder: RunFolder) -> None:
     """Print the final table, why a metric is missing, what the cache did, and where everything lies."""
     if not is_first_process():
         return
     table = Table(title=f"{results['model']} on {results['dataset']} / {results['category']}")
     seconds = [key for key in ("fit_seconds", "test_seconds") if key in results]
-    for key in (*HEADLINE, *seconds):
-        table.add_column(key, justify="right")
-    cells = ["n/a" if results[key] is None else f"{results[key]:.4f}" for key in HEADLINE]
-    table.add_row(*cells, *(f"{results[key]:.1f}" for key in seconds))
+    parts = results.get("category_names", [])
+    for key in (*["category"] * bool(parts), *HEADLINE, *seconds):
+        table.add_column(key, justify="left" if key == "category" else "right")
+    for name in parts:
+        table.add_row(name, *format_headline(folder.category(name).read()))
+    mean = ["mean"] if parts else []
+    table.add_row(*mean, *format_headline(results), *(f"{results[key]:.1f}" for key in seconds))
     console = Console()
     console.print(table)
     for key in HEADLINE:

@@ -33,7 +33,8 @@ def rebuild_detector(run: pd.Series) -> KDDetector:
 def locate_checkpoint(run: pd.Series) -> Path:
     """Return where the weights lie that a run has tested. Raises `UserError` where they are gone."""
     given = run["config"].get("ckpt_path")
-    path = Path(run["folder"]) if run["kind"] == "run" or not given else Path(given).expanduser()
+    home = run["folder"].parents[1] if run["config"].get("unified") else run["folder"]  # of a category, the run's
+    path = home if run["kind"] == "run" or not given else Path(given).expanduser()
     path = RunFolder(path).checkpoint("tested") if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such file; the checkpoint of {run['folder']} is gone")

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from kdad.engine.record import HEADLINE as METRICS
-from kdad.engine.record import SEVEN
+from kdad.engine.record import SEVEN, name_category
 from kdad.engine.run_folder import RESULTS, RunFolder
 from kdad.errors import UserError
 from kdad.geometry import name_size
@@ -126,7 +126,8 @@ def _find_folders(root: Path) -> Iterator[Path]:
 def _read_run(folder: Path, skipped: list[str]) -> dict[str, Any] | None:
     """Read one row of the table, and add to `skipped` what is wrong with its config.yaml.
 
-    Returns None for a folder that kdad has not made. Raises `ValueError` for results that are not kdad's, or cut short.
+    Returns None for a folder that kdad has not made, and for the means of a unified run, whose categories have rows of
+    their own. Raises `ValueError` for results that are not kdad's, or cut short.
     """
     run = RunFolder(folder)
     files = {key: place if place.exists() else None for key, place in locate_files(run).items()}
@@ -134,10 +135,13 @@ def _read_run(folder: Path, skipped: list[str]) -> dict[str, Any] | None:
     if run.results.exists():
         results, written = _read_results(run.results), run.results
         skipped += [f"{run.config} is skipped: {problem}"] if problem else []
+        if "categories" in results and results["status"] == "ok":
+            return None
     elif config:
         results = {"status": "unfinished", "error": f"no {RESULTS}: killed, or still at work"}
         results |= {key: config[key]["name"] for key in NAMED}
-        results |= {key: config.get(key) for key in ("category", "image_size", "seed")}
+        results |= {key: config.get(key) for key in ("image_size", "seed")}
+        results["category"] = name_category(config.get("category"))
         written = run.config
     else:
         return None
@@ -145,7 +149,8 @@ def _read_run(folder: Path, skipped: list[str]) -> dict[str, Any] | None:
         results["dataset"] = f"{results['dataset']} (trained on {other})"
     if isinstance(size := results.get("image_size"), list):  # a cell of a table is a number or a text
         results["image_size"] = name_size(size)
-    variant = folder.name if folder.parent.name == run.variants.name else ""
+    tested = folder.parent.parent if folder.parent.name == run.categories.name else folder
+    variant = tested.name if tested.parent.name == run.variants.name else ""
     tested_again = "ckpt_path" in results and "fit_seconds" not in results
     return {
         **results,

@@ -18,11 +18,16 @@ from kdad.settings.roles import COMPARED, find_before, select
 ALWAYS_SAID = ("backbone.name", "image_size", "trainer.max_epochs")  # said of all runs, or of each where they differ
 ABSENT = "not recorded"
 PAPER, RELEASED = "paper", "released"  # forms
+UNION = "dataset.category"
 
 
 def select_compared(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a configuration that decide a run's figures, except seed and category, by dotted key."""
-    return select(config, COMPARED, copies=False)
+    """Return the values of a configuration that decide a run's figures, except seed and category, by dotted key.
+
+    Of a category of a unified run also, as `dataset.category`, which categories were trained on.
+    """
+    union = {UNION: config["dataset"].get("category")} if config.get("unified") else {}
+    return select(config, COMPARED, copies=False) | union
 
 
 _compose = cache(compose)
@@ -193,9 +198,10 @@ def describe_runs(runs: pd.DataFrame, across: bool = False) -> tuple[pd.DataFram
         for index, before in recorded.items()
     }
     known = [index for index in runs.index if values[index]]
-    spread = {name: {json.dumps(values[i].get(name, ABSENT)) for i in known} for name in ALWAYS_SAID}
-    shared = {name: values[known[0]][name] for name in ALWAYS_SAID if known and len(spread[name]) == 1}
-    told = [name for name in ALWAYS_SAID if name not in shared]
+    said = [*ALWAYS_SAID, *(["unified"] if any(values[i].get("unified") for i in known) else [])]
+    spread = {name: {json.dumps(values[i].get(name, ABSENT)) for i in known} for name in said}
+    shared = {name: values[known[0]][name] for name in said if known and len(spread[name]) == 1}
+    told = [name for name in said if name not in shared]
     keys, settings = {}, {}
     varied: dict[Any, list[str]] = {}  # by detector and data set, the keys in which runs differ
     groups = runs.groupby(["model", "dataset"], sort=False)
@@ -203,8 +209,9 @@ def describe_runs(runs: pd.DataFrame, across: bool = False) -> tuple[pd.DataFram
         having = [index for index in group.index if values[index]]
         names = list(dict.fromkeys([*told, *(name for index in having for name in values[index])]))
         found = [n for n in names if n in told or len({json.dumps(values[i].get(n, ABSENT)) for i in having}) > 1]
-        if "backbone.name" in found and _follows(values, having, "backbone.weights", "backbone.name"):
-            found = [name for name in found if name != "backbone.weights"]
+        for name, leader in (("backbone.weights", "backbone.name"), (UNION, "unified")):
+            if leader in found and _follows(values, having, name, leader):
+                found = [other for other in found if other != name]
         varied[place] = found
     for (model, dataset), group in groups:
         places = [(model, other) for other in dict.fromkeys(runs["dataset"])] if across else [(model, dataset)]
@@ -212,8 +219,8 @@ def describe_runs(runs: pd.DataFrame, across: bool = False) -> tuple[pd.DataFram
         for index in group.index:
             if values[index]:
                 keys[index] = json.dumps(values[index], sort_keys=True)
-                said = {name: values[index].get(name, ABSENT) for name in names}
-                settings[index] = format_settings(shorten_form(said, str(model), str(dataset)))
+                own = {name: values[index].get(name, ABSENT) for name in names}
+                settings[index] = format_settings(shorten_form(own, str(model), str(dataset)))
             else:
                 keys[index] = str(runs.at[index, "folder"])
                 settings[index] = f"no configuration: {keys[index]}"

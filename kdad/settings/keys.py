@@ -69,6 +69,12 @@ TEXT = (str, int)
 CORRUPTIONS = ("none", "brightness", "contrast", "blur", "noise", "jpeg", "shift", "rotate", "scale")
 
 
+def _is_category(value: Any) -> bool:
+    if isinstance(value, list):
+        return 0 < len(value) == len(set(map(str, value))) and all(isinstance(name, TEXT) for name in value)
+    return value is None or isinstance(value, TEXT)
+
+
 def _choice_of(group: str) -> Values:
     return Values(f"a choice of conf/{group}", lambda v: isinstance(v, Mapping))
 
@@ -119,8 +125,10 @@ KEYS = (
     Key("dataset.batch_size", CONDITION, copy=True, retest=True),
     Key("dataset.val_fraction", CONDITION, copy=True),
     Key("dataset.calibration_fraction", CONDITION, copy=True, before=0.0),
-    Key("category", IDENTITY, "one category of the data set, or all of them one after the other",
-        Values("one name; sweep several with -m category=a,b", lambda v: v is None or isinstance(v, TEXT))),
+    Key("category", IDENTITY, "one category of the data set, [a,b] or all: several, one after the other",
+        Values("one name; several, each once, as [a,b]; or all. A sweep over them is -m category=a,b", _is_category)),
+    Key("unified", CONDITION, "one detector for all the categories that category= names, tested on each", SWITCH,
+        before=False),
     Key("seed", IDENTITY, "of initialisation and the order of training images",
         Values("a whole number from 0 to 4294967295", lambda v: _is_whole(v) and 0 <= v < 2**32)),
     Key("form", DISPLAY, "paper, or released: the authors' code's value of each key in which that differs"),

@@ -12,8 +12,16 @@ from kdad.errors import UserError
 PLAIN = re.compile(r"[A-Za-z_/][\w.+/@:%-]*", re.ASCII)  # text that Hydra's grammar takes without quotes
 NAME = re.compile(r"[+~]{0,2}[\w./@:-]+")  # of a key or group
 # Keys that take a text, such as a file: never a number, a list or a choice
-TEXTS = ("dataset.root", "backbone.weights", "ckpt_path", "category", "output", "hydra.run.dir", "hydra.sweep.dir")
-LISTED = ("input", "normal", "anomalous", "dataset.normal", "dataset.normal_test", "dataset.anomalous")  # or several
+TEXTS = ("dataset.root", "backbone.weights", "ckpt_path", "output", "hydra.run.dir", "hydra.sweep.dir")
+LISTED = (
+    "category",
+    "input",
+    "normal",
+    "anomalous",
+    "dataset.normal",
+    "dataset.normal_test",
+    "dataset.anomalous",
+)  # or several
 WORDS = {"null", "true", "false", "nan", "inf"}  # that are no text to it
 
 
@@ -111,6 +119,8 @@ def accept_literally(
                 override = override if several else write(name, value)
             elif text and not isinstance(found.value(), str | None):
                 override = write(name, value)
+            elif name == "category" and isinstance(found.value(), list):  # of names, though one may look like a number
+                override = f"{name}=[{','.join(quote(unquote(item)) for item in _split_list(value[1:-1]))}]"
         taken.append(override)
     return taken, remarks
 

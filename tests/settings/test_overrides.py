@@ -53,7 +53,7 @@ NAMES = ["1", "2024", "1e3", "1_000", "[x]", "a,b", "a b", "true", "{x}", "it's"
 
 
 @pytest.mark.parametrize("text", NAMES)
-@pytest.mark.parametrize("key", ["dataset.root", "ckpt_path", "category", "hydra.run.dir"])
+@pytest.mark.parametrize("key", ["dataset.root", "ckpt_path", "hydra.run.dir"])
 def test_a_path_or_a_name_is_what_it_looks_like(key, text):
     (override,), _ = accept_literally([f"{key}={text}"])
     assert OmegaConf.create({"key": OverridesParser.create().parse_override(override).value()}).key == text
@@ -71,6 +71,18 @@ def test_a_sweep_over_them_stays_one():
     given = ["category=grid,screw", "dataset.root=null"]
     assert accept_literally(given, several=True) == (given, [])
     assert accept_literally(given)[0] == ["category='grid,screw'", "dataset.root=null"]
+
+
+@pytest.mark.parametrize("text", [text for text in NAMES if text[0] != "["])
+def test_one_category_is_what_it_looks_like(text):
+    (override,), _ = accept_literally([f"category={text}"])
+    assert OmegaConf.create({"key": OverridesParser.create().parse_override(override).value()}).key == text
+
+
+@pytest.mark.parametrize("names", [["brick", "grass"], ["1", "001", "1e3", "true"], ["with blank", "Prüf"]])
+def test_several_categories_are_names_whatever_they_look_like(names):
+    (override,), _ = accept_literally([f"category=[{','.join(names)}]"])
+    assert OmegaConf.create({"key": OverridesParser.create().parse_override(override).value()}).key == names
 
 
 def test_a_list_is_divided_at_commas_outside_quotes():

@@ -1,0 +1,84 @@
+"""Several categories as one data set: a detector is trained on all of them together, and tested on each."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from kdad.data import checks
+from kdad.data.base import AnomalyDataModule
+from kdad.data.loading import Split
+from kdad.data.samples import Sample
+from kdad.errors import UserError
+
+SHARED = ("name", "root", "image_size", "batch_size", "split_seed", "seed", "augment", "max_megapixels")
+
+
+class Union(AnomalyDataModule):
+    """The union of some categories of a data set: `parts`, the data module of each, alike in all else.
+
+    Each part lists, checks and divides its own images. The union decodes them, trains on them in one shuffled order,
+    larger categories more often, as UniAD does (You et al., NeurIPS 2022), and takes thresholds from all of them.
+    `divide_test` gives the parts back, to be tested one by one.
+    """
+
+    def __init__(self, parts: Sequence[AnomalyDataModule]) -> None:
+        first = parts[0]
+        shared = {key: getattr(first, key) for key in SHARED}
+        super().__init__(category="+".join(part.category for part in parts), **shared)
+        self.parts, self.mask_kind = list(parts), first.mask_kind
+        self.owners: dict[Path, AnomalyDataModule] = {}  # which part reads an image
+
+    def categories(self) -> list[str]:
+        """Return the names of the categories, in the order of the parts."""
+        return [part.category for part in self.parts]
+
+    def check(self) -> None:
+        """Check each category, and join their lists. Raises `UserError`, also where two share an image."""
+        for part in self.parts:
+            part.trains, part.store = self.trains, self.store
+            part.batch_size = 1  # whether the images fill a batch is asked of the union
+            part.check()
+            part.batch_size = self.batch_size
+            for sample in (*part.train_samples, *part.val_samples, *part.calibration_samples, *part.test_samples):
+                if (other := self.owners.setdefault(sample.path, part)) is not part:
+                    raise UserError(
+                        f"unified=true: {sample.path} is an image of category {other.category} and of {part.category}, "
+                        "and may be normal in one and anomalous in the other. Give categories that share no image, or "
+                        "unified=false"
+                    )
+        self.train_samples = sorted(sample for part in self.parts for sample in part.train_samples)
+        self.val_samples = sorted(sample for part in self.parts for sample in part.val_samples)
+        self.calibration_samples = sorted(sample for part in self.parts for sample in part.calibration_samples)
+        self.test_samples = [sample for part in self.parts for sample in part.test_samples]
+        self.has_masks = any(part.has_masks for part in self.parts)
+        facts: Counter[str] = Counter()
+        for part in self.parts:
+            facts.update(part.facts)
+        self.facts |= facts
+        lines = [f"{part.category} {part.fingerprint}" for part in self.parts]
+        self.fingerprint = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+        if self.trains:
+            checks.warn_of_few(self.name, self.train_samples, self.batch_size)
+
+    def read_image(self, sample: Sample) -> Tensor:
+        return self.owners[sample.path].read_image(sample)
+
+    def read_mask_values(self, sample: Sample) -> np.ndarray:
+        return self.owners[sample.path].read_mask_values(sample)
+
+    def version(self, sample: Sample) -> tuple[int | str, ...]:
+        return self.owners[sample.path].version(sample)
+
+    def divide_test(self) -> Iterator[AnomalyDataModule]:
+        """Yield each category's own data module, ready to be tested: its part of what is decoded, without a copy."""
+        whole, start = self.splits["test"], 0
+        for part in self.parts:
+            rows = slice(start, start + len(part.test_samples))
+            masks = whole.masks[rows] if whole.masks is not None and part.has_masks else None
+            part.splits = {"test": Split(whole.pool, whole.rows[rows], whole.labels[rows], masks)}
+            start = rows.stop
+            yield part
