@@ -69,6 +69,23 @@ def mvtec3d(root: Path) -> str:
     return "bagel"
 
 
+def mvtec_ad2(root: Path) -> str:
+    """Pictures are called after their lighting; nothing says which of the private ones are anomalous."""
+    normal, anomalous, can = pictures(), pictures(True), root / "can"
+    for place, n in {"train": N_TRAIN, "validation": N_VALIDATION, "test_public": N_NORMAL}.items():
+        lit(can / place / "good", n, normal)
+    for path in lit(can / "test_public/bad", N_ANOMALOUS, anomalous):
+        save(can / f"test_public/ground_truth/bad/{path.stem}_mask.png", mask())
+    for place in ("test_private", "test_private_mixed"):
+        lit(can / place, 2, anomalous)
+    return "can"
+
+
+def lit(folder: Path, n: int, source: Iterator[np.ndarray]) -> list[Path]:
+    lightings = ("regular", "overexposed", "shift_1")
+    return [save(folder / f"{i:03}_{lightings[i % 3]}.png", next(source)) for i in range(n)]
+
+
 def beside(path: Path, folder: str, suffix: str, pixels: np.ndarray) -> None:
     save(path.parents[1] / folder / f"{path.stem}.{suffix}", pixels)
 
@@ -165,4 +182,4 @@ def stc_with_videos(root: Path) -> Path:
     return root
 
 
-LAYOUTS = {f.__name__: f for f in (mpdd, mvtec3d, mvtec_loco, btad, visa, stc)}
+LAYOUTS = {f.__name__: f for f in (mpdd, mvtec3d, mvtec_ad2, mvtec_loco, btad, visa, stc)}

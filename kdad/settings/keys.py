@@ -208,7 +208,7 @@ KEYS = (
     Key("max_megabytes", DISPLAY, "a larger file is refused",
         Values("a number above 0", lambda v: _is_number(v) and v > 0)),
     Key("overlays", DISPLAY, "heat and contour over each picture: all, anomalous or none"),
-    Key("maps", DISPLAY, "anomaly maps: none, npy or tiff16"),
+    Key("maps", DISPLAY, "anomaly maps: none, npy, tiff16, or mvtec_ad2: as that set's server takes them"),
     Key("masks", DISPLAY, "PNG masks of the pixels above their threshold", SWITCH),
     Key("strict", DISPLAY, "stop at a file that cannot be read", SWITCH),
     Key("watch", DISPLAY, "go on with files that arrive", SWITCH),

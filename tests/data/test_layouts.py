@@ -52,6 +52,7 @@ def masks_of(data) -> list[np.ndarray]:
 KINDS = {
     "mpdd": {"good": N_NORMAL, "anomalous": N_ANOMALOUS},
     "mvtec3d": {"good": N_NORMAL, "crack": N_ANOMALOUS, "hole": N_ANOMALOUS},
+    "mvtec_ad2": {"good": N_NORMAL, "bad": N_ANOMALOUS},
     "mvtec_loco": {"good": N_NORMAL, "logical_anomalies": N_ANOMALOUS, "structural_anomalies": N_ANOMALOUS},
     "btad": {"good": N_NORMAL, "ko": N_ANOMALOUS},
     "visa": {"good": N_NORMAL, "anomaly": N_ANOMALOUS},
@@ -86,10 +87,18 @@ def test_only_colour_images_of_mvtec3d(read):
     assert {s.mask.parent.name for s in data.test_samples if s.label} == {"gt"}
 
 
+def test_private_pictures_of_mvtec_ad2_are_neither_used_nor_warned_of(read, caplog):
+    data = read("mvtec_ad2")
+    data.check()
+    used = [s.path for s in data.train_samples + data.val_samples + data.test_samples]
+    assert not any(part in ("test_private", "test_private_mixed") for path in used for part in path.parts)
+    assert not caplog.records
+
+
 # Validation images of the set's own
 
 
-@pytest.mark.parametrize("name", ["mvtec3d", "mvtec_loco"])
+@pytest.mark.parametrize("name", ["mvtec3d", "mvtec_ad2", "mvtec_loco"])
 @pytest.mark.parametrize("val_fraction", [0.0, 0.5])
 def test_its_own_normals_validate_whatever_the_fraction(read, name, val_fraction):
     data = read(name, val_fraction=val_fraction)
