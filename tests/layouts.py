@@ -5,6 +5,7 @@ per kind: noise of 70 x 70 px, where anomalous with a bright square over `SQUARE
 """
 
 import csv
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,36 @@ def visa(root: Path) -> str:
     return "candle"
 
 
+def real_iad(root: Path) -> str:
+    """Each picture is another part from another view; the splits lie in folders, as they are packed."""
+    normal, anomalous = pictures(), pictures(True)
+    folder, entries = root / "realiad_1024/audiojack", {"train": [], "test": []}
+    wanted = [
+        ("train", "OK", N_TRAIN),
+        ("test", "OK", N_NORMAL),
+        ("test", "BX", N_ANOMALOUS),
+        ("test", "HS", N_ANOMALOUS),
+    ]
+    for part, kind, n in wanted:
+        for i in range(n):
+            place = "OK" if kind == "OK" else f"NG/{kind}"
+            name = f"{place}/S{i:04}/audiojack_{i:04}_{place[:2]}_C{i % 5 + 1}_{part}.jpg"
+            save(folder / name, next(normal if kind == "OK" else anomalous))
+            drawn = None if kind == "OK" else name.replace(".jpg", ".png")
+            if drawn:
+                save(folder / drawn, mask())
+            entry = {"category": "audiojack", "anomaly_class": kind, "image_path": name, "mask_path": drawn}
+            entries[part].append(entry)
+    meta = {"prefix": "audiojack/", "normal_class": "OK"}
+    noisy = [*entries["train"], *entries["test"][-1:]]
+    for split, train in {"realiad_jsons": entries["train"], "realiad_jsons_fuiad_0.1": noisy}.items():
+        file = root / "realiad_jsons" / split / "audiojack.json"
+        file.parent.mkdir(parents=True)
+        test = [entry for entry in entries["test"] if entry not in train]
+        file.write_text(json.dumps({"meta": meta, "train": train, "test": test}))
+    return "audiojack"
+
+
 def stc(root: Path) -> str:
     """Two scenes, of each one training clip of 10 frames, and a test clip of 11 whose last 6 are anomalous."""
     for scene in ("01", "12"):
@@ -182,4 +213,4 @@ def stc_with_videos(root: Path) -> Path:
     return root
 
 
-LAYOUTS = {f.__name__: f for f in (mpdd, mvtec3d, mvtec_ad2, mvtec_loco, btad, visa, stc)}
+LAYOUTS = {f.__name__: f for f in (mpdd, mvtec3d, mvtec_ad2, mvtec_loco, btad, visa, real_iad, stc)}

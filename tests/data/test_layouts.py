@@ -1,6 +1,7 @@
 """Data sets in the layouts in which they are downloaded: what is read from where, and what is refused."""
 
 import logging
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -56,6 +57,7 @@ KINDS = {
     "mvtec_loco": {"good": N_NORMAL, "logical_anomalies": N_ANOMALOUS, "structural_anomalies": N_ANOMALOUS},
     "btad": {"good": N_NORMAL, "ko": N_ANOMALOUS},
     "visa": {"good": N_NORMAL, "anomaly": N_ANOMALOUS},
+    "real_iad": {"good": N_NORMAL, "BX": N_ANOMALOUS, "HS": N_ANOMALOUS},
 }
 
 
@@ -251,6 +253,83 @@ def test_a_table_of_visa_that_cannot_be_used(read, old, new, message):
 def test_a_missing_table_of_visa_names_others(read):
     data = read("visa", split="2cls_fewshot")
     assert "2cls_fewshot.csv" in refusal(data) and "Splits there: 1cls." in refusal(data)
+
+
+# Real-IAD
+
+
+def test_views_of_real_iad(read):
+    """The training pictures are of C1 C2 C3 C4 C5 C1 C2 C3, the others of C1 C2 C3, C1 C2 and C1 C2."""
+    for views, trained, tested in (("[C1,C2]", 4, 2 + 2 + 2), ("C3", 2, 1), ("all", N_TRAIN, 7)):
+        data = read("real_iad", category="audiojack" if (views != "[C1,C2]") else None, views=yaml.safe_load(views))
+        data.check()
+        assert (data.facts["n_train"], data.facts["n_test"]) == (trained, tested)
+        used = {re.search("_(C.)_", s.path.name)[1] for s in data.train_samples + data.test_samples}
+        assert used == {"[C1,C2]": {"C1", "C2"}, "C3": {"C3"}, "all": {"C1", "C2", "C3", "C4", "C5"}}[views]
+
+
+def test_a_split_of_real_iad_with_anomalous_training_images(read, caplog):
+    """They pass for normal, and are no longer tested."""
+    data = read("real_iad", json="realiad_jsons_fuiad_0.1")
+    data.check()
+    assert data.facts["n_train"] == N_TRAIN + 1 and {s.label for s in data.train_samples} == {0}
+    assert Counter(s.kind for s in data.test_samples) == {"good": N_NORMAL, "BX": N_ANOMALOUS, "HS": N_ANOMALOUS - 1}
+    assert "1 of 9 training images are anomalous, by" in caplog.text
+
+
+def test_splits_of_real_iad_beside_the_pictures(read):
+    data = read("real_iad")
+    for path in (data.root / "realiad_jsons/realiad_jsons").iterdir():
+        path.rename(data.root / "realiad_jsons" / path.name)
+    data.check()
+    assert data.facts["n_train"] == N_TRAIN and data.categories() == ["audiojack"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"test":', '"tests":', "audiojack.json: no list 'test' of images"),
+        ('{"meta"', '["meta"', "cannot read the split .*audiojack.json"),
+        (
+            '"image_path": "OK/S0001',
+            '"image": "OK/S0001',
+            r"audiojack.json, train\[1\]: expected an object with image_path",
+        ),
+        ("OK_C3_train", "OK_C9_train", r"audiojack.json, train\[2\]: no image .*OK_C9_train.jpg"),
+        (
+            '"OK", "image_path": "OK/S0003',
+            '"BX", "image_path": "OK/S0003',
+            r"train\[3\]: trains on the anomalous image",
+        ),
+        ('"NG/BX/S0000/audiojack_0000_NG_C1_test.png"', "null", "no mask .*for the anomalous image .*NG/BX/S0000"),
+    ],
+)
+def test_a_split_of_real_iad_that_cannot_be_used(read, old, new, message):
+    data = read("real_iad")
+    path = data.root / "realiad_jsons/realiad_jsons/audiojack.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=message):
+        data.check()
+
+
+def test_what_real_iad_has_not(read):
+    read("real_iad")
+    for changes, message in (
+        ({"json": "realiad_jsons_sv"}, "Splits there: realiad_jsons, realiad_jsons_fuiad_0.1."),
+        ({"views": ["C1", "C6"]}, r"dataset.views=\['C1', 'C6'\]: give all, or a list of C1, C2"),
+        ({"views": []}, "dataset.views="),
+        ({"resolution": 300}, "dataset.resolution=300: give one of 256, 512, 1024, raw"),
+        ({"resolution": 512}, "no image .*realiad_512.*dataset.resolution says"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read("real_iad", category="audiojack", **changes).check()
+    path = next((read("real_iad", category="audiojack").root / "realiad_1024").rglob("*C2_train.jpg"))
+    file = path.parents[4] / "realiad_jsons/realiad_jsons/audiojack.json"
+    file.write_text(file.read_text().replace("_C2_train", "_train"))
+    path.rename(path.with_name(path.name.replace("_C2_train", "_train")))
+    with pytest.raises(UserError, match=r"names no view, such as _C1_"):
+        read("real_iad", category="audiojack", views=["C1"]).check()
 
 
 # ShanghaiTech Campus
