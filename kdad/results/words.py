@@ -32,8 +32,8 @@ def parse_metric(text: str) -> str:
     if is_metric(text) or text == "all":
         return text
     raise ArgumentTypeError(
-        f"{text}: choose from {', '.join(EVERY)}, aupimo, pro_<limit> (metrics.pro_limits=), spro_<limit>[_mean] (MVTec "
-        "LOCO), or all"
+        f"{text}: choose from {', '.join(EVERY)}, aupimo, pro_<limit> (metrics.pro_limits=), "
+        "spro_<limit>[_mean] (MVTec LOCO), or all"
     )
 
 
