@@ -5,6 +5,7 @@ per kind: noise of 70 x 70 px, where anomalous with a bright square over `SQUARE
 """
 
 import csv
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,23 @@ def mvtec3d(root: Path) -> str:
     return "bagel"
 
 
+def mvtec_ad2(root: Path) -> str:
+    """Pictures are called after their lighting; nothing says which of the private ones are anomalous."""
+    normal, anomalous, can = pictures(), pictures(True), root / "can"
+    for place, n in {"train": N_TRAIN, "validation": N_VALIDATION, "test_public": N_NORMAL}.items():
+        lit(can / place / "good", n, normal)
+    for path in lit(can / "test_public/bad", N_ANOMALOUS, anomalous):
+        save(can / f"test_public/ground_truth/bad/{path.stem}_mask.png", mask())
+    for place in ("test_private", "test_private_mixed"):
+        lit(can / place, 2, anomalous)
+    return "can"
+
+
+def lit(folder: Path, n: int, source: Iterator[np.ndarray]) -> list[Path]:
+    lightings = ("regular", "overexposed", "shift_1")
+    return [save(folder / f"{i:03}_{lightings[i % 3]}.png", next(source)) for i in range(n)]
+
+
 def beside(path: Path, folder: str, suffix: str, pixels: np.ndarray) -> None:
     save(path.parents[1] / folder / f"{path.stem}.{suffix}", pixels)
 
@@ -84,7 +102,11 @@ def mvtec_loco(root: Path) -> str:
                 part = np.zeros((SIDE, SIDE), np.uint8)
                 part[rows] = mask(value)[rows]
                 save(box / "ground_truth" / kind / path.stem / f"{number:03}.png", part)
-    (box / "defects_config.json").write_text("[]")
+    config = [
+        {"defect_name": "upper", "pixel_value": 255, "saturation_threshold": 49, "relative_saturation": False},
+        {"defect_name": "lower", "pixel_value": 247, "saturation_threshold": 0.5, "relative_saturation": True},
+    ]
+    (box / "defects_config.json").write_text(json.dumps(config))
     return "breakfast_box"
 
 
@@ -114,6 +136,36 @@ def visa(root: Path) -> str:
     with (root / "split_csv/1cls.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("object", "split", "label", "image", "mask"), *rows])
     return "candle"
+
+
+def real_iad(root: Path) -> str:
+    """Each picture is another part from another view; the splits lie in folders, as they are packed."""
+    normal, anomalous = pictures(), pictures(True)
+    folder, entries = root / "realiad_1024/audiojack", {"train": [], "test": []}
+    wanted = [
+        ("train", "OK", N_TRAIN),
+        ("test", "OK", N_NORMAL),
+        ("test", "BX", N_ANOMALOUS),
+        ("test", "HS", N_ANOMALOUS),
+    ]
+    for part, kind, n in wanted:
+        for i in range(n):
+            place = "OK" if kind == "OK" else f"NG/{kind}"
+            name = f"{place}/S{i:04}/audiojack_{i:04}_{place[:2]}_C{i % 5 + 1}_{part}.jpg"
+            save(folder / name, next(normal if kind == "OK" else anomalous))
+            drawn = None if kind == "OK" else name.replace(".jpg", ".png")
+            if drawn:
+                save(folder / drawn, mask())
+            entry = {"category": "audiojack", "anomaly_class": kind, "image_path": name, "mask_path": drawn}
+            entries[part].append(entry)
+    meta = {"prefix": "audiojack/", "normal_class": "OK"}
+    noisy = [*entries["train"], *entries["test"][-1:]]
+    for split, train in {"realiad_jsons": entries["train"], "realiad_jsons_fuiad_0.1": noisy}.items():
+        file = root / "realiad_jsons" / split / "audiojack.json"
+        file.parent.mkdir(parents=True)
+        test = [entry for entry in entries["test"] if entry not in train]
+        file.write_text(json.dumps({"meta": meta, "train": train, "test": test}))
+    return "audiojack"
 
 
 def stc(root: Path) -> str:
@@ -165,4 +217,4 @@ def stc_with_videos(root: Path) -> Path:
     return root
 
 
-LAYOUTS = {f.__name__: f for f in (mpdd, mvtec3d, mvtec_loco, btad, visa, stc)}
+LAYOUTS = {f.__name__: f for f in (mpdd, mvtec3d, mvtec_ad2, mvtec_loco, btad, visa, real_iad, stc)}

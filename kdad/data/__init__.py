@@ -8,6 +8,7 @@ from kdad.data.folder import Folder
 from kdad.data.medical import BrainMRI, HeadCT, RetinalOCT
 from kdad.data.mtd import MTD
 from kdad.data.mvtec import MVTec
+from kdad.data.real_iad import RealIAD
 from kdad.data.samples import Sample
 from kdad.data.stc import STC
 from kdad.data.torchvision_sets import CIFAR10, MNIST, FashionMNIST
@@ -28,6 +29,7 @@ __all__ = [
     "Folder",
     "HeadCT",
     "MVTec",
+    "RealIAD",
     "RetinalOCT",
     "Sample",
     "Union",

@@ -15,7 +15,8 @@ from kdad.data.oddities import is_unread
 from kdad.errors import UserError
 from kdad.storage.written import MARKER
 
-DRAWN = ("overlays", "maps", "masks")  # folders of pictures that kdad predict writes
+# Folders of pictures that kdad predict writes
+DRAWN = ("overlays", "maps", "masks", "anomaly_images", "anomaly_images_thresholded")
 POLL = 1.0  # seconds between two looks at a folder that is watched
 
 

@@ -53,7 +53,7 @@ def predict(cfg: DictConfig) -> None:
     folder = PredictionFolder(Path(HydraConfig.get().runtime.output_dir), cfg.overlays, cfg.maps, cfg.masks)
     given = [] if cfg.input is None else list(cfg.input) if isinstance(cfg.input, ListConfig) else [cfg.input]
     inputs = Inputs(given, folder.path, sys.stdin if "-" in given else None, patient=cfg.watch)
-    known = None if cfg.watch or "-" in given else sum(1 for _ in inputs.list_files())  # and refuses what is not there
+    known = None if cfg.watch or "-" in given else folder.count(inputs.list_files())  # and refuses what is not there
     path = find_checkpoint(cfg.ckpt_path)
     detector = load(path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size)
     console = Console(stderr=True)

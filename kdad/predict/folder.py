@@ -19,7 +19,8 @@ from kdad.inference.inputs import Item
 from kdad.storage.tensors import hash_file
 
 COLUMNS = ("path", "score", "normalised_score", "decision", "area")
-OVERLAYS, MAPS = ("all", "anomalous", "none"), ("none", "npy", "tiff16")
+OVERLAYS, MAPS = ("all", "anomalous", "none"), ("none", "npy", "tiff16", "mvtec_ad2")
+PRIVATE = ("test_private", "test_private_mixed")  # MVTec AD 2's folders of pictures whose masks its server alone has
 JOURNAL = ".judged"  # one line of JSON for each file, in the order in which they were judged
 AHEAD = 16  # pictures that wait to be drawn and written
 
@@ -73,6 +74,15 @@ class PredictionFolder:
         self._owners = {row["name"]: path for path, row in self.rows.items() if "name" in row}
         with self.journal.open("w", encoding="utf-8") as file:  # without a line that a kill has cut
             file.writelines(json.dumps(line) + "\n" for line in [made_by, *self.rows.values()])
+
+    def count(self, items: Iterable[Item]) -> int:
+        """Return how many items there are. Raises `UserError` where maps are for a server that has no place for one."""
+        number = 0
+        for item in items:
+            number += 1
+            if self.maps == "mvtec_ad2":
+                name_for_server(item.path)
+        return number
 
     def is_done(self, item: Item) -> bool:
         """Return whether this file, unchanged, has been judged and all its pictures written."""
@@ -145,11 +155,16 @@ class PredictionFolder:
     def _places(self, row: dict[str, Any]) -> Iterator[Path]:
         """Yield where the pictures of a file go."""
         decided, name = row["decision"] is not None, row["name"]
+        server = name_for_server(Path(row["path"])) if self.maps == "mvtec_ad2" else None
         if decided and (self.overlays == "all" or (self.overlays == "anomalous" and row["decision"])):
             yield self.path / "overlays" / name_picture(name, ".png")
-        if self.maps != "none":
+        if server:
+            yield self.path / "anomaly_images" / server.with_suffix(".tiff")
+        elif self.maps != "none":
             yield self.path / "maps" / name_picture(name, ".npy" if self.maps == "npy" else ".tiff")
-        if self.masks and decided:
+        if self.masks and decided and server:
+            yield self.path / "anomaly_images_thresholded" / server.with_suffix(".png")
+        elif self.masks and decided:
             yield self.path / "masks" / name_picture(name, ".png")
 
     def _draw(self, found: Result, row: dict[str, Any]) -> None:
@@ -163,7 +178,7 @@ class PredictionFolder:
                     content = BytesIO()  # the writer wants a file with a name, or one in memory
                     imwrite(content, found.anomaly_map.astype(np.float16))
                     file.write(content.getvalue())
-                elif place.is_relative_to(self.path / "masks"):
+                elif not place.is_relative_to(self.path / "overlays"):
                     Image.fromarray(np.asarray(found.mask, dtype=np.uint8) * 255).save(file, format="png")
                 else:
                     found.overlay().save(file, format="png", compress_level=1)  # in a third of the time
@@ -188,6 +203,20 @@ def describe_file(path: Path) -> list[int]:
     """Return a file's size and time, which tell that it has changed."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
+
+
+def name_for_server(path: Path) -> Path:
+    """Return what MVTec AD 2's server calls a picture's map, <object>/<test>/<file>, from where the picture lies.
+
+    Raises `UserError` for a picture that lies in none of the set's private tests.
+    """
+    path = path.absolute()
+    if path.parent.name not in PRIVATE:
+        raise UserError(
+            f"maps=mvtec_ad2: {path} does not lie in <object>/{PRIVATE[0]} or <object>/{PRIVATE[1]}, as that "
+            "set's server needs it. maps=tiff16 writes the same maps of any picture"
+        )
+    return Path(*path.parts[-3:])
 
 
 def name_picture(name: str, suffix: str) -> str:

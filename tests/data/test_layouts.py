@@ -1,6 +1,7 @@
 """Data sets in the layouts in which they are downloaded: what is read from where, and what is refused."""
 
 import logging
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -52,9 +53,11 @@ def masks_of(data) -> list[np.ndarray]:
 KINDS = {
     "mpdd": {"good": N_NORMAL, "anomalous": N_ANOMALOUS},
     "mvtec3d": {"good": N_NORMAL, "crack": N_ANOMALOUS, "hole": N_ANOMALOUS},
+    "mvtec_ad2": {"good": N_NORMAL, "bad": N_ANOMALOUS},
     "mvtec_loco": {"good": N_NORMAL, "logical_anomalies": N_ANOMALOUS, "structural_anomalies": N_ANOMALOUS},
     "btad": {"good": N_NORMAL, "ko": N_ANOMALOUS},
     "visa": {"good": N_NORMAL, "anomaly": N_ANOMALOUS},
+    "real_iad": {"good": N_NORMAL, "BX": N_ANOMALOUS, "HS": N_ANOMALOUS},
 }
 
 
@@ -86,10 +89,18 @@ def test_only_colour_images_of_mvtec3d(read):
     assert {s.mask.parent.name for s in data.test_samples if s.label} == {"gt"}
 
 
+def test_private_pictures_of_mvtec_ad2_are_neither_used_nor_warned_of(read, caplog):
+    data = read("mvtec_ad2")
+    data.check()
+    used = [s.path for s in data.train_samples + data.val_samples + data.test_samples]
+    assert not any(part in ("test_private", "test_private_mixed") for path in used for part in path.parts)
+    assert not caplog.records
+
+
 # Validation images of the set's own
 
 
-@pytest.mark.parametrize("name", ["mvtec3d", "mvtec_loco"])
+@pytest.mark.parametrize("name", ["mvtec3d", "mvtec_ad2", "mvtec_loco"])
 @pytest.mark.parametrize("val_fraction", [0.0, 0.5])
 def test_its_own_normals_validate_whatever_the_fraction(read, name, val_fraction):
     data = read(name, val_fraction=val_fraction)
@@ -216,6 +227,57 @@ def test_a_mask_of_loco_of_another_size_is_named(read):
         data.setup()
 
 
+def test_regions_of_loco_and_how_much_of_each_is_enough(read):
+    """At half the size: the upper region of 10 x 20 px, 49 px enough, is 5 x 10 px, 49 / 4; of the lower one half."""
+    data = read("mvtec_loco", image_size=SIDE // 2)
+    data.setup()
+    assert sorted(data.regions) == [i for i, s in enumerate(data.test_samples) if s.label]
+    for of_image in data.regions.values():
+        upper, lower = of_image
+        assert (upper.saturation, lower.saturation) == (49 / 4, 0.5 * 5 * 10)
+        assert upper.mask[10:15, 15:25].all() and upper.mask.sum() == 50
+        assert lower.mask[15:20, 15:25].all() and lower.mask.sum() == 50
+    assert read("mvtec_loco", category="breakfast_box", saturation=None).regions == {}
+
+
+def test_a_region_of_loco_that_vanishes_is_counted(read):
+    data = read("mvtec_loco", image_size=16)
+    dot = np.zeros((SIDE, SIDE), np.uint8)
+    dot[5, 5] = 255
+    save(data.root / "breakfast_box/ground_truth/logical_anomalies/000/002.png", dot)
+    data.setup()
+    assert data.facts["n_vanished_regions"] == 1 and {len(found) for found in data.regions.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '"pixel_value": 247',
+            '"pixel_value": 246',
+            "00[01]/001.png has the value 247, .* there are some for 246, 255",
+        ),
+        ('"saturation_threshold": 49, ', "", "defects_config.json, entry 0: KeyError.'saturation_threshold'"),
+        ('"saturation_threshold": 49', '"saturation_threshold": -1', "entry 0: .*not above 0"),
+        ("[{", "{", "cannot read the saturation thresholds .*defects_config.json: .* dataset.saturation=null"),
+    ],
+)
+def test_saturation_thresholds_of_loco_that_cannot_be_used(read, old, new, message):
+    data = read("mvtec_loco")
+    path = data.root / "breakfast_box/defects_config.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=message):
+        data.setup()
+
+
+def test_loco_without_saturation_thresholds(read, caplog):
+    data = read("mvtec_loco")
+    (data.root / "breakfast_box/defects_config.json").unlink()
+    data.setup()
+    assert data.regions == {} and "defects_config.json: without sPRO" in caplog.text
+
+
 def changed_table(data: VisA, old: str, new: str) -> None:
     path = data.root / "split_csv/1cls.csv"
     path.write_text(path.read_text().replace(old, new))
@@ -242,6 +304,83 @@ def test_a_table_of_visa_that_cannot_be_used(read, old, new, message):
 def test_a_missing_table_of_visa_names_others(read):
     data = read("visa", split="2cls_fewshot")
     assert "2cls_fewshot.csv" in refusal(data) and "Splits there: 1cls." in refusal(data)
+
+
+# Real-IAD
+
+
+def test_views_of_real_iad(read):
+    """The training pictures are of C1 C2 C3 C4 C5 C1 C2 C3, the others of C1 C2 C3, C1 C2 and C1 C2."""
+    for views, trained, tested in (("[C1,C2]", 4, 2 + 2 + 2), ("C3", 2, 1), ("all", N_TRAIN, 7)):
+        data = read("real_iad", category="audiojack" if (views != "[C1,C2]") else None, views=yaml.safe_load(views))
+        data.check()
+        assert (data.facts["n_train"], data.facts["n_test"]) == (trained, tested)
+        used = {re.search("_(C.)_", s.path.name)[1] for s in data.train_samples + data.test_samples}
+        assert used == {"[C1,C2]": {"C1", "C2"}, "C3": {"C3"}, "all": {"C1", "C2", "C3", "C4", "C5"}}[views]
+
+
+def test_a_split_of_real_iad_with_anomalous_training_images(read, caplog):
+    """They pass for normal, and are no longer tested."""
+    data = read("real_iad", json="realiad_jsons_fuiad_0.1")
+    data.check()
+    assert data.facts["n_train"] == N_TRAIN + 1 and {s.label for s in data.train_samples} == {0}
+    assert Counter(s.kind for s in data.test_samples) == {"good": N_NORMAL, "BX": N_ANOMALOUS, "HS": N_ANOMALOUS - 1}
+    assert "1 of 9 training images are anomalous, by" in caplog.text
+
+
+def test_splits_of_real_iad_beside_the_pictures(read):
+    data = read("real_iad")
+    for path in (data.root / "realiad_jsons/realiad_jsons").iterdir():
+        path.rename(data.root / "realiad_jsons" / path.name)
+    data.check()
+    assert data.facts["n_train"] == N_TRAIN and data.categories() == ["audiojack"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"test":', '"tests":', "audiojack.json: no list 'test' of images"),
+        ('{"meta"', '["meta"', "cannot read the split .*audiojack.json"),
+        (
+            '"image_path": "OK/S0001',
+            '"image": "OK/S0001',
+            r"audiojack.json, train\[1\]: expected an object with image_path",
+        ),
+        ("OK_C3_train", "OK_C9_train", r"audiojack.json, train\[2\]: no image .*OK_C9_train.jpg"),
+        (
+            '"OK", "image_path": "OK/S0003',
+            '"BX", "image_path": "OK/S0003',
+            r"train\[3\]: trains on the anomalous image",
+        ),
+        ('"NG/BX/S0000/audiojack_0000_NG_C1_test.png"', "null", "no mask .*for the anomalous image .*NG/BX/S0000"),
+    ],
+)
+def test_a_split_of_real_iad_that_cannot_be_used(read, old, new, message):
+    data = read("real_iad")
+    path = data.root / "realiad_jsons/realiad_jsons/audiojack.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=message):
+        data.check()
+
+
+def test_what_real_iad_has_not(read):
+    read("real_iad")
+    for changes, message in (
+        ({"json": "realiad_jsons_sv"}, "Splits there: realiad_jsons, realiad_jsons_fuiad_0.1."),
+        ({"views": ["C1", "C6"]}, r"dataset.views=\['C1', 'C6'\]: give all, or a list of C1, C2"),
+        ({"views": []}, "dataset.views="),
+        ({"resolution": 300}, "dataset.resolution=300: give one of 256, 512, 1024, raw"),
+        ({"resolution": 512}, "no image .*realiad_512.*dataset.resolution says"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read("real_iad", category="audiojack", **changes).check()
+    path = next((read("real_iad", category="audiojack").root / "realiad_1024").rglob("*C2_train.jpg"))
+    file = path.parents[4] / "realiad_jsons/realiad_jsons/audiojack.json"
+    file.write_text(file.read_text().replace("_C2_train", "_train"))
+    path.rename(path.with_name(path.name.replace("_C2_train", "_train")))
+    with pytest.raises(UserError, match=r"names no view, such as _C1_"):
+        read("real_iad", category="audiojack", views=["C1"]).check()
 
 
 # ShanghaiTech Campus

@@ -19,6 +19,7 @@ from PIL import Image
 import kdad
 from kdad.errors import UserError
 from tests.inference.trained import train
+from tests.layouts import mvtec_ad2
 from tests.processes import start_module
 
 
@@ -134,6 +135,30 @@ def test_standard_input_and_lists(rd, predict, tmp_path, monkeypatch):
     assert len(table(tmp_path / "glob/scores.csv")) == 2
 
 
+def test_maps_for_the_server_of_mvtec_ad2(rd, predict, tmp_path, capsys):
+    mvtec_ad2(tmp_path / "ad2")
+    can = tmp_path / "ad2/can"
+    both = f"input=[{can}/test_private,{can}/test_private_mixed]"
+    assert predict(both, "maps=mvtec_ad2", "masks=true", "overlays=none") == 0
+    out, detector = tmp_path / "out", kdad.load(rd.folder)
+    names = [f"can/{place}/{stem}" for place in ("test_private", "test_private_mixed")
+             for stem in ("000_regular", "001_overexposed")]  # fmt: skip
+    for folder, suffix in {"anomaly_images": ".tiff", "anomaly_images_thresholded": ".png"}.items():
+        found = sorted(str(path.relative_to(out / folder)) for path in (out / folder).rglob("*.*"))
+        assert found == [name + suffix for name in names]
+    result = detector(can / "test_private/001_overexposed.png")
+    heat = tifffile.imread(out / "anomaly_images/can/test_private/001_overexposed.tiff")
+    assert heat.dtype == np.float16 and heat.shape == (70, 70) and np.allclose(heat, result.anomaly_map, rtol=2e-3)
+    white = np.asarray(Image.open(out / "anomaly_images_thresholded/can/test_private/001_overexposed.png"))
+    assert white.dtype == np.uint8 and np.array_equal(white, 255 * result.mask)
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"anomaly_images", "anomaly_images_thresholded"}
+    assert predict(both, "maps=mvtec_ad2", "masks=true", "overlays=none", "skip_done=true") == 0
+    assert "0 files judged, 4 judged before" in capsys.readouterr().out
+    assert predict(f"input={can}/test_public", "maps=mvtec_ad2", into="public") == 2
+    assert "does not lie in <object>/test_private or <object>/test_private_mixed" in capsys.readouterr().err
+    assert not (tmp_path / "public/scores.csv").exists()
+
+
 def test_files_that_arrive_are_judged(rd, predict, tmp_path):
     (tmp_path / "parts").mkdir()
     shutil.copy(rd.pictures / "normal/0.png", tmp_path / "parts/first.png")
@@ -156,7 +181,7 @@ def test_what_is_refused(rd, predict, command_line, tmp_path, capsys):
     assert "input=<file, folder or pattern> is needed" in refused()
     assert "no such file or folder" in refused("input=nowhere")
     assert "overlays=some: give one of all, anomalous, none" in refused(f"input={rd.pictures}", "overlays=some")
-    assert "maps=jpg: give one of none, npy, tiff16" in refused(f"input={rd.pictures}", "maps=jpg")
+    assert "maps=jpg: give one of none, npy, tiff16, mvtec_ad2" in refused(f"input={rd.pictures}", "maps=jpg")
     assert "inputs: no such key. Nearest: input" in refused("+inputs=x", f"input={rd.pictures}")
     assert "device=nowhere" in refused(f"input={rd.pictures}", "device=nowhere")
     (tmp_path / "mine").mkdir()
