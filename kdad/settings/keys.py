@@ -100,6 +100,8 @@ KEYS = (
     Key("dataset.anomalous", CONDITION, "folders of anomalous images, to test", retest=True),
     Key("dataset.split_seed", CONDITION, "which images are held out"),
     Key("dataset.split_by", CONDITION, "folder's: name or count", before="count"),
+    Key("dataset.recursive", CONDITION, "folder's: images at any depth below the named folders, too", before=False),
+    Key("dataset.list", CONDITION, "folder's: a CSV file that names the images instead of folders", before=None),
     Key("dataset.train_fraction", CONDITION, "part of the training images that is used"),
     Key("dataset.shots", CONDITION, "so many training images, held-out ones among them; null: all", before=None),
     Key("dataset.contamination", CONDITION, "share of anomalous images among those to train on, taken from the test",
