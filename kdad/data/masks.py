@@ -35,7 +35,7 @@ class MaskFacts(NamedTuple):
 ODD_MASKS = {  # by the facts' names, what to say of such masks; {size} is that of a detector's images
     "vanished": "have a region so small that nothing is left of it at {size} px",
     "nonbinary": "have grey levels; pixels above half of the range count as anomalous",
-    "large": "call more than half of the image anomalous: are they the wrong way round?",
+    "large": "call more than half of the image anomalous: are they the wrong way round? What is 0 counts as normal",
     "empty": "have no anomalous pixel; their images stay anomalous, without a region",
 }
 

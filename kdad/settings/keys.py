@@ -113,6 +113,8 @@ KEYS = (
     Key("dataset.anomalous", CONDITION, "folders of anomalous images, to test", retest=True),
     Key("dataset.split_seed", CONDITION, "which images are held out"),
     Key("dataset.split_by", CONDITION, "folder's: name or count", before="count"),
+    Key("dataset.recursive", CONDITION, "folder's: images at any depth below the named folders, too", before=False),
+    Key("dataset.list", CONDITION, "folder's: a CSV file that names the images instead of folders", before=None),
     Key("dataset.train_fraction", CONDITION, "part of the training images that is used"),
     Key("dataset.json", CONDITION, "Real-IAD's split, a folder of JSON files"),
     Key("dataset.views", CONDITION, "Real-IAD's views: all, or a list such as [C1,C2]"),
