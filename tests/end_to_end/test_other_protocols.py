@@ -25,14 +25,25 @@ def test_a_run_an_evaluation_and_ones_own_numbers_unchanged(start, command, tmp_
     assert {"rd_code", "mkd_code", "patchcore_code"} == {name.removesuffix("_reason") for name in names}
     # MKD's leaves out pixels alone.
     assert pick(results, "@mkd_code")[:3] == pick(plain)[:3] and results["pro@mkd_code"] != results["pro"]
-    # A protocol of the user's own that changes nothing has kdad's numbers to the bit, from masks read anew.
+    found, _ = again(start, folder, *SHORT, "protocol=rd_code")
+    assert pick(found, "@rd_code") == pick(results, "@rd_code") and pick(found) == pick(plain)
+
+
+def test_ones_own_that_changes_nothing_has_the_same_numbers(command, tiny_mvtec, tmp_path):
+    """To the bit, from masks read anew; from the start, and in an evaluation."""
     (tmp_path / "mine/protocols").mkdir(parents=True)
     (tmp_path / "mine/protocols/same.yaml").write_text("# as kdad\n")
-    given = [f"ckpt_path={folder}", "--config-dir", str(tmp_path / "mine"), "protocol=[same,rd_code]"]
-    assert command(*given, f"hydra.run.dir={tmp_path / 'again'}", main=evaluate) == 0
-    found = json.loads((tmp_path / "again/results.json").read_text())
-    assert pick(found, "@same") == pick(found) == pick(plain)
-    assert pick(found, "@rd_code") == pick(results, "@rd_code") and found["protocol@same"] == ""
+    given = [
+        "model=stpm", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18",
+        "backbone.pretrained=false", "image_size=48", "batch_size=4", "trainer.max_epochs=1", "pictures=0",
+        "hydra.run.dir=first",
+    ]  # fmt: skip
+    own = ["--config-dir", str(tmp_path / "mine"), "protocol=[same,rd_code]"]
+    assert command(*given, *own) == 0
+    assert command("ckpt_path=first", *own, "hydra.run.dir=second", main=evaluate) == 0
+    first, second = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("first", "second"))
+    assert pick(first, "@same") == pick(first) == pick(second) == pick(second, "@same")
+    assert pick(first, "@rd_code") == pick(second, "@rd_code") and first["protocol@same"] == ""
 
 
 def test_masks_move_with_corrupted_images(start, tmp_path):
