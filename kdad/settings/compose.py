@@ -23,6 +23,8 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 DIGITS = "KDAD_JOB_DIGITS"  # an environment variable, so that processes which a launcher starts have it, too
 # Groups that are empty unless chosen: +group=choice, as Hydra has it for a group that is not listed, means the same.
 OPTIONAL = ("sweep", "experiment", "debug")
+# A folder of conf/ that is no group of Hydra's, which would take protocol=[a,b] for one choice; see `protocols.py`
+PROTOCOLS = "protocols"
 
 
 def find_cache_folder() -> str:
@@ -125,7 +127,10 @@ def explain(error: Exception, config_name: str, overrides: Iterable[str] = ()) -
         folder, name = group.groups()
         return f"{folder}={name}: no such choice. " + suggest_nearest(name, list_choices(folder, config_name))
     if key:
-        names = [*list_keys(config_name, overrides), *(p.name for p in CONF.iterdir() if p.is_dir())]
+        names = [
+            *list_keys(config_name, overrides),
+            *(p.name for p in CONF.iterdir() if p.is_dir() and p.name != PROTOCOLS),
+        ]
         if key.group(1) in names:  # a mapping, to which entries are added: Hydra says how
             return text
         above = key.group(1).rpartition(".")[0]

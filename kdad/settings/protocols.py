@@ -13,11 +13,10 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 
 from kdad.errors import UserError
-from kdad.settings.compose import CONF, suggest_nearest
+from kdad.settings.compose import CONF, PROTOCOLS, suggest_nearest
 from kdad.settings.keys import COUNT_OR_NULL, Values
 from kdad.settings.roles import flatten
 
-FOLDER = "protocols"  # not `protocol`, which Hydra would take for a group: several may be chosen at once
 NAME = re.compile(r"\w+(?<!_reason)")
 
 
@@ -96,8 +95,8 @@ def describe_protocol(protocol: Protocol) -> str:
 def _list_folders() -> list[Path]:
     """Return where protocols lie: kdad's own, and those beside models and data sets of the user's own."""
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
-    others = [Path(source.path) / FOLDER for source in sources if source.schema == "file"]
-    return list(dict.fromkeys([CONF / FOLDER, *(folder for folder in others if folder.is_dir())]))
+    others = [Path(source.path) / PROTOCOLS for source in sources if source.schema == "file"]
+    return list(dict.fromkeys([CONF / PROTOCOLS, *(folder for folder in others if folder.is_dir())]))
 
 
 def _find(name: str) -> Path:
@@ -105,7 +104,7 @@ def _find(name: str) -> Path:
     mine = list(dict.fromkeys(path.resolve() for path in files if path.stem == name))
     if not mine:
         known = [path.stem for path in files]
-        raise UserError(f"protocol={name}: no such file in {FOLDER}/. {suggest_nearest(name, known)}")
+        raise UserError(f"protocol={name}: no such file in {PROTOCOLS}/. {suggest_nearest(name, known)}")
     if len(mine) > 1:
         raise UserError(f"protocol={name}: there are {' and '.join(map(str, mine))}. Give one another name")
     return mine[0]
