@@ -102,7 +102,11 @@ def mvtec_loco(root: Path) -> str:
                 part = np.zeros((SIDE, SIDE), np.uint8)
                 part[rows] = mask(value)[rows]
                 save(box / "ground_truth" / kind / path.stem / f"{number:03}.png", part)
-    (box / "defects_config.json").write_text("[]")
+    config = [
+        {"defect_name": "upper", "pixel_value": 255, "saturation_threshold": 49, "relative_saturation": False},
+        {"defect_name": "lower", "pixel_value": 247, "saturation_threshold": 0.5, "relative_saturation": True},
+    ]
+    (box / "defects_config.json").write_text(json.dumps(config))
     return "breakfast_box"
 
 

@@ -4,14 +4,18 @@ Bergmann et al., "MVTec AD - A Comprehensive Real-World Dataset for Unsupervised
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdad.data.base import AnomalyDataModule
+from kdad.data.checks import warn_of
 from kdad.data.download import Archive
 from kdad.data.images import list_folders, list_image_folders, list_images
 from kdad.data.masks import MASK_KINDS
 from kdad.data.oddities import find_unread
+from kdad.data.regions import Region, read_regions, read_saturations
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 
@@ -23,8 +27,10 @@ class MVTec(AnomalyDataModule):
     stands for one folder per kind, of which `normal` is the normal one. `masks` is the mask of an anomalous image:
     `{kind}` and `{stem}` are the image's, a suffix `.*` is any image suffix, and where it is a folder all masks in it
     count together. A set whose folder of masks is missing, which warns, or with `masks=None`, is read without
-    masks: image metrics only. `mask_kind` is how masks are read, see `masks.find_anomalous_pixels`. `obtain` says
-    where to get the set, and `archive` (url, sha256) what `download` fetches, if its terms allow that.
+    masks: image metrics only. `mask_kind` is how masks are read, see `masks.find_anomalous_pixels`. `saturation` is a
+    file below the category's folder that says how much of a region is enough, for sPRO, where each mask in an image's
+    folder is of a region; after `setup()` they are in `regions`. `obtain` says where to get the set, and `archive`
+    (url, sha256) what `download` fetches, if its terms allow that.
     """
 
     obtain = "It is a set of your own"
@@ -38,6 +44,7 @@ class MVTec(AnomalyDataModule):
         normal: str = "good",
         masks: str | None = "ground_truth/{kind}/{stem}_mask.png",
         mask_kind: str = "binary",
+        saturation: str | None = None,
         obtain: str | None = None,
         archive: Mapping[str, str] | None = None,
         **common: Any,
@@ -55,7 +62,8 @@ class MVTec(AnomalyDataModule):
         if mask_kind not in MASK_KINDS:
             raise UserError(f"dataset.mask_kind={mask_kind}: give one of {', '.join(MASK_KINDS)}")
         self.train, self.validation, self.test, self.normal, self.masks = train, validation, test, normal, masks
-        self.mask_kind = mask_kind
+        self.mask_kind, self.saturation = mask_kind, saturation
+        self.regions: dict[int, list[Region]] = {}  # of test images, by index
         self.obtain = obtain or self.obtain
         self.archive = Archive(**archive) if archive else None
         folders = (f"<category>/{pattern}" for pattern in (train, validation, test, masks) if pattern)
@@ -108,6 +116,22 @@ class MVTec(AnomalyDataModule):
             return []
         folder = self.root / self.category / self.validation
         return [Sample(path, 0, "good") for path in list_images(folder)]
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        file = self.root / self.category / self.saturation if self.saturation else None
+        if self.regions or file is None or not self.has_masks:
+            return
+        if not file.is_file():
+            warn_of(self.name, [f"no saturation thresholds {file}: without sPRO"])
+            return
+        saturations = read_saturations(file)
+        with ThreadPoolExecutor() as threads:  # Pillow decodes without holding the interpreter lock
+            read = partial(read_regions, saturations=saturations, size=self.image_size)
+            anomalous = {index: sample.mask for index, sample in enumerate(self.test_samples) if sample.mask}
+            self.regions = dict(zip(anomalous, threads.map(read, anomalous.values()), strict=True))
+        lost = sum(len(list_images(mask)) for mask in anomalous.values()) - sum(map(len, self.regions.values()))
+        self.facts |= {"n_vanished_regions": lost} if lost else {}
 
     def find_absent_masks(self) -> Path | None:
         if self.masks is None:

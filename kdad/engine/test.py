@@ -22,6 +22,7 @@ from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import Counts, find_decision, rate
 from kdad.engine.record import is_first_process
 from kdad.engine.run_folder import RunFolder
+from kdad.engine.saturated import SaturatedOverlap
 from kdad.errors import UserError
 from kdad.metrics import DetectionMetrics, Outcome
 from kdad.metrics.defects import Defects
@@ -47,7 +48,9 @@ class Evaluation(pl.Callback):
         self.state = DetectionMetrics(**(options or {}))
 
     def on_test_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
-        self.begin(detector, trainer.datamodule.test_samples)  # type: ignore[arg-type,attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self.begin(detector, data.test_samples)  # type: ignore[arg-type]
+        self.saturated = SaturatedOverlap(data, self.samples, self.state.budget)
 
     def begin(self, detector: KDDetector, samples: list[Sample]) -> None:
         """Prepare for a new test, of these images."""
@@ -79,6 +82,7 @@ class Evaluation(pl.Callback):
             batch["index"].cpu(), outputs.image_score.detach().cpu(), batch["label"].cpu(), maps,
             None if masks is None else masks.cpu(),
         )  # fmt: skip
+        self.saturated.add(batch["index"], maps, masks)
         if self.decision and masks is not None:
             self.counts.add(batch["index"], maps, masks.cpu(), self.decision.pixel_threshold)
         self.lowest, self.highest = min(self.lowest, maps.min().item()), max(self.highest, maps.max().item())
@@ -98,10 +102,14 @@ class Evaluation(pl.Callback):
             raise UserError(f"Collapsed: the score of every test image is {raw.min()}")
         if distributed.is_available() and distributed.is_initialized():
             parts: list[Any] = [None] * distributed.get_world_size()
-            distributed.all_gather_object(parts, (self.lowest, self.highest, self.kept, self.counts.by_image))
+            distributed.all_gather_object(
+                parts, (self.lowest, self.highest, self.kept, self.counts.by_image, self.saturated)
+            )
             self.lowest, self.highest = min(float(p[0]) for p in parts), max(float(p[1]) for p in parts)
             self.kept = {index: kept for part in parts for index, kept in part[2].items()}
             self.counts.by_image = {index: counts for part in parts for index, counts in part[3].items()}
+            self.saturated.join(part[4] for part in parts)
+        self.outcome = self.outcome._replace(metrics=self.outcome.metrics | self.saturated.compute())
         if self.lowest == self.highest:
             raise UserError(f"Collapsed: every anomaly map is {self.lowest} everywhere")
 

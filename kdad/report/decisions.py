@@ -1,6 +1,6 @@
 """Tables of what detectors decide: at their thresholds, and by kind of defect."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -11,6 +11,8 @@ RATES = {
     "false_alarm_rate": "false alarms (%)", "detection_rate": "detected (%)", "image_f1": "image F1 (%)",
     "pixel_f1": "pixel F1 (%)",
 }  # fmt: skip
+LOCO, MEAN = ("logical_anomalies", "structural_anomalies"), "mean of both"
+Where = tuple[str, str, int]  # category, kind and number of images
 HOW_DECIDED = (
     "At thresholds from normal images alone, none of the test; promised is what false alarms should average to on "
     "further normal images, where the rule says so and the images were held out."
@@ -38,12 +40,13 @@ def tabulate_decisions(named: Sequence[tuple[list[str], pd.DataFrame]]) -> list[
 def tabulate_kinds(named: Sequence[tuple[list[str], pd.DataFrame]], columns: Sequence[str]) -> list[Table]:
     """Return a table for each data set: image AUROC and share detected by kind of defect, means over seeds.
 
-    Categories and kinds go down, detectors across; `columns` are their names. None where no run names kinds.
+    Categories and kinds go down, detectors across; `columns` are their names. None where no run names kinds. Where the
+    kinds are MVTec LOCO's two, their mean is there, too, as in its paper, and averages over several categories.
     """
     tables = []
     for dataset in dict.fromkeys(names[1] for names, _ in named):
         beside = [(name, rows) for (names, rows), name in zip(named, columns, strict=True) if names[1] == dataset]
-        found: dict[tuple[str, str, int], dict[str, pd.Series]] = {}
+        found: dict[Where, dict[str, pd.Series]] = {}
         for name, rows in beside:
             for run_category, runs in rows.groupby("category", sort=False):
                 measured = [measure_kinds(file) for file in runs["scores_file"]]
@@ -55,13 +58,43 @@ def tabulate_kinds(named: Sequence[tuple[list[str], pd.DataFrame]], columns: Seq
         head = [("", "category"), ("", "kind"), ("", "images")]
         head += [(name, part) for name in shown for part in ("image AUROC (%)", "detected (%)")]
         lines = []
-        for (category, kind, images), by_name in sorted(found.items()):
+        for (category, kind, images), by_name in sorted(add_means(found).items(), key=_place):
             cells = [_cell(by_name.get(name), part) for name in shown for part in ("image_auroc", "detected")]
             lines.append([category, kind, str(images), *cells])
         best = {(row, 3 + 2 * column) for row, column in find_best_across([line[3::2] for line in lines], 0)}
         if lines:
             tables.append(Table(f"{dataset}: by kind of defect", head, 2, lines, best=best))
     return tables
+
+
+def add_means(found: Mapping[Where, dict[str, pd.Series]]) -> dict[Where, dict[str, pd.Series]]:
+    """Add to what detectors have measured, by category, kind and images, the means over MVTec LOCO's two kinds.
+
+    Returns all of them; nothing is added where a category has other kinds. Means are of detectors that have both.
+    """
+    if {kind for _, kind, _ in found} != set(LOCO):
+        return dict(found)
+    added = dict(found)
+    for category in {category for category, _, _ in found}:
+        both = {where: values for where, values in found.items() if where[0] == category}
+        if len(both) == len(LOCO):
+            added[category, MEAN, sum(images for _, _, images in both)] = _average(list(both.values()))
+    categories = len({category for category, _, _ in found})
+    for kind in (*LOCO, MEAN) if categories > 1 else ():
+        of_kind = {where: values for where, values in added.items() if where[1] == kind}
+        if len(of_kind) == categories:
+            added["average", kind, sum(images for _, _, images in of_kind)] = _average(list(of_kind.values()))
+    return added
+
+
+def _average(several: Sequence[dict[str, pd.Series]]) -> dict[str, pd.Series]:
+    names = [name for name in several[0] if all(name in values for values in several)]
+    return {name: pd.concat([values[name] for values in several], axis=1).mean(axis=1, skipna=False) for name in names}
+
+
+def _place(item: tuple[Where, dict[str, pd.Series]]) -> tuple[bool, str, bool, str, int]:
+    (category, kind, images), _ = item
+    return category == "average", category, kind == MEAN, kind, images
 
 
 def _percent(values: pd.Series | None) -> str:

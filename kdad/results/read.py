@@ -19,8 +19,9 @@ from kdad.geometry import name_size
 
 MEAN = "mad"  # of all seven metrics
 EVERY = (*SEVEN, MEAN)
-# Those that not all runs have: PRO up to another rate than 0.3, metrics.pro_limits; AUPIMO, where pixels are exact
-FURTHER = re.compile(r"pro_(\d+(\.\d*)?(e-?\d+)?)|aupimo")
+# Those that not all runs have: PRO up to another rate than 0.3, metrics.pro_limits; AUPIMO, where pixels are exact;
+# sPRO of sets with saturation thresholds, of all regions, of those of a kind of anomaly, and the mean over the kinds
+FURTHER = re.compile(r"pro_(\d+(\.\d*)?(e-?\d+)?)|aupimo|spro_\d\.\d+(_mean|_\w+_anomalies)?")
 REASONS = tuple(f"{metric}_reason" for metric in METRICS)
 # Columns that are always there, in this order; whatever else results.json holds follows under its own name.
 COLUMNS = (
@@ -81,7 +82,7 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> pd.DataFrame:
 
 
 def is_metric(name: str) -> bool:
-    """Return whether this is the name of a metric: one of `EVERY`, PRO up to another rate, or AUPIMO."""
+    """Return whether this is the name of a metric: one of `EVERY`, PRO up to another rate, AUPIMO or sPRO."""
     return name in EVERY or FURTHER.fullmatch(name) is not None
 
 
@@ -93,7 +94,12 @@ def expand_metrics(metrics: Sequence[str], runs: pd.DataFrame) -> list[str]:
     if "all" in metrics:
         return [*EVERY, *filter(FURTHER.fullmatch, runs.columns)]
     if absent := [metric for metric in metrics if metric not in runs]:
-        limits = "" if absent[0] == "aupimo" else f" metrics.pro_limits=[0.3,{absent[0].removeprefix('pro_')}]"
+        limits = " dataset.saturation=defects_config.json" if absent[0].startswith("spro") else ""
+        limits = (
+            limits
+            if not absent[0].startswith("pro_")
+            else f" metrics.pro_limits=[0.3,{absent[0].removeprefix('pro_')}]"
+        )
         raise UserError(
             f"--metrics {' '.join(absent)}: no run has it; kdad evaluate ckpt_path=<run>{limits} computes it"
         )

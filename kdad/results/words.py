@@ -19,8 +19,12 @@ SHOWN = 5  # of one kind are named, the others counted
 
 
 def name_metric(metric: str) -> str:
-    """Return what a reader calls a metric; of `pro_<limit>`, PRO to that rate."""
-    return NAMES[metric] if metric in NAMES else f"PRO to {metric.removeprefix('pro_')}"
+    """Return what a reader calls a metric; of `pro_<limit>`, PRO to that rate, of `spro_<limit>_<kind>`, sPRO."""
+    if metric in NAMES:
+        return NAMES[metric]
+    name, limit, *kind = metric.split("_", 2)
+    of = f" ({kind[0].replace('_', ' ')})" if kind else ""
+    return f"{'sPRO' if name == 'spro' else 'PRO'} to {limit}{of}"
 
 
 def parse_metric(text: str) -> str:
@@ -28,7 +32,8 @@ def parse_metric(text: str) -> str:
     if is_metric(text) or text == "all":
         return text
     raise ArgumentTypeError(
-        f"{text}: choose from {', '.join(EVERY)}, aupimo, pro_<limit> (metrics.pro_limits=), or all"
+        f"{text}: choose from {', '.join(EVERY)}, aupimo, pro_<limit> (metrics.pro_limits=), "
+        "spro_<limit>[_mean] (MVTec LOCO), or all"
     )
 
 

@@ -97,6 +97,7 @@ KEYS = (
     Key("dataset.max_megapixels", DISPLAY, "a larger image is refused; null: none is"),
     Key("dataset.official", DISPLAY, "how many images it should have; others are warned of"),
     Key("dataset.masks", CONDITION, "where masks lie", retest=True),
+    Key("dataset.saturation", DISPLAY, "file below a category's folder that says how much of a region is enough: sPRO"),
     Key("dataset.anomalous", CONDITION, "folders of anomalous images, to test", retest=True),
     Key("dataset.split_seed", CONDITION, "which images are held out"),
     Key("dataset.split_by", CONDITION, "folder's: name or count", before="count"),

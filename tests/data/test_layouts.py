@@ -227,6 +227,57 @@ def test_a_mask_of_loco_of_another_size_is_named(read):
         data.setup()
 
 
+def test_regions_of_loco_and_how_much_of_each_is_enough(read):
+    """At half the size: the upper region of 10 x 20 px, 49 px enough, is 5 x 10 px, 49 / 4; of the lower one half."""
+    data = read("mvtec_loco", image_size=SIDE // 2)
+    data.setup()
+    assert sorted(data.regions) == [i for i, s in enumerate(data.test_samples) if s.label]
+    for of_image in data.regions.values():
+        upper, lower = of_image
+        assert (upper.saturation, lower.saturation) == (49 / 4, 0.5 * 5 * 10)
+        assert upper.mask[10:15, 15:25].all() and upper.mask.sum() == 50
+        assert lower.mask[15:20, 15:25].all() and lower.mask.sum() == 50
+    assert read("mvtec_loco", category="breakfast_box", saturation=None).regions == {}
+
+
+def test_a_region_of_loco_that_vanishes_is_counted(read):
+    data = read("mvtec_loco", image_size=16)
+    dot = np.zeros((SIDE, SIDE), np.uint8)
+    dot[5, 5] = 255
+    save(data.root / "breakfast_box/ground_truth/logical_anomalies/000/002.png", dot)
+    data.setup()
+    assert data.facts["n_vanished_regions"] == 1 and {len(found) for found in data.regions.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '"pixel_value": 247',
+            '"pixel_value": 246',
+            "00[01]/001.png has the value 247, .* there are some for 246, 255",
+        ),
+        ('"saturation_threshold": 49, ', "", "defects_config.json, entry 0: KeyError.'saturation_threshold'"),
+        ('"saturation_threshold": 49', '"saturation_threshold": -1', "entry 0: .*not above 0"),
+        ("[{", "{", "cannot read the saturation thresholds .*defects_config.json: .* dataset.saturation=null"),
+    ],
+)
+def test_saturation_thresholds_of_loco_that_cannot_be_used(read, old, new, message):
+    data = read("mvtec_loco")
+    path = data.root / "breakfast_box/defects_config.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=message):
+        data.setup()
+
+
+def test_loco_without_saturation_thresholds(read, caplog):
+    data = read("mvtec_loco")
+    (data.root / "breakfast_box/defects_config.json").unlink()
+    data.setup()
+    assert data.regions == {} and "defects_config.json: without sPRO" in caplog.text
+
+
 def changed_table(data: VisA, old: str, new: str) -> None:
     path = data.root / "split_csv/1cls.csv"
     path.write_text(path.read_text().replace(old, new))

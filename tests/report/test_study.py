@@ -1,7 +1,11 @@
 """Any runs in one table: nothing averaged that differs, nothing dropped."""
 
+import math
+
+import pandas as pd
 import pytest
 
+from kdad.report.decisions import add_means
 from kdad.report.study import make_study_report
 from kdad.results.read import read_runs
 from kdad.results.statistics import list_averages
@@ -175,6 +179,26 @@ def test_decisions_and_kinds(write_tested, study):
     ]
     assert kinds.rows == [["grid", "crack", "4", "93.75", "75.00"]]
     assert any("from normal images alone" in note for note in report.notes)
+
+
+def test_means_over_the_two_kinds_of_loco():
+    """Of a category, (90 + 70) / 2; over two categories, those of each kind and of the means."""
+    kinds = ("logical_anomalies", "structural_anomalies")
+    values = {("box", kinds[0], 3): (0.9, 1.0), ("box", kinds[1], 5): (0.7, 0.5),
+              ("pins", kinds[0], 2): (0.5, 0.0), ("pins", kinds[1], 1): (0.6, float("nan"))}  # fmt: skip
+    found = {
+        where: {"rd": pd.Series(dict(zip(("image_auroc", "detected"), pair, strict=True)))}
+        for where, pair in values.items()
+    }
+    found["box", kinds[0], 3]["stpm"] = found["box", kinds[0], 3]["rd"]
+    added = {where: values["rd"].tolist() for where, values in add_means(found).items()}
+    assert added["box", "mean of both", 8] == pytest.approx([0.8, 0.75])
+    assert added["average", kinds[0], 5] == pytest.approx([0.7, 0.5])
+    assert added["average", "mean of both", 11][0] == pytest.approx((0.8 + 0.55) / 2)
+    assert math.isnan(added["average", "mean of both", 11][1])
+    assert "stpm" not in add_means(found)["box", "mean of both", 8]  # it has one of the two alone
+    other = {(category, kind.removesuffix("_anomalies"), n): v for (category, kind, n), v in found.items()}
+    assert add_means(other) == other
 
 
 def test_runs_without_decisions_have_no_such_tables(write_run, study):
