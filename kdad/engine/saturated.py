@@ -11,7 +11,7 @@ from kdad.data.samples import Sample
 from kdad.metrics.ranking import area
 from kdad.metrics.spro import LIMITS, Split, make_curve, split_pixels
 
-MOVED = "the masks were moved, the regions were not: corruption="
+MOVED = "corruption= has moved the masks, but not the single regions"
 
 
 class SaturatedOverlap:

@@ -68,6 +68,6 @@ def test_why_there_is_none(loco, maps):
     assert "0 anomalous" in gather(loco, maps, normal).compute()["spro_0.3_reason"]
     loco.splits["test"].masks = loco.splits["test"].masks.roll(3, dims=-1)  # as corruption=shift does
     moved = gather(loco, maps, range(7)).compute()
-    assert moved["spro_0.05"] is None and "masks were moved" in moved["spro_0.05_reason"]
+    assert moved["spro_0.05"] is None and "has moved the masks" in moved["spro_0.05_reason"]
     loco.regions = {}
     assert gather(loco, maps, range(7)).compute() == {}
