@@ -107,7 +107,8 @@ def check_data_set(cfg: DictConfig) -> None:
             remarks += [f"{name}: {sentence}" for sentence in said]
         samples = [sample for part in parts for sample in part.samples]
         with start_threads() as threads:
-            odd = [*category.find_left_out(samples), *find_oddities(samples, threads).describe()]
+            found = find_oddities(samples, threads, category.rule)
+            odd = [*category.find_left_out(samples), *found.describe(), *found.describe_ranges()]
         remarks += [f"{name}: {said}" for said in odd]
         suffixes = Counter(sample.path.suffix.lower() for sample in samples)
         if len(suffixes) > 1:

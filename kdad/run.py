@@ -148,6 +148,7 @@ def describe_origin(
         "version": kdad.__version__,
         "data_fingerprint": data.fingerprint,
         "parts": data.list_parts(),
+        "rule": data.rule.to_plain(),
     }
 
 
@@ -165,7 +166,7 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, A
         resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
         changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
         with resumed.explain_root() if resumed else nullcontext():
-            data, detector = build(cfg)
+            data, detector = build(cfg, rule=resumed.rule if resumed else None)
         record.add(data_fingerprint=data.fingerprint)
         data.takes_single = takes_single(detector)
         if resumed and (other := resumed.describe_changed_data(data)):

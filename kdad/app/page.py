@@ -26,11 +26,18 @@ class Page:
 
     def __init__(self, batchers: Mapping[str, Batcher], examples: Sequence[Example]):
         self.batchers = dict(batchers)
+        rules = {batcher.detector.rule: name for name, batcher in batchers.items()}
+        if len(rules) > 1:
+            told = ", ".join(f"{name} by {rule.describe()}" for rule, name in rules.items())
+            raise UserError(f"these detectors read a picture's values differently ({told}): give them a page each")
+        self.rule = next(iter(rules))
         self.examples: list[tuple[str, Image.Image, str]] = []  # name, picture, what it truly is
         for example in examples:
             try:
                 with example.path.open("rb") as file:
-                    self.examples.append((example.path.name, open_upload(file, example.path.name), example.truth))
+                    self.examples.append(
+                        (example.path.name, open_upload(file, example.path.name, self.rule), example.truth)
+                    )
             except (UserError, OSError):  # one less to choose from
                 continue
 
@@ -97,7 +104,7 @@ class Page:
         for file in map(Path, files or ()):
             try:
                 with file.open("rb") as stream:
-                    self._judge(session, file.name, open_upload(stream, file.name))
+                    self._judge(session, file.name, open_upload(stream, file.name, self.rule))
             except (UserError, BusyError) as error:
                 session.remarks.append(str(error))
             finally:

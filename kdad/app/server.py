@@ -103,7 +103,8 @@ def build_server(batchers: Mapping[str, Batcher], megabytes: float, host: str) -
         if name not in batchers:
             raise RefusedError(404, f"detector={name}: there is {', '.join(batchers)}")
         try:
-            picture = open_upload(image.file, image.filename or "image")
+            rule = batchers[name].detector.rule
+            picture = open_upload(image.file, image.filename or "image", rule)
             result = batchers[name].judge(picture)
         except UserError as error:
             raise RefusedError(422, str(error)) from error

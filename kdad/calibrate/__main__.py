@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 
 from kdad.data.images import limit_size
-from kdad.data.oddities import Oddities, find_brightest, read_header
+from kdad.data.oddities import Oddities, find_range, read_header
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.launch import launch_without_folder
 from kdad.errors import UserError
@@ -76,7 +76,7 @@ def collect(detector: Detector, named: Any, key: str, trained: set[Path]) -> tup
     """
     names = list(named) if isinstance(named, ListConfig) else [named]
     found, trained_on, copies, seen = Normals(), 0, 0, set()
-    inputs, odd = Inputs(names, Path("/nonexistent"), key=key), Oddities()
+    inputs, odd = Inputs(names, Path("/nonexistent"), key=key), Oddities(detector.rule)
 
     def select() -> Iterator[Item]:
         nonlocal copies
@@ -90,7 +90,7 @@ def collect(detector: Detector, named: Any, key: str, trained: set[Path]) -> tup
     for item, result in judge_files(detector, select()):
         if isinstance(result, UserError):
             raise result
-        odd.add(item.path, read_header(item.path), find_brightest(result.image))
+        odd.add(item.path, read_header(item.path), find_range(result.image))
         trained_on += item.path.resolve() in trained
         found.add(np.array([result.score]), result.map[None])
     remarks = [f"{copies} of the {key} pictures are exact copies of others, and not counted"] if copies else []

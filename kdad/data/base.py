@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from kdad.data import checks, images, masks, samples
 from kdad.data.augmentation import AUGMENTATIONS
-from kdad.data.decoding import Readers, decode_parts
+from kdad.data.decoding import Readers, decode_parts, fix_rule
 from kdad.data.download import Archive, fetch
+from kdad.data.intensity import read_rule
 from kdad.data.loading import Pool, Split, make_ordered_loader, make_splits, make_train_loader, spread_evenly
 from kdad.data.oddities import find_unread
 from kdad.data.parts import check_shots, check_studies, divide, take_shots
@@ -34,12 +35,10 @@ class AnomalyDataModule(pl.LightningDataModule):
     keeps so many training images, held-out ones among them; `contamination` mixes test images in, see `parts`.
     `official` says how many images a category should have, {category: {train|validation|test: n}}: other numbers
     warn. `download` fetches a missing data set where its terms allow that. An image of more than `max_megapixels` is
-    refused, since a small file can ask for all memory. `augment` names how training
-    images alone are changed, one of `augmentation.AUGMENTATIONS`. `category` is empty where none was chosen.
+    refused, since a small file can ask for all memory. `intensity` and `page`: see `intensity.Rule`. `augment`: how
+    training images are changed, one of `augmentation.AUGMENTATIONS`. `category` is empty where none was chosen.
 
-    After `check()`: train_samples, val_samples, test_samples, has_masks, and counts in `facts`; more of them after
-    `setup()`.
-
+    After `check()`: train_samples, val_samples, test_samples, has_masks, and counts in `facts`; more after `setup()`.
     Several processes: the loaders share out the images themselves, so the trainer needs
     `use_distributed_sampler=False`. Raises `UserError` for an argument outside its range.
     """
@@ -70,6 +69,8 @@ class AnomalyDataModule(pl.LightningDataModule):
         seed: int = 0,
         augment: str = "none",
         max_megapixels: float | None = 200.0,
+        intensity: str = "auto",
+        page: int = 0,
         download: bool = False,
         official: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
@@ -86,6 +87,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.calibration_fraction, self.shots = calibration_fraction, shots
         self.contamination, self.max_contamination = contamination, max_contamination
         self.split_seed, self.seed, self.augment, self.max_megapixels = split_seed, seed, augment, max_megapixels
+        self.rule = read_rule(intensity, page)
         self.download, self.official = download, dict(official or {})
         checks.check_official(self.official)
         self.train_samples: list[Sample] = []
@@ -93,7 +95,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.calibration_samples: list[Sample] = []  # normal ones that thresholds alone are taken from
         self.test_samples: list[Sample] = []
         self.has_masks = False
-        self.facts: dict[str, int] = {}
+        self.facts: dict[str, float] = {}
         self.fingerprint = ""  # of which images are in which part
         self.trains = True  # False: only test images are needed and decoded
         self.takes_single = True  # whether the detector can train on a batch of one image
@@ -111,8 +113,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         """Return the training and the test images of the category, each list sorted by path."""
         raise NotImplementedError
 
-    # What a layout may change: the first where it brings normal images to validate on, the others where an
-    # image or a mask is not a file of its own
+    # What a layout may change, where it brings normal images to validate on, or an image is no file of its own
 
     def find_validation(self) -> list[Sample]:
         """Return the normal images that the data set itself brings to validate on; none by default."""
@@ -120,7 +121,7 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     def read_image(self, sample: Sample) -> Tensor:
         """Read an image. Returns uint8 (3,H,W). Raises `UserError` where it cannot be read."""
-        return images.read_image(sample.path, self.image_size)
+        return images.read_image(sample.path, self.image_size, self.rule)
 
     def read_mask_values(self, sample: Sample) -> np.ndarray:
         """Read an image's mask. Returns (H,W) as stored. Raises `UserError` where there is none to read."""
@@ -149,7 +150,7 @@ class AnomalyDataModule(pl.LightningDataModule):
 
     def look_at(self, sample: Sample) -> images.Look:
         """Find an image's size and mode, quickly. Raises `UserError` where it is damaged."""
-        return images.look(sample.path)
+        return images.look(sample.path, self.rule)
 
     def split_training(self, train: list[Sample], own: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Split the training images. Returns (train, validation); `own` are those that the data set brings."""
@@ -244,8 +245,9 @@ class AnomalyDataModule(pl.LightningDataModule):
         if not self.trains:
             parts = {key: [] for key in parts}
         normal = sorted((sample for name in parts for sample in parts[name]), key=lambda sample: sample.path)
+        self.rule = fix_rule(self.rule, self.train_samples if self.trains else [])
         # One pool for training and validation: how they are divided changes nothing that is cached of them.
-        read = Readers(self.read_image, self.read_mask, self.version)
+        read = Readers(self.read_image, self.read_mask, self.version, self.rule)
         what = f"{self.name} {self.category}"
         decoded = decode_parts([normal, self.test_samples], read, self.image_size, self.store, what, self.has_masks)
         self.facts |= decoded.facts
@@ -261,8 +263,8 @@ class AnomalyDataModule(pl.LightningDataModule):
 
         Returns bool (H,W), and whether the mask has grey levels.
         """
-        values = self.read_mask_values(sample)
-        return masks.find_anomalous_pixels(values, self.mask_kind, sample.require_mask(), sample.path)
+        values, mask = self.read_mask_values(sample), sample.require_mask()
+        return masks.find_anomalous_pixels(values, self.mask_kind, mask, sample.path, self.rule)
 
     def read_mask(self, sample: Sample) -> tuple[Tensor, masks.MaskFacts]:
         """Read a mask. Returns bool (H,W) and its facts. Raises `UserError` on a bad mask."""

@@ -1,5 +1,6 @@
 """Reading all of a data module's files at once, before training: a damaged one is refused then, not after it."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdad.data.images import read_values
+from kdad.data.intensity import AUTO, Rule, find_window
 from kdad.data.masks import ODD_MASKS, MaskFacts
 from kdad.data.oddities import find_oddities
 from kdad.data.samples import Sample
+from kdad.errors import UserError
 from kdad.geometry import ImageSize, as_pair, name_size
 from kdad.storage.cache import Array, ArrayStore
+
+log = logging.getLogger(__name__)
 
 
 def start_threads() -> ThreadPoolExecutor:
@@ -27,6 +33,7 @@ class Readers(NamedTuple):
     image: Callable[[Sample], Tensor]  # uint8 (3,H,W)
     mask: Callable[[Sample], tuple[Tensor, MaskFacts]]  # bool (H,W)
     version: Callable[[Sample], tuple[int | str, ...]]  # tells whether a file was changed since it was cached
+    rule: Rule = AUTO  # by which values become 8 bits
 
 
 class Decoded(NamedTuple):
@@ -34,8 +41,23 @@ class Decoded(NamedTuple):
 
     images: list[Tensor]  # of each list of samples, uint8 (N,H,W,3)
     masks: Tensor | None  # of the last list, bool (N,1,H,W)
-    facts: dict[str, int]  # for results.json
+    facts: dict[str, float]  # for results.json
     said: list[str]  # sentences on what may not be meant
+
+
+def fix_rule(rule: Rule, samples: Sequence[Sample]) -> Rule:
+    """Return a rule with its window, found over training images if it is one of percentiles. Raises `UserError`."""
+    if not rule.percentiles:
+        return rule
+    if not samples:
+        raise UserError(
+            f"dataset.intensity={rule.intensity} is found over training images, and there are none: give the window "
+            "that was found in training, dataset.intensity=window:<lo>,<hi>"
+        )
+    with start_threads() as threads:
+        found = find_window(rule, threads.map(lambda s: read_values(s.path, rule), samples), len(samples))
+    log.info("dataset.intensity=%s is %s over %d training images", rule.intensity, found.describe(), len(samples))
+    return found
 
 
 def decode_parts(
@@ -46,16 +68,16 @@ def decode_parts(
     `name` is the data set's, for people. Raises `UserError` where a file cannot be read.
     """
     with start_threads() as threads:
-        odd = find_oddities([sample for part in parts for sample in part], threads)
+        odd = find_oddities([sample for part in parts for sample in part], threads, read.rule)
         images = [
             decode_images(part, read, size, store, f"{len(part)} images of {name} at {name_size(size)} px", threads)
             for part in parts
         ]
         if not masked:
-            return Decoded(images, None, odd.count(), odd.describe())
+            return Decoded(images, None, odd.count() | read.rule.list_facts(), odd.describe())
         masks, found = decode_masks(parts[-1], read, size, threads)
     counts, said = count_mask_facts(found, parts[-1], size)
-    return Decoded(images, masks, odd.count() | counts, [*odd.describe(), *said])
+    return Decoded(images, masks, odd.count() | read.rule.list_facts() | counts, [*odd.describe(), *said])
 
 
 def decode_images(
@@ -67,7 +89,7 @@ def decode_images(
     """
     if not samples:
         return torch.empty((0, *as_pair(size), 3), dtype=torch.uint8)
-    files = [(str(sample.path), *read.version(sample)) for sample in samples]
+    files = [(str(sample.path), *read.version(sample), *read.rule.key) for sample in samples]
     array = Array(("images", *files), (len(samples), *as_pair(size), 3), "uint8", what)
 
     def produce(_: Any) -> Iterator[list[np.ndarray]]:

@@ -7,13 +7,15 @@ import os
 import struct
 import warnings
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from kdad.data.intensity import AUTO, Rule, map_values, refuse_unless_finite
 from kdad.errors import UserError
 from kdad.geometry import ImageSize, as_pair
 
@@ -76,13 +78,13 @@ def list_image_folders(folder: Path) -> list[Path]:
     return found
 
 
-def read_image(path: Path, size: ImageSize) -> Tensor:
+def read_image(path: Path, size: ImageSize, rule: Rule = AUTO) -> Tensor:
     """Decode an image and resize it. Returns uint8 (3,H,W), RGB. Raises `UserError` where it cannot be read.
 
-    Grey is repeated; 16-bit values are scaled to 8 bits; EXIF orientation is applied. Transparency
+    Grey is repeated; values become 8 bits by the rule; EXIF orientation is applied. Transparency
     is dropped, keeping the colour stored under it: any background put there would be an invention.
     """
-    return resize_image(convert_to_rgb(decode_image(path), path), size)
+    return resize_image(convert_to_rgb(decode_image(path, rule=rule), path, rule), size)
 
 
 def resize_image(image: Image.Image, size: ImageSize) -> Tensor:
@@ -97,22 +99,74 @@ class Look(NamedTuple):
     mode: str  # Pillow's
 
 
-def look(path: Path) -> Look:
-    """Find the size and the mode of an image. Raises `UserError` where the file is damaged.
+def look(path: Path, rule: Rule = AUTO) -> Look:
+    """Find the size and the mode of an image. Raises `UserError` where the file is damaged, or not for the rule.
 
     A PNG is checked by the checksums it carries, a JPEG decoded at an eighth of its size, others whole.
     """
     try:
         with Image.open(path) as image:
+            turn_to_page(image, path, rule)
             mode = image.mode
             if image.format == "PNG":
                 image.verify()
             else:
                 image.draft("L", (1, 1))
                 image.load()
+                if mode == "F":
+                    find_values(image, path, rule)
+    except UserError:
+        raise
     except Exception as error:
         raise refuse_file(path, error) from error
-    return Look(read_size(path), mode)
+    return Look(read_size(path, rule), mode)
+
+
+def turn_to_page(image: Image.Image, path: Path, rule: Rule) -> None:
+    """Turn an open image file to the rule's page. Raises `UserError` where there is none, or its colours are deep.
+
+    Of colours Pillow gives the upper eight bits of 16, which are not the values that a rule is about.
+    """
+    if rule.page:
+        pages = getattr(image, "n_frames", 1)
+        if rule.page >= pages:
+            raise UserError(f"image {path} has no page {rule.page}, but {pages}, counted from 0: see dataset.page")
+        image.seek(rule.page)
+    if rule.intensity != "auto" and not is_deep(image.mode) and ";16" in str(getattr(image, "tile", "")):
+        raise UserError(
+            f"image {path} has colours of 16 bits, of which the upper 8 are read: dataset.intensity={rule.intensity} "
+            "is for grey. Save it as grey, or with 8 bits, or give auto"
+        )
+
+
+def is_deep(mode: str) -> bool:
+    """Return whether images of this mode of Pillow's have one channel of more than 8 bits."""
+    return mode in ("I", "F") or mode.startswith("I;16")
+
+
+def find_values(image: Image.Image, path: Path, rule: Rule) -> NDArray[Any]:
+    """Return an image's values as stored: (H,W) of deep grey, else uint8 (H,W,3).
+
+    Raises `UserError` where they cannot be mapped to 8 bits: NaN, and with `auto` floating-point and 32-bit values.
+    """
+    if not is_deep(image.mode):
+        return np.array(_flatten(image))
+    values = refuse_unless_finite(np.array(image), path)
+    if rule.intensity == "auto":
+        way_out = "save it with 8 or 16 bits, or say what is black and white: dataset.intensity=window:<lo>,<hi>"
+        if image.mode == "F":
+            raise UserError(
+                f"image {path} holds floating-point values of unknown range ({values.min():.4g} to "
+                f"{values.max():.4g}): {way_out}"
+            )
+        if values.min() < 0 or values.max() > 65535:
+            raise UserError(f"image {path} holds 32-bit values: {way_out}")
+    return values
+
+
+def read_values(path: Path, rule: Rule) -> NDArray[Any]:
+    """Read an image's values as stored, see `find_values`. Raises `UserError` where they cannot be read."""
+    return find_values(decode_image(path, rule=rule), path, rule)
 
 
 def has_transparency(image: Image.Image) -> bool:
@@ -124,23 +178,27 @@ def has_transparency(image: Image.Image) -> bool:
     return bool((np.array(image.getchannel("A")) < 255).any())
 
 
-def decode_image(path: Path, file: IO[bytes] | None = None) -> Image.Image:
-    """Decode the first frame of an image file, upright; of an open `file`, `path` is but the name.
+def decode_image(path: Path, file: IO[bytes] | None = None, rule: Rule = AUTO) -> Image.Image:
+    """Decode the rule's page of an image file, upright; of an open `file`, `path` is but the name.
 
     Raises `UserError` where it cannot be read.
     """
     try:
         with Image.open(file or path) as image:
+            turn_to_page(image, path, rule)
             image.load()
             return ImageOps.exif_transpose(image)
+    except UserError:
+        raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise refuse_file(path, error) from error
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Read an image's width and height once it is upright, from the header alone."""
+def read_size(path: Path, rule: Rule = AUTO) -> tuple[int, int]:
+    """Read the width and height of an image's page once it is upright, from the header alone."""
     try:
         with Image.open(path) as image:
+            turn_to_page(image, path, rule)
             if image.format == "PNG" and not _tells_orientation(path):
                 return image.size
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 lie on their side
@@ -148,7 +206,9 @@ def read_size(path: Path) -> tuple[int, int]:
                 return image.size[::-1]
             if not turned:
                 return image.size
-        return decode_image(path).size  # by format and version, Pillow's size is upright already or not
+        return decode_image(path, rule=rule).size  # by format and version, Pillow's size is upright already or not
+    except UserError:
+        raise
     except Exception as error:
         raise refuse_file(path, error) from error
 
@@ -168,16 +228,18 @@ def _tells_orientation(path: Path) -> bool:
     return False
 
 
-def convert_to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """Convert an image to RGB with eight bits; `path` names it. Raises `UserError` for values of unknown range."""
-    if image.mode == "F":
-        raise UserError(f"image {path} holds floating-point values of unknown range: save it with 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
+def convert_to_rgb(image: Image.Image, path: Path, rule: Rule = AUTO) -> Image.Image:
+    """Convert an image to RGB with eight bits by a rule; `path` names it. Raises `UserError`, see `find_values`."""
+    if rule.window:
+        return Image.fromarray(map_values(find_values(image, path, rule), rule)).convert("RGB")
+    if is_deep(image.mode):
         # Pillow clips 16-bit grey on conversion; some of its versions open it as 32-bit "I".
-        values = np.array(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise UserError(f"image {path} holds 32-bit values: save it with 8 or 16 bits")
-        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
+        image = Image.fromarray(np.rint(find_values(image, path, rule) / 257).astype(np.uint8))
+    return _flatten(image)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Return an image of eight bits as RGB, without its transparency."""
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # straight to RGB, Pillow warns about transparent entries
     return image.convert("RGB")

@@ -14,6 +14,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 
 from kdad.data.images import convert_to_rgb, decode_image, has_transparency, list_images, read_size
+from kdad.data.intensity import AUTO, Rule
 from kdad.errors import UserError
 from kdad.geometry import ImageSize, as_pair
 
@@ -83,7 +84,9 @@ def _check_background(colours: np.ndarray, path: Path) -> None:
         )
 
 
-def find_anomalous_pixels(values: np.ndarray, kind: str, path: Path, image_path: Path) -> tuple[np.ndarray, bool]:
+def find_anomalous_pixels(
+    values: np.ndarray, kind: str, path: Path, image_path: Path, rule: Rule = AUTO
+) -> tuple[np.ndarray, bool]:
     """Find which pixels a mask with these (H,W) values calls anomalous.
 
     Returns bool (H,W), and whether the mask has grey levels, which with "labels" it never has. `kind` is one of
@@ -92,7 +95,7 @@ def find_anomalous_pixels(values: np.ndarray, kind: str, path: Path, image_path:
     "labels" takes whatever is not 0.
     Raises `UserError` for such a refusal, and where the mask's size is not that of its image.
     """
-    expected, size = read_size(image_path), values.shape[::-1]
+    expected, size = read_size(image_path, rule), values.shape[::-1]
     if size != expected:
         raise UserError(
             f"mask {path} is {size[0]} x {size[1]} pixels but its image {image_path} is "

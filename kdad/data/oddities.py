@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from kdad.data.images import SUFFIXES, has_transparency
+from kdad.data.images import SUFFIXES, has_transparency, is_deep
+from kdad.data.intensity import AUTO, Rule
 from kdad.data.samples import Sample
 
 # Files that are no pictures, so that nobody expects them to be read: by suffix, or by name where they have none
@@ -30,28 +31,44 @@ class Header(NamedTuple):
     transparent: bool = False  # or it may be, by its palette
     several_pages: bool = False
     deep: bool = False  # more than 8 bits a channel
+    floating: bool = False  # numbers with a point
 
 
 class Oddities:
     """What is odd about a set of images, of each kind the number and the first file."""
 
-    def __init__(self) -> None:
+    def __init__(self, rule: Rule = AUTO) -> None:
+        self.rule = rule
+        self.n = 0
         self.counts: Counter[str] = Counter()
         self.first: dict[str, Path] = {}
-        self.brightest = -1  # of the deep images whose values were looked at, of 65535
+        self.ranges: dict[str, tuple[float, float]] = {}  # of values as stored, of those deep images looked at
 
-    def add(self, path: Path, header: Header, brightest: int | None = None) -> None:
-        """Add an image; `brightest` is its largest value, of 65535, if it is deep and was looked at."""
+    def add(self, path: Path, header: Header, values: tuple[float, float] | None = None) -> None:
+        """Add an image; `values` are its smallest and largest, of 65535, if it is deep and was looked at."""
+        self.n += 1
         for kind, found in header._asdict().items():
             if found:
                 self.counts[kind] += 1
                 self.first.setdefault(kind, path)
-        if header.deep and brightest is not None:
-            self.brightest = max(self.brightest, brightest)
+        if header.deep and values is not None:
+            kind = "floating-point" if header.floating else "16-bit"
+            low, high = self.ranges.get(kind, values)
+            self.ranges[kind] = min(low, values[0]), max(high, values[1])
+
+    @property
+    def brightest(self) -> int:
+        """The largest value of the 16-bit images that were looked at; -1 without any."""
+        return int(self.ranges.get("16-bit", (-1, -1))[1])
 
     @property
     def bits(self) -> int | None:
-        """How many bits of the 16 the deep images use, if they are those of a camera; None for all, or for none."""
+        """How many bits of the 16 the deep images use, if they are those of a camera; None for all, or for none.
+
+        None, too, where a rule says what is white.
+        """
+        if self.rule.intensity != "auto":
+            return None
         return next((n for n in CAMERA_BITS if 0 < self.brightest < 2**n), None)
 
     def count(self) -> dict[str, int]:
@@ -72,29 +89,40 @@ class Oddities:
                 f"{self.first['transparent']}"
             )
         if n := self.counts["several_pages"]:
+            which = f"page {self.rule.page}, counted from 0," if self.rule.page else "the first"
             said.append(
-                f"{n} files hold several pages or frames, of which the first is read. The first is "
-                f"{self.first['several_pages']}; save the others as files of their own to take them in"
+                f"{n} files hold several pages or frames, of which {which} is read. The first is "
+                f"{self.first['several_pages']}; dataset.page=<number> reads another one. To take in several, save "
+                "them as files of their own"
             )
         if self.bits:
             said.append(
                 f"the 16-bit images are dark: no value reaches {2**self.bits} of 65535, as of {self.bits}-bit camera "
-                f"data in 16-bit files, of which few grey levels are left. The first is {self.first['deep']}. Scale "
-                "the values to 16 bits, or save 8"
+                f"data in 16-bit files, of which few grey levels are left. The first is {self.first['deep']}. "
+                f"Of grey, dataset.intensity=window:0,{2**self.bits - 1} keeps them; save colours with 8 bits"
+            )
+        if self.rule.window and 0 < (n := self.counts["deep"]) < self.n:
+            said.append(
+                f"{n} of {self.n} images are deep, the others of 8 bits: {self.rule.describe()} is of the values as "
+                "stored, and cannot be meant for both"
             )
         return said
 
+    def describe_ranges(self) -> list[str]:
+        """Return a sentence on the values as stored of each kind of deep images, of those that were looked at."""
+        return [f"values of {kind} images: {low:.6g} to {high:.6g}" for kind, (low, high) in self.ranges.items()]
 
-def find_oddities(samples: Sequence[Sample], threads: ThreadPoolExecutor) -> Oddities:
+
+def find_oddities(samples: Sequence[Sample], threads: ThreadPoolExecutor, rule: Rule = AUTO) -> Oddities:
     """Find oddities in the headers of image files, and in the values of 16-bit ones; skip what is no image file."""
     paths = [sample.path for sample in samples if sample.path.suffix.lower() in SUFFIXES and sample.path.is_file()]
     headers = list(threads.map(read_header, paths))
     deep = [path for path, header in zip(paths, headers, strict=True) if header.deep]
     chosen = [deep[i] for i in np.unique(np.linspace(0, len(deep) - 1, min(LOOKED_AT, len(deep))).astype(int))]
-    brightest = dict(zip(chosen, threads.map(_find_brightest, chosen), strict=True))
-    found = Oddities()
+    ranges = dict(zip(chosen, threads.map(lambda path: _find_range(path, rule), chosen), strict=True))
+    found = Oddities(rule)
     for path, header in zip(paths, headers, strict=True):
-        found.add(path, header, brightest.get(path))
+        found.add(path, header, ranges.get(path))
     return found
 
 
@@ -104,8 +132,8 @@ def read_header(path: Path) -> Header:
         with Image.open(path) as image:
             # A JPEG with a second, smaller picture for previews is one picture.
             pages = getattr(image, "n_frames", 1) if image.format in ("TIFF", "GIF", "PNG", "WEBP") else 1
-            deep = image.mode == "I" or image.mode.startswith("I;16") or _read_depth(image, path) > 8
-            return Header(has_transparency(image), pages > 1, deep)
+            deep = is_deep(image.mode) or _read_depth(image, path) > 8
+            return Header(has_transparency(image), pages > 1, deep, image.mode == "F")
     except Exception:  # a damaged file is refused when it is read
         return Header()
 
@@ -121,18 +149,22 @@ def _read_depth(image: Image.Image, path: Path) -> int:
     return 8
 
 
-def _find_brightest(path: Path) -> int | None:
+def _find_range(path: Path, rule: Rule) -> tuple[float, float] | None:
     try:
         with Image.open(path) as image:
+            image.seek(rule.page)
             values = np.array(image)
-        return int(values.max()) if values.dtype != np.uint8 else 256 * int(values[..., :3].max()) + 255
     except Exception:
         return None
+    if values.dtype != np.uint8:
+        return float(values.min()), float(values.max())
+    return 256 * float(values[..., :3].min()), 256 * float(values[..., :3].max()) + 255
 
 
-def find_brightest(image: Image.Image) -> int:
-    """Return the least that the largest value of an RGB image of 8 bits can have been in a file of 16 bits."""
-    return max(0, 257 * int(np.asarray(image).max()) - 128)
+def find_range(image: Image.Image) -> tuple[float, float]:
+    """Return the least that an RGB image of 8 bits can have had as smallest and largest value in a file of 16 bits."""
+    values = np.asarray(image)
+    return max(0, 257 * int(values.min()) - 128), max(0, 257 * int(values.max()) - 128)
 
 
 def find_unread(samples: Sequence[Sample], places: Iterable[Path] = ()) -> list[str]:

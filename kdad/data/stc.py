@@ -15,6 +15,7 @@ from torch import Tensor
 from kdad.data import video
 from kdad.data.base import AnomalyDataModule
 from kdad.data.images import Look, list_folders, list_images
+from kdad.data.intensity import refuse_rule
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 
@@ -47,6 +48,7 @@ class STC(AnomalyDataModule):
         super().__init__(**common)
         if every < 1:
             raise UserError(f"dataset.every={every}: give 1 for all frames, 5 for each fifth, ...")
+        refuse_rule(self.rule, self.name)
         self.every = every
         self._frame: dict[Path, int] = {}  # of a test image: its row in the clip's masks
         self._decoded: dict[Path, list[Tensor]] = {}  # of the last two videos that frames were read from

@@ -17,6 +17,7 @@ from torchvision import datasets
 from kdad.data.base import AnomalyDataModule
 from kdad.data.checks import Place
 from kdad.data.images import Look, resize_image
+from kdad.data.intensity import refuse_rule
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 
@@ -53,6 +54,7 @@ class TorchvisionSet(AnomalyDataModule):
         return [str(i) for i in range(len(self.names))]
 
     def check(self) -> None:
+        refuse_rule(self.rule, self.name)
         if self.category not in self.categories():
             found = f"no class {self.category}" if self.category else "category=<class> is needed"
             classes = ", ".join(f"{i} {name}" for i, name in enumerate(self.names))

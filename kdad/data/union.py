@@ -29,7 +29,7 @@ class Union(AnomalyDataModule):
         first = parts[0]
         shared = {key: getattr(first, key) for key in SHARED}
         super().__init__(category="+".join(part.category for part in parts), **shared)
-        self.parts, self.mask_kind = list(parts), first.mask_kind
+        self.parts, self.mask_kind, self.rule = list(parts), first.mask_kind, first.rule
         self.owners: dict[Path, AnomalyDataModule] = {}  # which part reads an image
 
     def categories(self) -> list[str]:
@@ -65,7 +65,9 @@ class Union(AnomalyDataModule):
             checks.warn_of_few(self.name, self.train_samples, self.batch_size)
 
     def read_image(self, sample: Sample) -> Tensor:
-        return self.owners[sample.path].read_image(sample)
+        part = self.owners[sample.path]
+        part.rule = self.rule  # whose window is found over the images of all
+        return part.read_image(sample)
 
     def read_mask_values(self, sample: Sample) -> np.ndarray:
         return self.owners[sample.path].read_mask_values(sample)

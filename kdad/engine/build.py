@@ -3,6 +3,7 @@
 import logging
 import platform
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +16,7 @@ from pytorch_lightning.loggers import Logger
 import kdad
 from kdad.data.base import AnomalyDataModule
 from kdad.data.corruption import corrupt_split
+from kdad.data.intensity import adopt_rule
 from kdad.data.union import Union
 from kdad.engine.bar import ProgressBar
 from kdad.engine.record import name_category
@@ -30,11 +32,14 @@ from kdad.storage.cache import ArrayStore
 from kdad.teacher.weights import find_weights
 
 
-def build(cfg: DictConfig, trains: bool = True) -> tuple[AnomalyDataModule, KDDetector]:
+def build(
+    cfg: DictConfig, trains: bool = True, rule: Mapping[str, Any] | None = None
+) -> tuple[AnomalyDataModule, KDDetector]:
     """Build the data module, with all images decoded, and the detector; unless it `trains`, of test images alone.
 
-    Raises one `UserError` for all that is missing: whether weights can be had is said in one go with what is wrong
-    with the data, without fetching them for nothing.
+    `rule` is that of a checkpoint, by which values became 8 bits in training: its window is not found anew. Raises one
+    `UserError` for all that is missing: whether weights can be had is said in one go with what is wrong with the data,
+    without fetching them for nothing.
     """
     use_machine(cfg.get("speed", "auto"))
     try:
@@ -46,6 +51,7 @@ def build(cfg: DictConfig, trains: bool = True) -> tuple[AnomalyDataModule, KDDe
             raise UserError(f"{error}\n\n{second}") from None
         raise
     detector = build_detector(cfg)
+    data.rule = adopt_rule(data.rule, rule)
     data.setup()
     if (corruption := cfg.get("corruption", "none")) != "none":
         corrupt_split(data.splits["test"], corruption, cfg.severity, cfg.seed)

@@ -94,6 +94,11 @@ class Checkpoint:
         """The names of the images that it has seen before it was tested; empty of version 0.1."""
         return [name for part in self.parts.values() for name in part]
 
+    @property
+    def rule(self) -> dict[str, Any] | None:
+        """How values of its images became 8 bits, see `kdad.data.intensity`; None of earlier ones."""
+        return self._made_by.get("rule")
+
     def describe_data(self) -> str:
         """Return the name of the data set that it was trained on, and the category."""
         return f"{self.config['dataset']['name']} {name_category(self.config['dataset'].get('category')) or ''}".strip()

@@ -50,7 +50,7 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
         earlier = checkpoint.earlier_epochs(cfg.average_epochs)
         known = data is not None
         with checkpoint.explain_root():
-            data, detector = (data, build_detector(cfg)) if data is not None else build(cfg, trains=False)
+            data, detector = (data, build_detector(cfg)) if data is not None else build(cfg, False, checkpoint.rule)
         record.add(data_fingerprint=data.fingerprint)
         if not others and not known and checkpoint.has_other_data(data):
             log.warning(

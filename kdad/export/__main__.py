@@ -42,7 +42,6 @@ from kdad.export.proof import (
 from kdad.inference.detector import Detector, load
 from kdad.inference.fold import fold_batch_norms
 from kdad.inference.inputs import Inputs
-from kdad.inference.pictures import open_picture
 from kdad.inference.trained import OWN, build_trained, find_checkpoint, read_checkpoint, write_checkpoint
 from kdad.settings.checks import check_configuration
 from kdad.storage.atomic import atomic_write, refuse_existing
@@ -172,7 +171,7 @@ def read_images(cfg: DictConfig, path: Path, detector: Detector) -> tuple[np.nda
             "where they were, or are no files of their own"
         )
     rows = np.unique(np.linspace(0, len(files) - 1, min(cfg.images, len(files))).round().astype(int))
-    prepared = torch.stack([detector.prepare(open_picture(files[row])) for row in rows])
+    prepared = torch.stack([detector.prepare(detector.open_picture(files[row])) for row in rows])
     return prepared.float().div_(255).numpy(), where
 
 

@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 import kdad
+from kdad.data.intensity import Rule, restore_rule
 from kdad.export.graph import INPUT, MOST
 from kdad.geometry import as_pair
 from kdad.inference.decision import Decision
@@ -32,7 +33,7 @@ def describe_file(
         "input": {
             "name": INPUT,
             "shape": f"float32 (batch, 3, {height}, {width}), batch from 1 to {MOST}",
-            "values": "RGB in [0, 1]: an 8-bit image divided by 255",
+            "values": describe_values(restore_rule(network.provenance.get("rule"))),
             "resize": f"to {width} x {height} (width x height) by Pillow's BILINEAR, which is antialiased; no crop",
             "normalisation": "inside the file",
             "mean": mean.flatten().tolist(),
@@ -48,6 +49,18 @@ def describe_file(
             "licence": find_licence(network.teacher.name, network.teacher.source),
         },
     }
+
+
+def describe_values(rule: Rule) -> str:
+    """Return how a picture's values become those that a file takes."""
+    page = f"page {rule.page} of a file, from 0; " if rule.page else ""
+    if not rule.window:
+        return f"{page}RGB in [0, 1]: an 8-bit image divided by 255"
+    low, high = rule.window
+    return (
+        f"{page}RGB in [0, 1]: values as stored, mapped to 8 bits by 255 (v - {low!r}) / ({high!r} - {low!r}), clipped "
+        "and rounded, then divided by 255; grey in all three channels"
+    )
 
 
 def describe_decision(decision: Decision | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from kdad.data.images import resize_image
+from kdad.data.intensity import restore_rule
 from kdad.errors import UserError
 from kdad.geometry import as_pair
 from kdad.inference.decision import Decision, read_setting
@@ -108,7 +109,8 @@ class Result:
 class Detector:
     """A trained detector. Called with one picture it returns a `Result`, with several it yields one for each, lazily.
 
-    `network` is the trained module, `decision` its thresholds or None. Calls from several threads take turns.
+    `network` is the trained module, `decision` its thresholds or None, `rule` how values of its pictures become 8 bits,
+    as in training. Calls from several threads take turns.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Detector:
                 f"the detector was trained with trainer.precision={precision}, in which kdad does not judge pictures"
             )
         self.network, self.decision, self.batch_size = network, decision, batch_size
-        self.image_size = network.image_size
+        self.image_size, self.rule = network.image_size, restore_rule(network.provenance.get("rule"))
         self.precision = precision
         if precision in WHOLE:
             network.to(WHOLE[precision])
@@ -155,7 +157,7 @@ class Detector:
         `kdad.inference.pictures.open_picture`.
         """
         if is_single(pictures):
-            return self.judge([open_picture(pictures)], [pictures])[0]
+            return self.judge([self.open_picture(pictures)], [pictures])[0]
         return self._judge_all(iterate(pictures))
 
     def _judge_all(self, pictures: Iterator[Picture]) -> Iterator[Result]:
@@ -163,7 +165,7 @@ class Detector:
             images, failure = [], None
             for picture in batch:
                 try:
-                    images.append(open_picture(picture))
+                    images.append(self.open_picture(picture))
                 except UserError as error:  # those before it are judged first
                     failure = error
                     break
@@ -176,6 +178,10 @@ class Detector:
         scores, maps = self.detect(torch.stack([self.prepare(image) for image in images]))
         parts = zip(scores, maps, images, sources or [None] * len(images), strict=True)
         return [Result(float(score), map, image, self.decision, source) for score, map, image, source in parts]
+
+    def open_picture(self, source: Picture) -> Image.Image:
+        """Return a picture as an upright RGB image at its own size, by the rule of training. Raises `UserError`."""
+        return open_picture(source, self.rule)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Return an upright RGB image at the detector's size, uint8 (3, h, w), as a data set's is."""

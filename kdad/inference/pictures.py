@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from kdad.data.images import convert_to_rgb, decode_image
+from kdad.data.intensity import AUTO, Rule, map_values, refuse_unless_finite
 from kdad.errors import UserError
 
 Picture = str | os.PathLike | Image.Image | NDArray[Any] | Tensor
@@ -31,18 +32,18 @@ def iterate(source: Any) -> Iterator[Picture]:
     yield from source
 
 
-def open_picture(source: Picture) -> Image.Image:
-    """Return a picture as an upright RGB image at its own size.
+def open_picture(source: Picture, rule: Rule = AUTO) -> Image.Image:
+    """Return a picture as an upright RGB image at its own size, its values in 8 bits by a detector's rule.
 
     Takes a path; a PIL image; an array (H, W) or (H, W, 1 | 3 | 4), uint8, uint16 or float in [0, 1]; or a tensor
-    (H, W) or (1 | 3, H, W) of these types. 16 bits are scaled to 8, transparency is dropped, as in a data set's files.
-    Raises `UserError` for anything else.
+    (H, W) or (1 | 3, H, W) of these types. 16 bits are scaled to 8, transparency is dropped, as in a data set's files;
+    with a rule's window any integers and finite floats become 8 bits by that. Raises `UserError` for anything else.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return convert_to_rgb(decode_image(path), path)
+        return convert_to_rgb(decode_image(path, rule=rule), path, rule)
     if isinstance(source, Image.Image):
-        return convert_to_rgb(ImageOps.exif_transpose(source), Path("given as a PIL image"))
+        return convert_to_rgb(ImageOps.exif_transpose(source), Path("given as a PIL image"), rule)
     if isinstance(source, Tensor):
         values = source.detach().cpu()
         values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
@@ -51,26 +52,28 @@ def open_picture(source: Picture) -> Image.Image:
         array = source
     else:
         raise UserError(f"found {type(source).__name__}: give a path, a PIL image, an array or a tensor")
-    return _from_array(array)
+    return _from_array(array, rule)
 
 
-def open_upload(file: IO[bytes], name: str) -> Image.Image:
+def open_upload(file: IO[bytes], name: str, rule: Rule = AUTO) -> Image.Image:
     """Return the picture in an open file as an upright RGB image; `name` is what its sender calls it.
 
     Raises `UserError`, with the last part of that name, where it is none.
     """
     path = Path(PureWindowsPath(name).name or "image")  # which knows both kinds of slashes
-    return convert_to_rgb(decode_image(path, file), path)
+    return convert_to_rgb(decode_image(path, file, rule), path, rule)
 
 
-def _from_array(array: NDArray[Any]) -> Image.Image:
+def _from_array(array: NDArray[Any], rule: Rule) -> Image.Image:
     shape = array.shape
     array = array.astype(array.dtype.newbyteorder("="))  # readers of TIFF and FITS give others, too
     if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)) or 0 in shape:
         raise UserError(
             f"a picture of shape {shape}: give an array (H, W) or (H, W, 3), or a tensor (H, W) or (3, H, W)"
         )
-    if array.dtype == np.uint16:
+    if rule.window and array.dtype.kind in "uif":
+        array = map_values(refuse_unless_finite(array, "given as an array"), rule)
+    elif array.dtype == np.uint16:
         array = np.rint(array / 257).astype(np.uint8)
     elif array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())

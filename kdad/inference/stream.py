@@ -12,7 +12,6 @@ from kdad.data.decoding import start_threads
 from kdad.errors import UserError
 from kdad.inference.detector import Detector, Result
 from kdad.inference.inputs import Item
-from kdad.inference.pictures import open_picture
 
 Read = tuple[Image.Image, Tensor]
 
@@ -24,7 +23,7 @@ def judge_files(detector: Detector, items: Iterable[Item | None]) -> Iterator[tu
     """
 
     def read(item: Item) -> Read:
-        image = open_picture(item.path)
+        image = detector.open_picture(item.path)
         return image, detector.prepare(image)
 
     waiting: deque[tuple[Item, Future[Read]]] = deque()

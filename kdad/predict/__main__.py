@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import kdad
 from kdad.data.images import limit_size
-from kdad.data.oddities import Oddities, find_brightest, read_header
+from kdad.data.oddities import Oddities, find_range, read_header
 from kdad.engine.launch import launch
 from kdad.errors import UserError
 from kdad.inference.detector import load
@@ -81,7 +81,7 @@ def predict(cfg: DictConfig) -> None:
                 yield item
 
         columns = (TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        judged, odd = 0, Oddities()
+        judged, odd = 0, Oddities(detector.rule)
         try:
             with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
                 bar = progress.add_task("", total=known)
@@ -89,7 +89,7 @@ def predict(cfg: DictConfig) -> None:
                     if isinstance(found, UserError) and cfg.strict:
                         raise UserError(f"{found}. strict=false goes on without it")
                     if not isinstance(found, UserError):
-                        odd.add(item.path, read_header(item.path), find_brightest(found.image))
+                        odd.add(item.path, read_header(item.path), find_range(found.image))
                     folder.add(item, found)
                     judged += 1
                     progress.update(bar, completed=judged + skipped[0])

@@ -12,16 +12,14 @@ from kdad.errors import UserError
 PLAIN = re.compile(r"[A-Za-z_/][\w.+/@:%-]*", re.ASCII)  # text that Hydra's grammar takes without quotes
 NAME = re.compile(r"[+~]{0,2}[\w./@:-]+")  # of a key or group
 # Keys that take a text, such as a file: never a number, a list or a choice
-TEXTS = ("dataset.root", "backbone.weights", "ckpt_path", "output", "hydra.run.dir", "hydra.sweep.dir")
-LISTED = (
-    "category",
-    "input",
-    "normal",
-    "anomalous",
-    "dataset.normal",
-    "dataset.normal_test",
-    "dataset.anomalous",
-)  # or several
+TEXTS = (
+    *("dataset.root", "dataset.list", "dataset.intensity", "backbone.weights", "ckpt_path", "output"),
+    *("hydra.run.dir", "hydra.sweep.dir"),
+)
+LISTED = (  # or several
+    *("category", "input", "normal", "anomalous"),
+    *("dataset.normal", "dataset.normal_test", "dataset.anomalous"),
+)
 WORDS = {"null", "true", "false", "nan", "inf"}  # that are no text to it
 
 

@@ -109,8 +109,12 @@ def test_nothing_is_done_twice(job):
     probe = PROBES.get(results["model"], [])
     assert sum(counts.taught) == TRAIN + TEST + sum(probe)
     assert counts.decoded == Counter(job.images | job.masks)
-    # Of each test the normal pixels once, and the anomalous ones once.
-    assert len(counts.sorted) == 2 * tests and sum(counts.sorted) == TEST * SIDE**2 * tests
+    # Of each test the normal pixels once, and the few anomalous ones once for all of them, by kind, by size, by image.
+    normal = max(counts.sorted)
+    anomalous = TEST * SIDE**2 - normal
+    assert counts.sorted.count(normal) == tests and 0 < anomalous < normal / 10
+    others = [length for length in counts.sorted if length != normal]
+    assert max(others) == anomalous and sum(others) <= 6 * anomalous * tests
 
     # A second job pays for neither images nor teacher.
     _, _, later, _ = job("second")

@@ -38,7 +38,7 @@ def test_two_processes(tiny_mvtec, tmp_path):
     both = json.loads((folder / "results.json").read_text())
     assert both["status"] == "ok" and both["epochs"] == 2
     assert sorted(p.name for p in folder.iterdir() if p.name[0] != ".") == [
-        "checkpoints", "config.yaml", "curves.npz", "log", "maps", "results.json", "scores.csv",
+        "checkpoints", "config.yaml", "curves.npz", "defects.csv", "log", "maps", "results.json", "scores.csv",
     ]  # fmt: skip
     assert len(list((folder / "maps").iterdir())) == 6
     assert len((folder / "scores.csv").read_text().splitlines()) == 8
