@@ -210,7 +210,8 @@ def describe_runs(runs: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], lis
         for index in group.index:
             if values[index]:
                 keys[index] = json.dumps(values[index], sort_keys=True)
-                settings[index] = format_settings({name: values[index].get(name, ABSENT) for name in varied})
+                own = [name for name in varied if name != UNION or name in values[index]]  # of a union alone
+                settings[index] = format_settings({name: values[index].get(name, ABSENT) for name in own})
             else:
                 keys[index] = str(runs.at[index, "folder"])
                 settings[index] = f"no configuration: {keys[index]}"

@@ -7,7 +7,7 @@ from kdad import published
 from kdad.errors import UserError
 from kdad.results import settings
 from kdad.results.read import read_runs
-from kdad.results.settings import Recipe, assign_runs, select_compared
+from kdad.results.settings import Recipe, assign_runs, describe_runs, select_compared
 from kdad.results.statistics import PUBLISHED_AS
 from kdad.settings.compose import CONF
 from kdad.settings.compose import compose as kdad_compose
@@ -153,3 +153,17 @@ def test_an_experiment_that_does_not_compose_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "CONF", tmp_path)
     with pytest.raises(UserError, match="experiment=rd/mine"):
         settings.find_recipe("rd", "5", "mvtec", whole=False)
+
+
+def test_categories_of_two_unions_are_two_settings(write_run):
+    of = {"changes": {"unified": True, "dataset.category": ["grid", "screw"]}}
+    write_run(0.9)
+    write_run(0.8, **of)
+    runs, _, _ = describe_runs(read_runs([write_run(0.7, category="screw", **of).parent]))
+    assert list(runs["settings"]) == ["unified=false", "unified=true", "unified=true"]
+    write_run(0.6, changes={"unified": True, "dataset.category": ["grid", "tile"]})
+    runs, _, _ = describe_runs(read_runs([runs["folder"].iloc[0].parent]))
+    assert [text.removeprefix("unified=true, dataset.category=") for text in runs["settings"][1:]] == [
+        "[grid,screw]", "[grid,screw]", "[grid,tile]"
+    ]  # fmt: skip
+    assert runs["key"].nunique() == 3 and runs["settings"].iloc[0] == "unified=false"
