@@ -219,7 +219,8 @@ def describe_runs(runs: pd.DataFrame, across: bool = False) -> tuple[pd.DataFram
         for index in group.index:
             if values[index]:
                 keys[index] = json.dumps(values[index], sort_keys=True)
-                own = {name: values[index].get(name, ABSENT) for name in names}
+                told_here = [name for name in names if name != UNION or name in values[index]]  # of a union alone
+                own = {name: values[index].get(name, ABSENT) for name in told_here}
                 settings[index] = format_settings(shorten_form(own, str(model), str(dataset)))
             else:
                 keys[index] = str(runs.at[index, "folder"])

@@ -174,3 +174,17 @@ def test_across_data_sets_a_detector_has_one_name(write_run, tmp_path):
     runs = read_runs([tmp_path])
     apart, together = (describe_runs(runs, across)[0].set_index("dataset")["settings"] for across in (False, True))
     assert apart["mtd"] == "" and together["mtd"] == "model.map_size=null" and together["mtd"] in set(together["mvtec"])
+
+
+def test_categories_of_two_unions_are_two_settings(write_run):
+    of = {"changes": {"unified": True, "dataset.category": ["grid", "screw"]}}
+    write_run(0.9)
+    write_run(0.8, **of)
+    runs, _, _ = describe_runs(read_runs([write_run(0.7, category="screw", **of).parent]))
+    assert list(runs["settings"]) == ["unified=false", "unified=true", "unified=true"]
+    write_run(0.6, changes={"unified": True, "dataset.category": ["grid", "tile"]})
+    runs, _, _ = describe_runs(read_runs([runs["folder"].iloc[0].parent]))
+    assert [text.removeprefix("unified=true, dataset.category=") for text in runs["settings"][1:]] == [
+        "[grid,screw]", "[grid,screw]", "[grid,tile]"
+    ]  # fmt: skip
+    assert runs["key"].nunique() == 3 and runs["settings"].iloc[0] == "unified=false"
