@@ -302,8 +302,8 @@ def test_a_checkpoint_holds_the_student_and_recognises_the_teacher(start, monkey
     built, before = [], {}
     build = module.build
 
-    def watched(cfg):
-        built.extend(build(cfg))
+    def watched(cfg, **keywords):
+        built.extend(build(cfg, **keywords))
         before.update({k: v.clone() for k, v in built[1].teacher.state_dict().items()})
         return built
 

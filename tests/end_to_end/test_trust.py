@@ -208,6 +208,7 @@ def test_evaluate_repeats_the_test_of_a_run(start):
         ".lock",
         "config.yaml",
         "curves.npz",
+        "defects.csv",
         "maps",
         "results.json",
         "scores.csv",

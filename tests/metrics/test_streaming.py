@@ -52,6 +52,8 @@ def test_near_the_exact_values(mode, dtype):
     assert set(values) == set(exact) | {f"{name}_error" for name in OF_PIXELS} | {"aupimo_reason"}
     assert values["aupimo"] is None and "metrics.memory_gb" in values["aupimo_reason"]
     for name, value in exact.items():
+        if name == "aupimo":
+            continue
         error = values.get(f"{name}_error", 0)  # of images, none
         assert type(values[name]) is float and abs(values[name] - value) <= error + 1e-12, name
         assert error < (0.02 if name == "pro" else 0.01)
