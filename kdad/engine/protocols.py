@@ -3,6 +3,7 @@
 Its numbers are not comparable with kdad's own, and stand in results.json beside them, under `<metric>@<protocol>`.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -47,8 +48,8 @@ def watch_protocols(cfg: DictConfig) -> "list[ProtocolTest]":
 class ProtocolTest(pl.Callback):
     """A callback that keeps the maps of a test, counts it by each of the protocols, and drops them.
 
-    Where maps and counting do not fit into `memory_gb`, all numbers are None, with that reason. Masks are read from
-    their files anew, and moved as `corruption` moves the images.
+    Where maps and counting do not fit into `memory_gb`, a protocol's numbers are None, with that reason. Masks are
+    read from their files anew, and moved as `corruption` moves the images.
     """
 
     def __init__(
@@ -61,17 +62,17 @@ class ProtocolTest(pl.Callback):
     def on_test_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
         self.data: AnomalyDataModule = trainer.datamodule  # type: ignore[attr-defined]
         self.kept: dict[int, tuple[NDArray, float]] = {}  # of each image, its map (H,W) and score
-        self.reason = self.refuse_memory()
+        self.reasons = {protocol.name: self.refuse_memory(protocol) for protocol in self.protocols}
 
-    def refuse_memory(self) -> str:
-        """Return why the maps cannot be kept; nothing where they can."""
+    def refuse_memory(self, protocol: Protocol) -> str:
+        """Return why maps cannot be kept and counted by a protocol; nothing where they can."""
         height, width = as_pair(self.data.image_size)
-        largest = max(protocol.map_size or 0 for protocol in self.protocols) ** 2
-        pixels = height * width + PEAK * max(height * width, largest)
+        pixels = height * width + PEAK * (protocol.map_size**2 if protocol.map_size else height * width)
         needed = 4 * pixels * len(self.data.test_samples) / GB  # each process gets the maps of all
         if needed <= self.memory_gb:
             return ""
-        return f"maps of {len(self.data.test_samples)} images need metrics.memory_gb={needed:.1f} for other protocols"
+        enough = math.ceil(10 * needed) / 10
+        return f"maps of {len(self.data.test_samples)} images need metrics.memory_gb={enough} to be counted so"
 
     def on_test_batch_end(
         self,
@@ -82,7 +83,7 @@ class ProtocolTest(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self.reason:
+        if all(self.reasons.values()):
             return
         maps, scores = outputs.anomaly_map.detach().cpu(), outputs.image_score.detach().cpu()
         maps, scores = (values if values.dtype == torch.float64 else values.float() for values in (maps, scores))
@@ -100,8 +101,8 @@ class ProtocolTest(pl.Callback):
 
     def count(self, protocol: Protocol) -> Values:
         """Return the seven metrics of the images that were kept, by a protocol; None with a reason where undefined."""
-        if self.reason:
-            return refuse(self.reason)
+        if reason := self.reasons[protocol.name]:
+            return refuse(reason)
         order = sorted(self.kept)
         samples = [self.data.test_samples[index] for index in order]
         maps = np.stack([resize_map(self.kept[index][0], protocol) for index in order])

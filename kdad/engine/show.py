@@ -34,9 +34,11 @@ def show(results: dict[str, Any], folder: RunFolder) -> None:
         if results[key] is None:
             console.print(f"{key}: {results[f'{key}_reason']}")
     for protocol in (key.removeprefix("protocol@") for key in results if key.startswith("protocol@")):
-        found = [(key, results[f"{key}@{protocol}"]) for key in HEADLINE]
-        numbers = ", ".join(f"{key} " + ("n/a" if value is None else f"{value:.4f}") for key, value in found)
-        console.print(f"By {protocol}, not comparable: {numbers}", soft_wrap=True)
+        found = {f"{key}@{protocol}": results[f"{key}@{protocol}"] for key in HEADLINE}
+        numbers = ", ".join("n/a" if value is None else f"{value:.4f}" for value in found.values())
+        reasons = dict.fromkeys(results[f"{key}_reason"] for key, value in found.items() if value is None)
+        why = f" ({'; '.join(reasons)})" if reasons else ""
+        console.print(f"By {protocol}, not comparable: {numbers}{why}", soft_wrap=True)
     said = [f"{key} {results[key]:.4f}" for key in RATES if results.get(key) is not None]
     for key in RATES:
         if results.get(key) is None and results.get("decision_rule"):

@@ -129,14 +129,14 @@ def test_maps_beyond_the_memory_are_not_kept():
     data = SimpleNamespace(image_size=256, test_samples=[None] * 100)
     trainer = SimpleNamespace(datamodule=data)
     callback.on_test_start(trainer, None)
-    assert callback.reason == "maps of 100 images need metrics.memory_gb=3.1 for other protocols"
+    assert callback.reasons == {"large": "maps of 100 images need metrics.memory_gb=3.2 to be counted so"}
     callback.on_test_end(trainer, None)
     found = callback.summarise()
-    assert found["pro@large"] is None and found["pro@large_reason"] == callback.reason
+    assert found["pro@large"] is None and found["pro@large_reason"] == callback.reasons["large"]
     assert len([key for key in found if key.endswith("_reason")]) == 7
-    callback.protocols = [OURS]
+    callback.protocols = [OURS, Protocol("large", map_size=1024)]
     callback.on_test_start(trainer, None)
-    assert not callback.reason
+    assert not callback.reasons["ours"] and callback.reasons["large"]
 
 
 def test_a_run_without_test_images_says_so():
