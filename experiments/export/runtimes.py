@@ -19,8 +19,8 @@ from anomalib.models import ReverseDistillation, Stfpm
 from anomalib.pre_processing import PreProcessor
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from kdad.benchmark.__main__ import name_hardware
-from kdad.benchmark.runtimes import EXPORTED, RUNTIMES, Runtimes, time_in_turn
+from kdad.benchmark.runtimes import EXPORTED, RUNTIMES, Runtimes
+from kdad.engine.costs import name_hardware, time_in_turn
 from kdad.export.formats import open_onnx, open_openvino
 from kdad.models.rd import RD
 from kdad.models.stpm import STPM

@@ -9,7 +9,6 @@ compile is torch.compile of that, onnxruntime and openvino run what `kdad export
 """
 
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from kdad.benchmark.counts import count_checkpoint_bytes, count_operations, coun
 from kdad.benchmark.runtimes import Runtimes, choose_runtimes
 from kdad.benchmark.table import load_published_costs, print_costs
 from kdad.engine.build import build_detector, describe_versions
+from kdad.engine.costs import count_parameters, name_hardware
 from kdad.engine.launch import launch
 from kdad.geometry import as_pair, simplify
 from kdad.settings.checks import check_configuration
@@ -87,24 +87,13 @@ def measure_costs(cfg: DictConfig) -> dict[str, Any]:
         "image_size": simplify(cfg.image_size),
         "flops_per_image": flops,
         "multiply_adds_per_image": flops // 2,
-        "parameters_trained": sum(p.numel() for p in detector.parameters() if p.requires_grad),
-        "parameters_total": sum(p.numel() for p in detector.parameters()),
+        **count_parameters(detector),
         "weights_bytes": count_tensor_bytes(detector),
         "checkpoint_bytes": count_checkpoint_bytes(detector),
         "measured": measured,
         "published": load_published_costs(cfg.model.name),
         "versions": describe_versions(),
     }
-
-
-def name_hardware(device: str) -> str:
-    """Return the name of a device, as far as the system tells."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(errors="replace").splitlines() if info.exists() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 if __name__ == "__main__":

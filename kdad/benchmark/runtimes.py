@@ -2,7 +2,6 @@
 
 import copy
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from kdad.engine.costs import find_quartiles, time_in_turn
 from kdad.errors import UserError
 from kdad.export.formats import FORMATS
 from kdad.export.graph import Judge, trace
@@ -32,8 +32,6 @@ EXPORTED = {  # runtime -> format and precision of the file that it runs
     "openvino-int8": ("openvino", "int8"),
 }
 RUNTIMES = ("eager", "folded", "compile", *EXPORTED)
-UNTIMED = 2  # calls before the timed ones of a turn
-TURN = 5  # timed calls of a runtime before the next one has its turn
 CALIBRATED = 8  # random images that int8 takes its ranges from
 
 
@@ -123,26 +121,7 @@ class Runtimes:
             outputs = {name: call(given[name]) for name, call in self.calls.items()}
         found: dict[str, dict[str, Any]] = {}
         for name, seconds in times.items():
-            low, median, high = np.quantile(np.array(seconds) / len(images), (0.25, 0.5, 0.75)).tolist()
             errors = compare(outputs["eager"], outputs[name], ("anomaly_map", "score"))
-            found[name] = {"seconds_per_image": {"low": low, "median": median, "high": high}}
+            found[name] = {"seconds_per_image": find_quartiles(np.array(seconds) / len(images))}
             found[name]["difference"] = max(errors.values())
         return found | {name: {"reason": reason} for name, reason in self.reasons.items()}
-
-
-def time_in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Return the wall-clock seconds of `repeats` calls of each; all end on the CPU.
-
-    Runtimes take turns after a few calls, not after each: the threads of one go on spinning when it is done, and would
-    take time from the next. What comes first in a turn is not timed.
-    """
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    with torch.inference_mode():  # as Lightning's test does
-        for start in range(0, repeats, TURN):
-            for name, call in calls.items():
-                for number in range(-UNTIMED, min(TURN, repeats - start)):
-                    before = time.perf_counter()
-                    call()
-                    if number >= 0:
-                        times[name].append(time.perf_counter() - before)
-    return times

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from kdad import published
 from kdad.errors import UserError
 from kdad.figures.bars import draw_bars, load_marks
+from kdad.figures.cost import AXES, draw_costs
 from kdad.figures.curves import PANELS, draw_curves, read_curve
 from kdad.figures.gallery import HARDEST, draw_gallery
 from kdad.figures.histograms import draw_histograms
@@ -21,11 +22,13 @@ from kdad.figures.robustness import draw_robustness
 from kdad.figures.style import save_figure
 from kdad.figures.trend import draw_trend
 from kdad.report.comparison import name_detectors
+from kdad.report.costs import tabulate_points
 from kdad.report.study import group_blocks
 from kdad.results.levels import read_levels
 from kdad.results.read import EVERY, METRICS, expand_metrics
-from kdad.results.series import find_runs, group_runs, keep_complete, name_detector, print_remark
-from kdad.results.words import parse_metric
+from kdad.results.series import find_runs, group_runs, is_corrupted, keep_complete, name_detector, print_remark
+from kdad.results.words import count_runs, name_metric, parse_metric
+from kdad.storage.atomic import atomic_write
 
 WHICH = f"of {', '.join(EVERY)}, pro_0.05 and the like, aupimo, or all (default: {' '.join(METRICS)})"
 Figures = Iterator[tuple[str, Figure]]  # each with the name of its files
@@ -81,6 +84,11 @@ def make_figure_parser() -> argparse.ArgumentParser:
     add = add_kind("trend", make_trends, text)
     add("--key", required=True, help="such as dataset.contamination, dataset.shots, image_size, optimizer.lr")
     add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
+    text = "What detectors cost beside what they find, with the Pareto front, one figure per data set, and a CSV file."
+    add = add_kind("cost", make_costs, text)
+    add("--x", choices=list(AXES), default="latency", help="what is set against the metric (default: latency)")
+    add("--metric", type=parse_metric, default=METRICS[0], help=f"which, as in --metrics (default: {METRICS[0]})")
+    add("--repeats", type=int, default=20, help="timed calls of each network for --x latency (default: 20)")
     text = "Metrics by category, one bar per detector or setting, one figure per data set (DSKD, Fig. 9)."
     add = add_kind("bars", make_bars, text)
     add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
@@ -151,7 +159,7 @@ def make_tsne(given: argparse.Namespace) -> Figures:
 def make_ranks(given: argparse.Namespace) -> Figures:
     """Yield a critical-difference diagram of each metric."""
     runs = keep_complete(find_runs(given.folders))
-    named = name_detectors(group_blocks(runs).blocks)
+    named = name_detectors(group_blocks(runs, across=True).blocks)
     for metric in expand_metrics(given.metrics, runs):
         yield make_file_name("ranks", metric), draw_ranks(named, metric)
 
@@ -168,6 +176,52 @@ def make_trends(given: argparse.Namespace) -> Figures:
     metrics = expand_metrics(given.metrics, runs)
     for dataset, table in read_levels(runs, given.key).groupby("dataset", sort=False):
         yield make_file_name("trend", given.key, dataset), draw_trend(table, given.key, metrics)
+
+
+def make_costs(given: argparse.Namespace) -> Figures:
+    """Yield the points of each data set, and write all of them into a CSV file beside the figures."""
+    if given.metric == "all" or given.repeats < 1:
+        raise UserError("--metric takes one metric, such as pro, and --repeats a number of calls, at least 1")
+    found = keep_complete(find_runs(given.folders))
+    (metric,), corrupted = expand_metrics([given.metric], found), is_corrupted(found)
+    if corrupted.all():
+        raise UserError("all of these tests have corruption=: give the folders of the runs themselves")
+    if corrupted.any():
+        print_remark(f"{count_runs(found[corrupted])} with corruption= left out: their test images are others")
+    blocks = group_blocks(found[~corrupted], [metric]).blocks
+    costs, machine = measure_costs(pd.concat([block.rows for block in blocks]), given.x, given.repeats)
+    points = tabulate_points(blocks, costs, metric) if len(costs) else costs
+    if points.empty:
+        raise UserError(f"no run has {name_metric(metric)} beside --x {given.x}")
+    path = given.out / f"{make_file_name('cost', given.x, metric)}.csv"
+    with atomic_write(path) as file:
+        about = {"metric": metric, "x": given.x, "unit": AXES[given.x], "measured": machine}
+        file.write(points.assign(**about).to_csv(index=False, lineterminator="\n"))
+    print(path)
+    for dataset, mine in points.groupby("dataset", sort=False):
+        yield make_file_name("cost", given.x, metric, dataset), draw_costs(mine, given.x, metric, machine)
+
+
+def measure_costs(runs: pd.DataFrame, x: str, repeats: int) -> tuple[pd.DataFrame, str]:
+    """Return the cost of each run by its index (`cost`, of a latency also `low` and `high`), and how it was measured.
+
+    A run without one is left out with a remark.
+    """
+    if x == "training_seconds":
+        for folder in runs.loc[runs["fit_seconds"].isna(), "folder"]:
+            print_remark(f"left out: {folder} has no fit_seconds: it was tested, not trained")
+        costs = runs[["fit_seconds"]].dropna().rename(columns={"fit_seconds": "cost"})
+        return costs, "training as the runs took it, each on its own machine"
+    # Here, since it loads torch, which the other figures do without.
+    from kdad.engine.costs import describe_processor
+    from kdad.figures.network import measure_networks
+
+    timed = x == "latency"
+    costs = measure_networks(runs, repeats if timed else 0)
+    if x == "parameters" and len(costs):
+        costs["parameters"] /= 1e6
+    how = f"median and quartiles of {repeats} calls on {describe_processor()}" if timed else "counted"
+    return costs.rename(columns={x: "cost"}), how
 
 
 def make_bars(given: argparse.Namespace) -> Figures:

@@ -11,11 +11,11 @@ from kdad.errors import UserError
 from kdad.figures.style import PAGE, use_style, wrap_text
 from kdad.results.series import name_detector
 from kdad.results.settings import describe_runs
-from kdad.results.words import NAMES
+from kdad.results.words import name_metric
 
 ALARMS = "false_alarm_rate"
-WORDS = NAMES | {ALARMS: "false-alarm rate"}
 KEYS = ("corruption", "severity")
+LINE = 24  # characters of a detector's name in a line, at most
 FULL = 30.0  # percentage points at which a colour is as strong as it gets
 
 
@@ -29,12 +29,13 @@ def read_corruptions(runs: pd.DataFrame) -> pd.DataFrame:
     table["corruption"] = [config.get("corruption", "none") if config else "none" for config in table["config"]]
     table["severity"] = [config.get("severity", 1) if config else 1 for config in table["config"]]
     table["detector"] = [
-        ", ".join([name_detector(run["model"]), *_drop_corruption(run["settings"])]) for _, run in table.iterrows()
+        ", ".join([name_detector(run["model"]), *drop_corruption(run["settings"])]) for _, run in table.iterrows()
     ]
     return table
 
 
-def _drop_corruption(settings: str) -> list[str]:
+def drop_corruption(settings: str) -> list[str]:
+    """Return the parts of a run's settings that do not say how its test images were changed."""
     return [part for part in settings.split(", ") if part and part.partition("=")[0] not in KEYS]
 
 
@@ -69,18 +70,26 @@ def draw_robustness(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
             "corruption=none,brightness,blur severity=1,2,3"
         )
     rows = max(len(found) for found in changes.values())
-    figure = Figure((PAGE, len(names) * (0.19 * rows + 0.75)), layout="constrained")
+    labels = [wrap_text(str(name), LINE) for name in names]
+    longest = max(len(line) for label in labels for line in label.split("\n"))  # they stand upright
+    height = max(0.19 * rows + 0.75, 0.08 * longest + 0.3)
+    figure = Figure((PAGE, len(names) * height), layout="constrained")
     axes = figure.subplots(len(names), len(shown), squeeze=False)
-    for line, name in zip(axes, names, strict=True):
+    for line, name, label in zip(axes, names, labels, strict=True):
         for number, (panel, metric) in enumerate(zip(line, shown, strict=True)):
             _draw_changes(panel, changes[name, metric], worse=1 if metric == ALARMS else -1)
-            panel.set_title(WORDS[metric])
+            panel.set_title(name_change(metric))
             if number:
                 panel.set_yticklabels([])
             else:
-                panel.set_ylabel(wrap_text(str(name), 24))
+                panel.set_ylabel(label, fontsize=7)
     figure.supxlabel("severity; change in percentage points", fontsize=7)
     return figure
+
+
+def name_change(metric: str) -> str:
+    """Return what a reader calls a metric, or the false-alarm rate."""
+    return "false-alarm rate" if metric == ALARMS else name_metric(metric)
 
 
 def _draw_changes(panel: Axes, changes: pd.DataFrame, worse: int) -> None:

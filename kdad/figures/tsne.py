@@ -8,7 +8,6 @@ grid holds a pixel of the mask, or, without masks, where its image is.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -23,10 +22,9 @@ from torch import Tensor
 
 from kdad.data.base import AnomalyDataModule
 from kdad.data.samples import Sample
-from kdad.engine.build import build_detector, list_data
-from kdad.engine.checkpoint import Checkpoint
-from kdad.engine.run_folder import RunFolder
+from kdad.engine.build import list_data
 from kdad.errors import UserError
+from kdad.figures.network import rebuild_detector
 from kdad.figures.style import ANOMALOUS, NORMAL, PAGE, use_style, wrap_text
 from kdad.models.base import Batch, KDDetector
 from kdad.results.series import find_file
@@ -51,15 +49,11 @@ def rebuild_run(run: pd.Series) -> tuple[AnomalyDataModule, KDDetector]:
     Raises `UserError` where its configuration, its checkpoint, its data or its teacher's weights are missing, and for
     a detector whose features cannot be compared.
     """
-    cfg = cast(DictConfig, OmegaConf.load(find_file(run, "config_file")))  # `read_runs` has seen that it is one
-    home = run["folder"].parents[1] if cfg.get("unified") else run["folder"]  # of a category, the run's
-    path = RunFolder(home).checkpoint("tested") if run["kind"] == "run" else Path(cfg.ckpt_path)
-    checkpoint = Checkpoint.load(path)
-    data, detector = list_data(cfg), build_detector(cfg)
-    checkpoint.restore(detector)
+    data = list_data(cast(DictConfig, OmegaConf.load(find_file(run, "config_file"))))
+    detector = rebuild_detector(run)
     if not hasattr(detector, "pairs"):
         raise UserError(f"model={detector.name} has no pairs(batch): teacher and student features to compare")
-    return data, detector.eval()
+    return data, detector
 
 
 def choose_samples(samples: list[Sample], images: str) -> list[Sample]:

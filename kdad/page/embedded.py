@@ -23,6 +23,7 @@ from kdad.results.series import Series, group_runs, read_scores
 from kdad.results.words import format_percent, merge_notes
 
 HEIGHT = 256  # pixels that an embedded picture is high, at most
+Links = dict[tuple[Any, str, str], str]  # index, kind and stem of a test image -> an anchor of the page
 
 
 def embed_histogram(run: pd.Series) -> dict[str, Any]:
@@ -34,10 +35,11 @@ def embed_histogram(run: pd.Series) -> dict[str, Any]:
     return {"histogram": encode_svg(figure), "histogram_problem": ""}
 
 
-def embed_galleries(run: pd.Series, pictures: int) -> dict[str, Any]:
+def embed_galleries(run: pd.Series, pictures: int, links: Links) -> dict[str, Any]:
     """Collect the hardest images of a run: normal ones that score highest, anomalous ones that score lowest.
 
     Returns galleries of at most `pictures` in all, of those with a picture in maps/, and a note on what is not shown.
+    An image in `links` has the anchor of where the page shows it again.
     """
     if not pictures:
         return {"galleries": [], "gallery_note": "Pictures were left out of this page (--pictures 0)."}
@@ -49,8 +51,8 @@ def embed_galleries(run: pd.Series, pictures: int) -> dict[str, Any]:
         normal = kept[kept["label"] == 0].nlargest(-(-pictures // 2), "score")
         anomalous = kept[kept["label"] == 1].nsmallest(pictures // 2, "score")
         chosen = [
-            ("Highest-scored normal images", _embed_pictures(normal, "normal")),
-            ("Lowest-scored anomalous images", _embed_pictures(anomalous, "anomalous")),
+            ("Highest-scored normal images", _embed_pictures(normal, "normal", links)),
+            ("Lowest-scored anomalous images", _embed_pictures(anomalous, "anomalous", links)),
         ]
     except UserError as error:
         return {"galleries": [], "gallery_note": str(error)}
@@ -59,28 +61,35 @@ def embed_galleries(run: pd.Series, pictures: int) -> dict[str, Any]:
     return {"galleries": [gallery for gallery in chosen if gallery[1]], "gallery_note": note}
 
 
-def _embed_pictures(chosen: pd.DataFrame, kind: str) -> list[dict[str, str]]:
+def _embed_pictures(chosen: pd.DataFrame, kind: str, links: Links) -> list[dict[str, str]]:
     other = {"normal": "above {:.0f} % of the anomalous", "anomalous": "below {:.0f} % of the normal"}[kind]
     made = []
-    for _, picture in chosen.iterrows():
+    for index, picture in chosen.iterrows():
         rank = "" if pd.isna(picture["misranked"]) else f", {other.format(100 * picture['misranked'])}"
         name = f"{picture['kind']} {picture['stem']}"
         made.append({
             "name": name,
             "score": f"score {picture['score']:.4g}{rank}",
             "alt": f"{kind} test image {name}, its anomaly map, and its mask if it has one",
-            "uri": _encode_webp(picture["picture"]),
+            "uri": _read_picture(picture["picture"]),
+            "link": links.get((index, picture["kind"], picture["stem"]), ""),
         })  # fmt: skip
     return made
 
 
-def _encode_webp(path: Path) -> str:
+def _read_picture(path: Path) -> str:
     try:
         with Image.open(path) as picture:
             small = picture.convert("RGB")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    small.thumbnail((small.width, HEIGHT))
+    return encode_webp(small, HEIGHT)
+
+
+def encode_webp(picture: Image.Image, height: int) -> str:
+    """Write a picture as a data URI, made smaller where it is higher than `height` pixels."""
+    small = picture.copy()
+    small.thumbnail((small.width, height))
     buffer = io.BytesIO()
     small.save(buffer, "webp", quality=80)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

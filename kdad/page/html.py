@@ -1,4 +1,4 @@
-"""Runs as one HTML page that needs no network: leaderboard, ours beside published, curves, hardest images, settings."""
+"""Runs as one HTML page that needs no network: leaderboard, comparison, curves, hardest images."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,14 @@ import pandas as pd
 import kdad
 from kdad import published
 from kdad.errors import UserError
-from kdad.page.embedded import embed_curves, embed_galleries, embed_histogram
+from kdad.page.embedded import Links, embed_curves, embed_galleries, embed_histogram
+from kdad.page.sections import has_robustness, list_sections
+from kdad.page.sides import embed_sides, find_links
 from kdad.report.paper import NONE, make_paper_report
 from kdad.report.study import make_study_report
 from kdad.report.writers import Report, Table
 from kdad.results.read import METRICS, is_metric
-from kdad.results.series import name_detector
+from kdad.results.series import is_corrupted, name_detector
 from kdad.results.settings import describe_runs
 from kdad.results.words import format_percent, format_value, name_metric
 from kdad.settings.roles import flatten
@@ -67,9 +69,12 @@ def render_page(runs: pd.DataFrame, pictures: int, metrics: Sequence[str] = METR
     loader = jinja2.PackageLoader("kdad.page")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.undefined = jinja2.StrictUndefined
+    sides, sections = list(embed_sides(table, pictures)), list(list_sections(runs, metrics))
+    # What robustness shows would be one more detector in means and curves.
+    main = table[~is_corrupted(table)] if has_robustness(sections) else table
     apart, best = find_differing_keys(table), table.groupby(["dataset", "category"])[list(metrics)].transform("max")
     shown = [
-        _describe_run(run, apart, row, pictures, metrics)
+        _describe_run(run, apart, row, pictures, metrics, find_links(run, sides))
         for (_, run), (_, row) in zip(table.iterrows(), best.iterrows(), strict=True)
     ]
     settings = any(text for text, _ in (run["cells"]["settings"] for run in shown))
@@ -80,10 +85,13 @@ def render_page(runs: pd.DataFrame, pictures: int, metrics: Sequence[str] = METR
         filters={key: (name, _list_choices(table[key])) for key, name in FILTERS.items()},
         columns={key: about for key, about in list_columns(metrics).items() if key != "settings" or settings},
         runs=shown,
-        means=make_study_report(runs),
+        means=make_study_report(runs[runs.index.isin(main.index)]),
         published=list(_make_paper_reports(runs)),
         absent_rows=find_absent_rows,
-        groups=list(embed_curves(table)),
+        sections=sections,
+        robust=has_robustness(sections),
+        groups=list(embed_curves(main)),
+        sides=sides,
         skipped=runs.attrs.get("skipped", []),
     )
 
@@ -98,7 +106,7 @@ def _list_choices(column: pd.Series) -> list[str]:
 
 
 def _describe_run(
-    run: pd.Series, apart: set[str], best: pd.Series, pictures: int, metrics: Sequence[str]
+    run: pd.Series, apart: set[str], best: pd.Series, pictures: int, metrics: Sequence[str], links: Links
 ) -> dict[str, Any]:
     """Return a run's row in the leaderboard, and all that its own part of the page shows."""
     config = flatten(run["config"])
@@ -107,7 +115,7 @@ def _describe_run(
     kind = {"variant": f"variant {run['variant']}", "evaluation": "tested again"}.get(run["kind"], "")
     shown: dict[str, Any] = {"histogram": None, "histogram_problem": "", "galleries": [], "gallery_note": ""}
     if run["status"] == "ok":
-        shown = embed_histogram(run) | embed_galleries(run, pictures)
+        shown = embed_histogram(run) | embed_galleries(run, pictures, links)
     return {
         "number": run["number"],
         "name": ", ".join(filter(None, [place, seed, kind])),

@@ -52,7 +52,7 @@ def make_report_parser() -> argparse.ArgumentParser:
         nargs="?",
         const=Path(PAGE),
         help="write one page that needs no network: leaderboard, "
-        f"curves, hardest images, settings (default: {PAGE}, with --out in its folder, beside the tables)",
+        f"comparison, curves, hardest images, settings (default: {PAGE}, with --out in its folder, beside the tables)",
     )
     add(
         "--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC",
@@ -60,7 +60,12 @@ def make_report_parser() -> argparse.ArgumentParser:
         "pro_0.05 and the like of metrics.pro_limits, aupimo, or all",
     )  # fmt: skip
     add("--compare", action="store_true", help="differences of detectors, with intervals, tests and mean ranks")
-    add("--pictures", type=int, default=8, help="with --html: test images of each run, half normal (default: 8)")
+    add(
+        "--pictures",
+        type=int,
+        default=8,
+        help="with --html: test images of each run, and of each category side by side, half normal (default: 8)",
+    )
     return command
 
 

@@ -92,9 +92,12 @@ class Grouped(NamedTuple):
     remarks: list[str]
 
 
-def group_blocks(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Grouped:
-    """Return the runs of each detector, data set and differing settings, each configuration and seed once."""
-    described, shared, remarks = describe_runs(runs)
+def group_blocks(runs: pd.DataFrame, metrics: Sequence[str] = METRICS, across: bool = False) -> Grouped:
+    """Return the runs of each detector, data set and differing settings, each configuration and seed once.
+
+    With `across` settings are named alike on all data sets.
+    """
+    described, shared, remarks = describe_runs(runs, across)
     alike = ["model", "dataset", "settings", "key"]
     counted, left_out = drop_repeats(described, [*alike, "category", "seed"])
     groups = counted.groupby(alike, sort=False)

@@ -64,6 +64,12 @@ def keep_complete(table: pd.DataFrame) -> pd.DataFrame:
     return table[good]
 
 
+def is_corrupted(runs: pd.DataFrame) -> pd.Series:
+    """Return of each run whether its test images were changed by corruption=."""
+    found = [bool(config) and config.get("corruption", "none") != "none" for config in runs["config"]]
+    return pd.Series(found, index=runs.index, dtype=bool)
+
+
 def group_runs(table: pd.DataFrame, names: Sequence[str] = ("model", "dataset", "category")) -> list[Series]:
     """Group the runs that differ by seed alone: of equal configuration, and of equal `names`.
 

@@ -17,6 +17,7 @@ from kdad.settings.roles import COMPARED, find_before, select
 
 ALWAYS_SAID = ("backbone.name", "image_size", "trainer.max_epochs")  # said of all runs, or of each where they differ
 ABSENT = "not recorded"
+PAPER, RELEASED = "paper", "released"  # forms
 UNION = "dataset.category"
 
 
@@ -179,11 +180,13 @@ def add_fingerprints(runs: pd.DataFrame, keys: list[str], column: str) -> pd.Ser
     return text
 
 
-def describe_runs(runs: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+def describe_runs(runs: pd.DataFrame, across: bool = False) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
     """Say of each run in which settings it differs from the others of its detector and data set.
 
-    Returns the runs with two more columns, `settings`, which says it, and `key`, equal where all that decides the
-    figures is; the settings that all runs share; and remarks.
+    Values that are all of one form are told as form=released or form=paper. With `across`, what tells runs apart on one
+    data set is told on all, so that a detector has one name on them. Returns the runs with two more columns,
+    `settings`, which says it, and `key`, equal where all that decides the figures is; the settings that all runs share;
+    and remarks.
     """
     runs = runs.assign(
         model=runs["model"].fillna("?"), dataset=runs["dataset"].fillna("?"),
@@ -195,29 +198,55 @@ def describe_runs(runs: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], lis
         for index, before in recorded.items()
     }
     known = [index for index in runs.index if values[index]]
-    said = [*ALWAYS_SAID, *(["unified"] if any(values[i].get("unified") for i in known) else [])]
-    spread = {name: {json.dumps(values[i].get(name, ABSENT)) for i in known} for name in said}
-    shared = {name: values[known[0]][name] for name in said if known and len(spread[name]) == 1}
-    told = [name for name in said if name not in shared]
+    always = [*ALWAYS_SAID, *(["unified"] if any(values[i].get("unified") for i in known) else [])]
+    spread = {name: {json.dumps(values[i].get(name, ABSENT)) for i in known} for name in always}
+    shared = {name: values[known[0]][name] for name in always if known and len(spread[name]) == 1}
+    told = [name for name in always if name not in shared]
     keys, settings = {}, {}
-    for _, group in runs.groupby(["model", "dataset"], sort=False):
+    varied: dict[Any, list[str]] = {}  # by detector and data set, the keys in which runs differ
+    groups = runs.groupby(["model", "dataset"], sort=False)
+    for place, group in groups:
         having = [index for index in group.index if values[index]]
         names = list(dict.fromkeys([*told, *(name for index in having for name in values[index])]))
-        varied = [n for n in names if n in told or len({json.dumps(values[i].get(n, ABSENT)) for i in having}) > 1]
+        found = [n for n in names if n in told or len({json.dumps(values[i].get(n, ABSENT)) for i in having}) > 1]
         for name, leader in (("backbone.weights", "backbone.name"), (UNION, "unified")):
-            if leader in varied and _follows(values, having, name, leader):
-                varied = [other for other in varied if other != name]
+            if leader in found and _follows(values, having, name, leader):
+                found = [other for other in found if other != name]
+        varied[place] = found
+    for (model, dataset), group in groups:
+        places = [(model, other) for other in dict.fromkeys(runs["dataset"])] if across else [(model, dataset)]
+        names = list(dict.fromkeys(name for place in places for name in varied.get(place, ())))
         for index in group.index:
             if values[index]:
                 keys[index] = json.dumps(values[index], sort_keys=True)
-                own = [name for name in varied if name != UNION or name in values[index]]  # of a union alone
-                settings[index] = format_settings({name: values[index].get(name, ABSENT) for name in own})
+                own = [name for name in names if name != UNION or name in values[index]]  # of a union alone
+                said = {name: values[index].get(name, ABSENT) for name in own}
+                settings[index] = format_settings(shorten_form(said, str(model), str(dataset)))
             else:
                 keys[index] = str(runs.at[index, "folder"])
                 settings[index] = f"no configuration: {keys[index]}"
     runs = runs.assign(key=pd.Series(keys), settings=pd.Series(settings))
     runs["settings"] = add_fingerprints(runs, ["model", "dataset", "key"], "settings")
     return runs, shared, list_added_keys((recorded[index], values[index]) for index in known)
+
+
+@cache
+def list_form_values(model: str, dataset: str) -> dict[str, dict[str, Any]]:
+    """Return, by form, the values of the keys in which a detector's forms differ; empty where it has one form."""
+    if model not in list_choices(f"forms/{RELEASED}") or dataset not in list_choices("dataset"):
+        return {}
+    overrides = f"model={model}", f"dataset={dataset}"
+    values = {PAPER: compose_compared(*overrides), RELEASED: compose_compared(*overrides, f"form={RELEASED}")}
+    differing = [key for key in values[RELEASED] if values[RELEASED][key] != values[PAPER].get(key)]
+    return {form: {key: own.get(key) for key in differing} for form, own in values.items()}
+
+
+def shorten_form(values: dict[str, Any], model: str, dataset: str) -> dict[str, Any]:
+    """Return settings with the values of a whole form, where they are all there, as `form` alone."""
+    for form, own in list_form_values(model, dataset).items():
+        if own and all(key in values and values[key] == value for key, value in own.items()):
+            return {"form": form} | {key: value for key, value in values.items() if key not in own}
+    return values
 
 
 def _follows(values: dict[Any, dict[str, Any]], indices: list[Any], name: str, leader: str) -> bool:

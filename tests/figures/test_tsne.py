@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import hydra
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +13,7 @@ from kdad.data.samples import Sample
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.figures.__main__ import main
+from kdad.figures.network import measure_networks
 from kdad.figures.tsne import choose_samples, collect_vectors, draw_tsne, embed_vectors, rebuild_run
 from kdad.results.series import find_runs, group_runs, read_scores
 from kdad.run import run
@@ -145,6 +147,19 @@ def test_the_detector_is_the_one_that_was_tested(trained):
 def test_one_figure_per_run(trained, tmp_path):
     main(["tsne", str(trained), "--images", "2", "--points", "9", "--out", str(tmp_path)])
     assert {p.name for p in tmp_path.iterdir()} == {f"tsne_stpm_mvtec_tile_seed0.{kind}" for kind in ("pdf", "png")}
+
+
+def test_what_its_network_costs(trained, tmp_path):
+    """The network is built once for runs of one configuration; the figure's point is what was measured."""
+    row = group_runs(find_runs([trained]))[0].runs.iloc[0]
+    count = sum(p.numel() for p in rebuild_run(row)[1].parameters())
+    found = measure_networks(pd.DataFrame([row, row], index=[3, 5]), repeats=2)
+    assert found.index.tolist() == [3, 5] and found["parameters"].tolist() == [count] * 2
+    assert (found["low"] > 0).all() and (found["low"] <= found["latency"]).all()
+    assert (found["latency"] <= found["high"]).all() and found["high"].nunique() == 1
+    main(["cost", str(trained), "--x", "parameters", "--out", str(tmp_path)])
+    points = pd.read_csv(tmp_path / "cost_parameters_image_auroc.csv")
+    assert points.loc[0, "cost"] == pytest.approx(count / 1e6) and points.loc[0, "value"] == 100 * row["image_auroc"]
 
 
 def test_a_missing_checkpoint_is_named(trained, tmp_path, capsys):

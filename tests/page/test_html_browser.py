@@ -5,6 +5,7 @@ import pytest
 from kdad.page.html import write_html
 from kdad.results.read import read_runs
 from tests.browser import DESKTOP, PHONE
+from tests.page.test_sections import paint
 
 pytestmark = pytest.mark.slow  # processes of their own, or many seconds
 
@@ -177,3 +178,31 @@ def test_on_a_phone_the_first_figures_are_on_the_first_screen(visit):
     page.locator("#fold summary").click()
     assert page.locator("#filters").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_hard_image_leads_to_the_maps_of_all_detectors(browser, write_tested, tmp_path, viewport):
+    for model, colour in (("rd", (200, 0, 0)), ("stpm", (0, 0, 200)), ("dskd", (0, 200, 0))):
+        paint(write_tested(model=model, folder=model), colour)
+        write_tested(model=model, folder=f"{model}_blur", changes={"corruption": "blur"}, results={"pro": 0.5})
+    path = tmp_path / "sides.html"
+    write_html(path, read_runs([tmp_path]), 4)
+    page = browser.new_page(viewport=viewport)
+    page.goto(path.as_uri())
+    page.locator("article").filter(has_text="STPM").first.get_by_role("link", name="good 003").click()
+    page.wait_for_timeout(300)
+    row = page.locator("tr:target")
+    assert row.locator("th").inner_text() == "good 003"
+    assert 0 <= row.evaluate("element => element.getBoundingClientRect().top") <= viewport["height"] - 100
+    row.locator("button").nth(1).click()
+    caption = page.get_by_role("dialog").locator("figcaption")
+    assert caption.inner_text().startswith("mvtec grid, good 003, anomaly map of ")
+    page.keyboard.press("Escape")
+    for name in ("Comparison", "Robustness"):  # drawings that no card's heading names
+        page.locator(f"section[aria-labelledby={name.lower()}] button.plot").first.click()
+        assert page.get_by_role("dialog").is_visible()
+        page.keyboard.press("Escape")
+    assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
+    wide = "[...document.querySelectorAll('main table')].filter(t => !t.closest('.scroll')).length"
+    assert page.evaluate(wide) == 0
+    page.close()

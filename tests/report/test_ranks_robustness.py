@@ -66,6 +66,13 @@ def test_a_heat_map_for_each_detector_and_metric(write_run, tmp_path):
     assert list_texts(figure)[:3] == ["-10.0", "-20.0", "-30.0"] and "-5.0" in list_texts(figure)
 
 
+def test_pro_up_to_another_rate_has_a_heat_map(write_run, tmp_path):
+    for corruption, value in (("none", 0.5), ("blur", 0.4)):
+        write_run(0.9, changes={"corruption": corruption}, results={"pro_0.05": value})
+    figure = draw_robustness(read_runs([tmp_path]), ["pro_0.05"])
+    assert figure.axes[0].get_title() == "PRO to 0.05" and list_texts(figure) == ["-10.0"]
+
+
 def test_without_a_clean_test_the_way_to_one_is_said(write_run, tmp_path):
     write_run(changes={"corruption": "blur"})
     with pytest.raises(UserError, match="no test with corruption= beside one without it"):

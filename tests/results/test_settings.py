@@ -7,7 +7,7 @@ from kdad import published
 from kdad.errors import UserError
 from kdad.results import settings
 from kdad.results.read import read_runs
-from kdad.results.settings import Recipe, assign_runs, describe_runs, select_compared
+from kdad.results.settings import Recipe, assign_runs, describe_runs, select_compared, shorten_form
 from kdad.results.statistics import PUBLISHED_AS
 from kdad.settings.compose import CONF
 from kdad.settings.compose import compose as kdad_compose
@@ -167,3 +167,24 @@ def test_categories_of_two_unions_are_two_settings(write_run):
         "[grid,screw]", "[grid,screw]", "[grid,tile]"
     ]  # fmt: skip
     assert runs["key"].nunique() == 3 and runs["settings"].iloc[0] == "unified=false"
+
+
+def test_a_whole_form_is_told_by_its_name(write_run, tmp_path):
+    """Of RD the loss and the bottleneck; a run with one of them alone is of no form."""
+    released = {"model.loss": "flattened", "model.bottleneck": "concat_oce"}
+    for changes in ({}, released, {"model.loss": "flattened"}):
+        write_run(0.9, changes=changes)
+    told = describe_runs(read_runs([tmp_path]))[0]["settings"].tolist()
+    assert told == ["form=paper", "form=released", "model.loss=flattened, model.bottleneck=mff_oce"]
+    assert shorten_form({"model.loss": "flattened"}, "rd", "mvtec") == {"model.loss": "flattened"}
+    assert shorten_form({"model.loss": "flattened"}, "dskd", "mvtec") == {"model.loss": "flattened"}
+
+
+def test_across_data_sets_a_detector_has_one_name(write_run, tmp_path):
+    """Both values of a key on one data set, one of them on another: told on both where they count together."""
+    write_run(0.9, model="stpm", changes={"model.map_size": 64})
+    write_run(0.9, model="stpm")
+    write_run(0.9, model="stpm", dataset="mtd", category="all")
+    runs = read_runs([tmp_path])
+    apart, together = (describe_runs(runs, across)[0].set_index("dataset")["settings"] for across in (False, True))
+    assert apart["mtd"] == "" and together["mtd"] == "model.map_size=null" and together["mtd"] in set(together["mvtec"])

@@ -67,8 +67,9 @@ function show(picture) {
   to.src = from.src;
   to.alt = from.alt;
   to.classList.toggle("plot", picture.classList.contains("plot"));
-  const run = picture.closest("article, .card").querySelector("h3").textContent.trim().replace(/\s+/g, " ");
-  const caption = [...(picture.querySelector(".caption")?.childNodes ?? [])].map((part) => part.textContent.trim());
+  const run = (picture.closest("article, .card").querySelector("h3")?.textContent ?? "").trim().replace(/\s+/g, " ");
+  const parts = [...(picture.querySelector(".caption")?.childNodes ?? [])].map((part) => part.textContent.trim());
+  const caption = picture.dataset.caption ? [picture.dataset.caption] : parts;
   large.querySelector("figcaption").textContent = [run, ...caption].filter(Boolean).join(", ");
   if (!large.open) large.showModal();
 }
