@@ -67,6 +67,11 @@ def test_hydras_own_escapes_still_mean_a_text(written):
     assert accept_literally(given) == (given, []) and find_value(given, "ckpt_path") == "a,b"
 
 
+def test_a_rule_with_a_comma_needs_no_quotes():
+    (override,), _ = accept_literally(["dataset.intensity=window:0,4095"])
+    assert OverridesParser.create().parse_override(override).value() == "window:0,4095"
+
+
 def test_a_sweep_over_them_stays_one():
     given = ["category=grid,screw", "dataset.root=null"]
     assert accept_literally(given, several=True) == (given, [])
