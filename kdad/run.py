@@ -149,6 +149,7 @@ def describe_origin(
         "data_fingerprint": data.fingerprint,
         "parts": data.list_parts(),
         "rule": data.rule.to_plain(),
+        "roi": data.roi.to_plain() if data.roi else None,
     }
 
 

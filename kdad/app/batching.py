@@ -6,7 +6,8 @@ from queue import Full, Queue
 
 from PIL import Image
 
-from kdad.inference.detector import Detector, Result
+from kdad.inference.detector import Detector
+from kdad.inference.result import Result
 
 WAITING = 256  # pictures at most, so that memory stays bounded however many ask
 

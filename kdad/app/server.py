@@ -14,8 +14,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 import kdad
 from kdad.app.batching import Batcher, BusyError
 from kdad.errors import UserError
-from kdad.inference.detector import Result
 from kdad.inference.pictures import open_upload
+from kdad.inference.result import Result
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 ROOM = 64 * 1024  # of a request, for what it holds beside its picture

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+import numpy as np
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from kdad.inference.detector import Result
 from kdad.inference.overlay import draw_overlay
+from kdad.inference.result import Result
 
 SHOWN = 1024  # pixels of the longer side of a picture on the page
 KEPT = 100  # pictures of a visitor that can be shown again; their rows stay
@@ -110,7 +111,8 @@ def keep(result: Result) -> Verdict:
     assert result.normalised is not None and result.is_anomalous is not None and result.area is not None
     image = result.image.copy()
     image.thumbnail((SHOWN, SHOWN))
-    small = Result(result.score, result.map, image, result.decision, None)
+    roi = None if result.roi is None else np.array(Image.fromarray(result.roi).resize(image.size))
+    small = Result(result.score, result.map, image, result.decision, None, roi)
     return Verdict(result.score, result.normalised, result.is_anomalous, result.area, small)
 
 

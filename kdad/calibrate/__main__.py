@@ -18,6 +18,7 @@ from rich.console import Console
 
 from kdad.data.images import limit_size
 from kdad.data.oddities import Oddities, find_range, read_header
+from kdad.data.roi import resize_roi
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.launch import launch_without_folder
 from kdad.errors import UserError
@@ -49,7 +50,9 @@ def calibrate(cfg: DictConfig) -> None:
     path = find_checkpoint(cfg.ckpt_path)
     output = Path(cfg.output).expanduser() if cfg.output else path.with_name(f"{path.stem}.calibrated{path.suffix}")
     check_output(output, cfg.overwrite)
-    detector = load(path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size, with_decision=False)
+    detector = load(
+        path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size, with_decision=False, roi=cfg.roi
+    )
     content = read_checkpoint(path)
     seen = list_trained_files(Checkpoint(path, content))
     normal, trained_on = collect(detector, cfg.normal, "normal", seen)
@@ -92,7 +95,8 @@ def collect(detector: Detector, named: Any, key: str, trained: set[Path]) -> tup
             raise result
         odd.add(item.path, read_header(item.path), find_range(result.image))
         trained_on += item.path.resolve() in trained
-        found.add(np.array([result.score]), result.map[None])
+        roi = None if result.roi is None else resize_roi(result.roi, result.map.shape).numpy()
+        found.add(np.array([result.score]), result.map[None], roi)
     remarks = [f"{copies} of the {key} pictures are exact copies of others, and not counted"] if copies else []
     for remark in [*remarks, *inputs.describe_left_out(), *odd.describe()]:
         Console().print(remark, soft_wrap=True, markup=False, highlight=False)

@@ -8,25 +8,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kdad.data import checks, images, masks, samples
+from kdad.data import checks, images, samples
 from kdad.data.augmentation import AUGMENTATIONS
-from kdad.data.decoding import Readers, decode_parts, fix_rule
+from kdad.data.decoding import decode_parts, decode_tiles, fix_rule
 from kdad.data.download import Archive, fetch
 from kdad.data.intensity import read_rule
-from kdad.data.loading import Pool, Split, make_ordered_loader, make_splits, make_train_loader, spread_evenly
-from kdad.data.oddities import find_unread
+from kdad.data.layout import Layout
+from kdad.data.loading import Pool, make_ordered_loader, make_split, make_train_loader, spread_evenly
 from kdad.data.parts import check_shots, check_studies, divide, take_shots
+from kdad.data.roi import Roi
 from kdad.data.samples import Sample
-from kdad.geometry import ImageSize, simplify
+from kdad.data.tiles import PictureSplit
+from kdad.geometry import ImageSize, read_tiling, simplify
 from kdad.storage.cache import ArrayStore
 
+NO_TILES = {"size": None, "overlap": "auto"}
 
-class AnomalyDataModule(pl.LightningDataModule):
+
+class AnomalyDataModule(Layout, pl.LightningDataModule):
     """A data set for Lightning: normal images to train on, normal and anomalous ones to test; decoded once, as uint8.
 
     `val_fraction` of the training images is held out to validate on, `calibration_fraction` of the others to take
@@ -35,7 +37,8 @@ class AnomalyDataModule(pl.LightningDataModule):
     keeps so many training images, held-out ones among them; `contamination` mixes test images in, see `parts`.
     `official` says how many images a category should have, {category: {train|validation|test: n}}: other numbers
     warn. `download` fetches a missing data set where its terms allow that. An image of more than `max_megapixels` is
-    refused, since a small file can ask for all memory. `intensity` and `page`: see `intensity.Rule`. `augment`: how
+    refused, since a small file can ask for all memory. `intensity` and `page`: see `intensity.Rule`. `tiling`, size and
+    overlap, cuts pictures at their own size, see `geometry.read_tiling`; `roi`: see `roi.Roi`. `augment`: how
     training images are changed, one of `augmentation.AUGMENTATIONS`. `category` is empty where none was chosen.
 
     After `check()`: train_samples, val_samples, test_samples, has_masks, and counts in `facts`; more after `setup()`.
@@ -43,11 +46,6 @@ class AnomalyDataModule(pl.LightningDataModule):
     `use_distributed_sampler=False`. Raises `UserError` for an argument outside its range.
     """
 
-    layout: str  # folders below root, for error messages
-    obtain: str  # where the data set comes from, and its licence
-    default_category: str = ""
-    mask_kind: str = "binary"  # how masks are read: see `masks.find_anomalous_pixels`
-    counted: str = "images"  # what the official counts are of
     archive: Archive | None = None  # what `download` fetches; None where a form or a licence stands before it
     name: str
 
@@ -71,6 +69,8 @@ class AnomalyDataModule(pl.LightningDataModule):
         max_megapixels: float | None = 200.0,
         intensity: str = "auto",
         page: int = 0,
+        tiling: Mapping[str, Any] | None = None,
+        roi: str | Sequence[float] | None = None,
         download: bool = False,
         official: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
@@ -87,7 +87,9 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.calibration_fraction, self.shots = calibration_fraction, shots
         self.contamination, self.max_contamination = contamination, max_contamination
         self.split_seed, self.seed, self.augment, self.max_megapixels = split_seed, seed, augment, max_megapixels
-        self.rule = read_rule(intensity, page)
+        self.rule, self.tiling = read_rule(intensity, page), read_tiling(image_size=image_size, **(tiling or NO_TILES))
+        self.roi = None if roi is None else Roi(roi, self.root)
+        checks.check_roi(self.roi, augment)
         self.download, self.official = download, dict(official or {})
         checks.check_official(self.official)
         self.train_samples: list[Sample] = []
@@ -101,66 +103,7 @@ class AnomalyDataModule(pl.LightningDataModule):
         self.takes_single = True  # whether the detector can train on a batch of one image
         self.store = ArrayStore("off")  # where decoded images are kept for later jobs
         self.pools: list[Pool] = []
-        self.splits: dict[str, Split] = {}
-
-    # What a layout supplies
-
-    def categories(self) -> list[str]:
-        """Return the sorted names of the categories in `root`. Raises `UserError` where `root` is missing."""
-        raise NotImplementedError
-
-    def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        """Return the training and the test images of the category, each list sorted by path."""
-        raise NotImplementedError
-
-    # What a layout may change, where it brings normal images to validate on, or an image is no file of its own
-
-    def find_validation(self) -> list[Sample]:
-        """Return the normal images that the data set itself brings to validate on; none by default."""
-        return []
-
-    def read_image(self, sample: Sample) -> Tensor:
-        """Read an image. Returns uint8 (3,H,W). Raises `UserError` where it cannot be read."""
-        return images.read_image(sample.path, self.image_size, self.rule)
-
-    def read_mask_values(self, sample: Sample) -> np.ndarray:
-        """Read an image's mask. Returns (H,W) as stored. Raises `UserError` where there is none to read."""
-        return masks.decode_mask(sample.require_mask(), self.mask_kind)
-
-    def find_left_out(self, listed: Sequence[Sample]) -> list[str]:
-        """Return sentences on pictures that are not among those listed, though they lie beside them."""
-        return find_unread(listed)
-
-    def find_absent_masks(self) -> Path | None:
-        """Return the folder of the category's masks if it is missing: then there are image metrics only."""
-        return None
-
-    def version(self, sample: Sample) -> tuple[int | str, ...]:
-        """Return size and times of an image's file, from which a cache sees that the image has changed."""
-        status = sample.path.stat()  # st_ctime_ns tells that another file took its name
-        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-    def find_copies(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
-        """Find test images that are exact copies of training images. Returns pairs (test image, training image)."""
-        return samples.find_equal_files(train, test)
-
-    def find_contradictions(self, train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Path, Path]]:
-        """Find anomalous images that are exact copies of normal ones. Returns pairs (anomalous image, normal image)."""
-        return self.find_copies([*train, *(s for s in test if not s.label)], [s for s in test if s.label])
-
-    def look_at(self, sample: Sample) -> images.Look:
-        """Find an image's size and mode, quickly. Raises `UserError` where it is damaged."""
-        return images.look(sample.path, self.rule)
-
-    def split_training(self, train: list[Sample], own: list[Sample]) -> tuple[list[Sample], list[Sample]]:
-        """Split the training images. Returns (train, validation); `own` are those that the data set brings."""
-        order = samples.order_samples(train, self.root, self.split_seed)
-        own = samples.order_samples(own, self.root, self.split_seed)
-        return samples.split_training(order, self.val_fraction, self.train_fraction, own)
-
-    def tests_nothing(self) -> bool:
-        """Return whether the configuration itself asks for no test image at all."""
-        return False
+        self.splits: dict[str, Any] = {}  # each a Split, or the test a PictureSplit
 
     # Checking
 
@@ -184,6 +127,8 @@ class AnomalyDataModule(pl.LightningDataModule):
         """List the files and check them, without decoding any. Raises `UserError` for what cannot be used."""
         checks.check_category(self.place, self.category, self.categories())
         (train, test), own = self.find_samples(), self.find_validation()
+        if self.roi:
+            self.roi.check()
         needed = {"training": train} if self.trains else {}
         needed |= {} if self.tests_nothing() else {"test": test}
         checks.check_parts(self.place, self.category, needed)
@@ -203,7 +148,7 @@ class AnomalyDataModule(pl.LightningDataModule):
             (self.contamination, self.max_contamination), self.root, self.split_seed,
         )  # fmt: skip
         pairs = self.find_copies(parts.seen, parts.test)
-        self.fingerprint = parts.fingerprint(self.root)
+        self.fingerprint = parts.fingerprint(self.root, self.roi)
         self.facts |= parts.count_images() | {"n_duplicates": len(pairs)}
         checks.warn_of_copies(self.name, pairs, len(parts.test))
         if both := self.find_contradictions(parts.seen, parts.test):
@@ -226,10 +171,6 @@ class AnomalyDataModule(pl.LightningDataModule):
         names = set(seen)
         return [name for name in (samples.identify(s.path, self.root) for s in self.test_samples) if name in names]
 
-    def compare_with_official(self, counts: Mapping[str, int]) -> str:
-        """Compare numbers of images with the official ones. Returns a text on those that differ, or an empty one."""
-        return checks.compare_counts(counts, self.official.get(self.category, {}), self.counted)
-
     # Decoding
 
     def setup(self, stage: str | None = None) -> None:
@@ -247,29 +188,20 @@ class AnomalyDataModule(pl.LightningDataModule):
         normal = sorted((sample for name in parts for sample in parts[name]), key=lambda sample: sample.path)
         self.rule = fix_rule(self.rule, self.train_samples if self.trains else [])
         # One pool for training and validation: how they are divided changes nothing that is cached of them.
-        read = Readers(self.read_image, self.read_mask, self.version, self.rule)
         what = f"{self.name} {self.category}"
-        decoded = decode_parts([normal, self.test_samples], read, self.image_size, self.store, what, self.has_masks)
+        if self.tiling:
+            pictures = PictureSplit(self, self.test_samples, self.tiling, self.batch_size, self.has_masks)
+            decoded = decode_tiles(self, self.tiling, normal, pictures, self.store, what)
+        else:
+            decoded = decode_parts(self, normal, self.test_samples, self.store, what, self.has_masks)
         self.facts |= decoded.facts
         checks.warn_of(self.name, decoded.said)
-        pools = [Pool(images) for images in decoded.images]
-        pools[0].cacheable = self.augment == "none" and bool(normal)
-        pools[1].cacheable = bool(self.test_samples)
-        self.pools = pools
-        self.splits = make_splits(pools, normal, parts, self.test_samples, decoded.masks)
-
-    def read_anomalous_pixels(self, sample: Sample) -> tuple[np.ndarray, bool]:
-        """Read which pixels of an image are anomalous, at the image's own size. Raises `UserError` on a bad mask.
-
-        Returns bool (H,W), and whether the mask has grey levels.
-        """
-        values, mask = self.read_mask_values(sample), sample.require_mask()
-        return masks.find_anomalous_pixels(values, self.mask_kind, mask, sample.path, self.rule)
-
-    def read_mask(self, sample: Sample) -> tuple[Tensor, masks.MaskFacts]:
-        """Read a mask. Returns bool (H,W) and its facts. Raises `UserError` on a bad mask."""
-        anomalous, nonbinary = self.read_anomalous_pixels(sample)
-        return masks.resize_mask(anomalous, self.image_size, nonbinary)
+        self.pools = decoded.pools
+        self.pools[0].cacheable = self.augment == "none" and bool(normal)
+        for pool in self.pools[1:]:
+            pool.cacheable = bool(self.test_samples)
+        made = {name: make_split(self.pools[0], part, decoded.rows) for name, part in parts.items()}
+        self.splits = {**made, "test": decoded.test}
 
     # Loaders
 
@@ -291,7 +223,9 @@ class AnomalyDataModule(pl.LightningDataModule):
             part, name = ("calibration", "calibration") if self.calibration_samples else ("val", "validation")
             listed = self.calibration_samples or self.val_samples
         rows = spread_evenly(len(listed), most if part == "train" else len(listed))
-        return name, [listed[i] for i in rows], make_ordered_loader(self.splits[part].take(rows), self.batch_size)
+        chosen = [listed[i] for i in rows]
+        whole = PictureSplit(self, chosen, self.tiling, self.batch_size, False) if self.tiling else None
+        return name, chosen, make_ordered_loader(whole or self.splits[part].take(rows), self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
         return make_ordered_loader(self.splits["test"], self.batch_size)

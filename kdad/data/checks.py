@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdad.data.download import Archive
+from kdad.data.roi import Roi
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 from kdad.geometry import ImageSize, as_pair
@@ -41,6 +42,15 @@ def check_augmentation(name: str, known: Collection[str]) -> None:
     """Raise `UserError` where there is no augmentation of this name."""
     if name not in known:
         raise UserError(f"dataset.augment is {name}: give one of {', '.join(known)}")
+
+
+def check_roi(roi: Roi | None, augment: str) -> None:
+    """Raise `UserError` where training images would be moved away from the region of interest."""
+    if roi and augment != "none":
+        raise UserError(
+            f"dataset.augment={augment} moves training images, and dataset.roi says where in them to look: leave one "
+            "of them out"
+        )
 
 
 def check_official(official: Mapping[str, Mapping[str, int]]) -> None:

@@ -30,6 +30,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import affine
 
 from kdad.data.loading import Split
+from kdad.data.roi import FILL
+from kdad.data.tiles import PictureSplit, Whole
 from kdad.errors import UserError
 
 SEVERITIES = (1, 2, 3)
@@ -95,15 +97,43 @@ def check_corruption(name: str, severity: int) -> None:
         raise UserError(f"severity={severity}: give one of {', '.join(map(str, SEVERITIES))}")
 
 
-def corrupt_split(split: Split, name: str, severity: int, seed: int) -> None:
-    """Corrupt the images and masks of a split whose pool is its own: see `corrupt`."""
-    split.pool.images, split.masks = corrupt(split.pool.images, split.masks, name, severity, seed)
+def corrupt_split(split: Split | PictureSplit, name: str, severity: int, seed: int) -> None:
+    """Corrupt the images and masks of a split whose pool is its own, see `corrupt`, but for what is of no interest.
+
+    Whole pictures are corrupted as they are read.
+    """
+    if isinstance(split, PictureSplit):
+        check_corruption(name, severity)
+        split.change = partial(_corrupt_picture, name=name, severity=severity, seed=seed)
+        return
+    pool = split.pool
+    pool.images, split.masks = corrupt(pool.images, split.masks, name, severity, seed)
+    if pool.roi is not None:
+        inside = pool.roi.take(torch.arange(len(pool.images)))
+        pool.images = torch.where(inside.permute(0, 2, 3, 1), pool.images, torch.tensor(FILL, dtype=torch.uint8))
+        if split.masks is not None:
+            split.masks = split.masks & inside
 
 
-def corrupt(images: Tensor, masks: Tensor | None, name: str, severity: int, seed: int) -> tuple[Tensor, Tensor | None]:
+def _corrupt_picture(whole: Whole, place: int, name: str, severity: int, seed: int) -> Whole:
+    """Corrupt one whole picture as `corrupt` does the one at that place."""
+    masks = None if whole.mask is None else whole.mask[None]
+    images, moved = corrupt(whole.image.permute(1, 2, 0)[None], masks, name, severity, seed, place)
+    image, mask = images[0].permute(2, 0, 1), None if moved is None else moved[0]
+    if whole.roi is not None:
+        inside = torch.from_numpy(whole.roi)[None]
+        image = torch.where(inside, image, torch.tensor(FILL, dtype=torch.uint8)[:, None, None])
+        mask = None if mask is None else mask & inside
+    return Whole(image, mask, whole.roi)
+
+
+def corrupt(
+    images: Tensor, masks: Tensor | None, name: str, severity: int, seed: int, first: int = 0
+) -> tuple[Tensor, Tensor | None]:
     """Corrupt images uint8 (N,H,W,3) with their masks bool (N,1,H,W), if there are any. Returns both anew.
 
-    What is drawn at random depends on `seed` and an image's place alone. Raises `UserError`, see `check_corruption`.
+    What is drawn at random depends on `seed` and an image's place alone, counted from `first`. Raises `UserError`, see
+    `check_corruption`.
     """
     check_corruption(name, severity)
     if name == "none":
@@ -112,7 +142,7 @@ def corrupt(images: Tensor, masks: Tensor | None, name: str, severity: int, seed
     for place in range(len(images)):
         image = images[place].permute(2, 0, 1).float() / 255
         if name in VALUES:
-            found = VALUES[name](image, severity, torch.Generator().manual_seed(1_000_003 * seed + place))
+            found = VALUES[name](image, severity, torch.Generator().manual_seed(1_000_003 * seed + first + place))
         else:
             found = MOVES[name](image, severity)
         changed[place] = found.mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)

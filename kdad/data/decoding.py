@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor
 
 from kdad.data.images import read_values
-from kdad.data.intensity import AUTO, Rule, find_window
+from kdad.data.intensity import Rule, find_window
+from kdad.data.layout import Layout
+from kdad.data.loading import Pool, Regions, Split, make_split
 from kdad.data.masks import ODD_MASKS, MaskFacts
 from kdad.data.oddities import find_oddities
 from kdad.data.samples import Sample
+from kdad.data.tiles import PictureSplit, check_pictures, count_tiles, cut_all, cut_regions
 from kdad.errors import UserError
-from kdad.geometry import ImageSize, as_pair, name_size
+from kdad.geometry import ImageSize, Tiling, as_pair, name_size
 from kdad.storage.cache import Array, ArrayStore
 
 log = logging.getLogger(__name__)
@@ -27,20 +31,12 @@ def start_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
 
-class Readers(NamedTuple):
-    """How a layout reads one of its files."""
-
-    image: Callable[[Sample], Tensor]  # uint8 (3,H,W)
-    mask: Callable[[Sample], tuple[Tensor, MaskFacts]]  # bool (H,W)
-    version: Callable[[Sample], tuple[int | str, ...]]  # tells whether a file was changed since it was cached
-    rule: Rule = AUTO  # by which values become 8 bits
-
-
 class Decoded(NamedTuple):
     """All images and masks of a data module, with what is to be said of them."""
 
-    images: list[Tensor]  # of each list of samples, uint8 (N,H,W,3)
-    masks: Tensor | None  # of the last list, bool (N,1,H,W)
+    pools: list[Pool]  # of normal images or their tiles, and of test images; of pictures in tiles the first alone
+    rows: Mapping[Path, Sequence[int]]  # of the first pool, by the path of their sample
+    test: Split | PictureSplit
     facts: dict[str, float]  # for results.json
     said: list[str]  # sentences on what may not be meant
 
@@ -61,51 +57,92 @@ def fix_rule(rule: Rule, samples: Sequence[Sample]) -> Rule:
 
 
 def decode_parts(
-    parts: Sequence[Sequence[Sample]], read: Readers, size: ImageSize, store: ArrayStore, name: str, masked: bool
+    data: Layout, normal: Sequence[Sample], test: Sequence[Sample], store: ArrayStore, name: str, masked: bool
 ) -> Decoded:
-    """Decode the images of each of the parts, and the masks of the last, if it is `masked`.
+    """Decode normal images and those to test, and the masks of these, if they are `masked`.
 
     `name` is the data set's, for people. Raises `UserError` where a file cannot be read.
     """
+    size, parts = data.image_size, (normal, test)
+    pools, found = [], []
     with start_threads() as threads:
-        odd = find_oddities([sample for part in parts for sample in part], threads, read.rule)
-        images = [
-            decode_images(part, read, size, store, f"{len(part)} images of {name} at {name_size(size)} px", threads)
-            for part in parts
-        ]
-        if not masked:
-            return Decoded(images, None, odd.count() | read.rule.list_facts(), odd.describe())
-        masks, found = decode_masks(parts[-1], read, size, threads)
-    counts, said = count_mask_facts(found, parts[-1], size)
-    return Decoded(images, masks, odd.count() | read.rule.list_facts() | counts, [*odd.describe(), *said])
+        odd = find_oddities([*normal, *test], threads, data.rule)
+        for part in parts:
+            what = f"{len(part)} images of {name} at {name_size(size)} px"
+            images = decode_images(part, data, size, store, what, threads)
+            regions = Regions(threads.map(data.require_roi, part)) if data.roi and part else None
+            pools.append(Pool(images, regions))
+        masks, found = decode_masks(test, data, size, threads) if masked else (None, [])
+    rows = {sample.path: [row] for row, sample in enumerate(normal)}
+    split = make_split(pools[1], test, {sample.path: [row] for row, sample in enumerate(test)})
+    split.masks = masks
+    counts, said = count_mask_facts(found, test, size) if masked else ({}, [])
+    facts = odd.count() | data.rule.list_facts() | counts
+    return Decoded(pools, rows, split, facts, [*odd.describe(), *said])
+
+
+def decode_tiles(
+    data: Layout, tiling: Tiling, normal: Sequence[Sample], test: PictureSplit, store: ArrayStore, name: str
+) -> Decoded:
+    """Decode normal pictures in tiles, and look at the pictures to test with their masks, keeping none of them.
+
+    Raises as `decode_parts` does.
+    """
+    size = data.image_size
+    with start_threads() as threads:
+        odd = find_oddities([*normal, *test.samples], threads, data.rule)
+        counts = count_tiles(data, normal, tiling, threads)
+        what = f"{sum(counts)} tiles of {len(normal)} images of {name} at {name_size(size)} px"
+        images = decode_images(normal, data, size, store, what, threads, (tiling, counts))
+        regions = Regions(region for tiles in cut_regions(data, normal, tiling, threads) for region in tiles) \
+            if data.roi and normal else None  # fmt: skip
+        found = check_pictures(data, test.samples, test.masked, threads)
+    ends = np.cumsum(counts, dtype=int).tolist()
+    rows = {s.path: range(end - n, end) for s, n, end in zip(normal, counts, ends, strict=True)}
+    masks, said = count_mask_facts(found, test.samples, size) if test.masked else ({}, [])
+    facts = odd.count() | data.rule.list_facts() | masks | {"n_normal_tiles": sum(counts)}
+    return Decoded([Pool(images, regions)], rows, test, facts, [*odd.describe(), *said])
 
 
 def decode_images(
-    samples: Sequence[Sample], read: Readers, size: ImageSize, store: ArrayStore, what: str, threads: ThreadPoolExecutor
+    samples: Sequence[Sample],
+    data: Layout,
+    size: ImageSize,
+    store: ArrayStore,
+    what: str,
+    threads: ThreadPoolExecutor,
+    tiles: tuple[Tiling, Sequence[int]] | None = None,
 ) -> Tensor:
     """Decode images, or load them if an earlier job has cached the same files. `what` names them to people.
 
-    Returns uint8 (N,H,W,3). Raises `UserError` where one cannot be read.
+    `tiles` says how pictures are cut, and into how many tiles each. Returns uint8 (N,H,W,3). Raises `UserError` where
+    one cannot be read.
     """
     if not samples:
         return torch.empty((0, *as_pair(size), 3), dtype=torch.uint8)
-    files = [(str(sample.path), *read.version(sample), *read.rule.key) for sample in samples]
-    array = Array(("images", *files), (len(samples), *as_pair(size), 3), "uint8", what)
+    files = [(str(sample.path), *data.identify(sample)) for sample in samples]
+    kind = (f"tiles {tuple(tiles[0])}",) if tiles else ("images",)
+    array = Array((*kind, *files), (sum(tiles[1]) if tiles else len(samples), *as_pair(size), 3), "uint8", what)
 
     def produce(_: Any) -> Iterator[list[np.ndarray]]:
-        for image in threads.map(read.image, samples):
+        if tiles:
+            for cut in cut_all(data, samples, tiles[0], threads):
+                yield [cut.images.permute(0, 2, 3, 1).numpy()]
+            return
+        for image in threads.map(data.read_image, samples):
             yield [image.permute(1, 2, 0)[None].numpy()]
 
     if kept := store.fetch([array], produce):
         return kept[0]
-    images = np.empty(array.shape, array.dtype)  # filled in place: concatenating would take the memory twice
-    for i, (rows,) in enumerate(produce(None)):
-        images[i] = rows[0]
+    images, start = np.empty(array.shape, array.dtype), 0  # filled in place: concatenating would take it twice
+    for (rows,) in produce(None):
+        images[start : start + len(rows)] = rows
+        start += len(rows)
     return torch.from_numpy(images)
 
 
 def decode_masks(
-    samples: Sequence[Sample], read: Readers, size: ImageSize, threads: ThreadPoolExecutor
+    samples: Sequence[Sample], data: Layout, size: ImageSize, threads: ThreadPoolExecutor
 ) -> tuple[Tensor, list[MaskFacts]]:
     """Decode the masks of samples that have one.
 
@@ -115,7 +152,7 @@ def decode_masks(
     masks = torch.zeros(len(samples), 1, *as_pair(size), dtype=torch.bool)
     with_mask = [(i, sample) for i, sample in enumerate(samples) if sample.mask is not None]
     facts: list[MaskFacts] = []
-    found = threads.map(lambda entry: read.mask(entry[1]), with_mask)
+    found = threads.map(lambda entry: data.read_mask(entry[1]), with_mask)
     for (i, _), (mask, fact) in zip(with_mask, found, strict=True):
         masks[i, 0] = mask
         facts.append(fact)

@@ -78,18 +78,28 @@ def list_image_folders(folder: Path) -> list[Path]:
     return found
 
 
-def read_image(path: Path, size: ImageSize, rule: Rule = AUTO) -> Tensor:
-    """Decode an image and resize it. Returns uint8 (3,H,W), RGB. Raises `UserError` where it cannot be read.
+def read_picture(path: Path, rule: Rule = AUTO) -> Image.Image:
+    """Decode an image at its own size. Returns it as RGB. Raises `UserError` where it cannot be read.
 
     Grey is repeated; values become 8 bits by the rule; EXIF orientation is applied. Transparency
     is dropped, keeping the colour stored under it: any background put there would be an invention.
     """
-    return resize_image(convert_to_rgb(decode_image(path, rule=rule), path, rule), size)
+    return convert_to_rgb(decode_image(path, rule=rule), path, rule)
+
+
+def read_image(path: Path, size: ImageSize, rule: Rule = AUTO) -> Tensor:
+    """Decode an image, see `read_picture`, and resize it. Returns uint8 (3,H,W). Raises `UserError`."""
+    return resize_image(read_picture(path, rule), size)
 
 
 def resize_image(image: Image.Image, size: ImageSize) -> Tensor:
     """Resize an RGB image. Returns uint8 (3,H,W) of that size."""
-    return torch.from_numpy(np.array(image.resize(as_pair(size)[::-1], Image.Resampling.BILINEAR))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(shrink_image(image, size))).permute(2, 0, 1)
+
+
+def shrink_image(image: Image.Image, size: ImageSize) -> Image.Image:
+    """Resize an image bilinearly, with antialiasing. Returns it at that size."""
+    return image.resize(as_pair(size)[::-1], Image.Resampling.BILINEAR)
 
 
 class Look(NamedTuple):

@@ -1,6 +1,7 @@
 """From decoded images in memory to batches: whole batches at once, in an order that can be repeated."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,42 @@ from kdad.data.samples import Sample
 from kdad.errors import UserError
 
 # image float32 (B,3,H,W) in [0,1], channels-last in memory; label, index long (B,); where there are any, mask bool
-# (B,1,H,W) and features, list of (B,C,h,w). A single sample has the same without B.
+# (B,1,H,W), roi bool (B,1,H,W), what is of interest, and features, list of (B,C,h,w); tiles, see `tiles.py`, of a
+# picture that is cut. A single sample has the same without B.
 Batch = dict[str, Tensor | list[Tensor]]
+
+
+class Regions:
+    """Regions of interest of N images, of which many are equal: each kept once."""
+
+    def __init__(self, each: Iterable[Tensor]) -> None:
+        """Take the regions of the images in turn, bool (1,H,W) each."""
+        known: dict[bytes, int] = {}
+        different: list[Tensor] = []
+        rows = []
+        for region in each:
+            key = np.packbits(region.numpy()).tobytes()
+            if key not in known:
+                known[key] = len(different)
+                different.append(region)
+            rows.append(known[key])
+        self.different, self.rows = torch.stack(different), torch.tensor(rows, dtype=torch.long)
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Return the regions of some images, bool (B,1,H,W)."""
+        return self.different[self.rows[rows]]
 
 
 class Pool:
     """Decoded images that one or more splits draw from, and what a frozen teacher says of them.
 
-    images: uint8 (N,H,W,3), channels last; features: list of (N,C,h,w), one per level, or None. Not `cacheable` are
-    images that are changed on their way into a batch, so that no features of the whole pool are theirs.
+    images: uint8 (N,H,W,3), channels last; features: list of (N,C,h,w), one per level, or None; roi: the regions of
+    interest, or None. Not `cacheable` are images that are changed on their way into a batch, so that no features of the
+    whole pool are theirs.
     """
 
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
+    def __init__(self, images: Tensor, roi: "Regions | None" = None) -> None:
+        self.images, self.roi = images, roi
         self.cacheable = True
         self.features: list[Tensor] | None = None
 
@@ -41,10 +65,12 @@ class Split(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, chosen: Sequence[int]) -> "Split":
-        """Return a split of some of the images, without their masks."""
-        index = torch.as_tensor(chosen, dtype=torch.long)
-        return Split(self.pool, self.rows[index], self.labels[index])
+    def take(self, chosen: Sequence[int], masked: bool = False) -> "Split":
+        """Return a split of some of the images, with their masks if it is to be `masked`."""
+        # Of a range it is a view, without a copy.
+        index: Any = slice(chosen.start, chosen.stop) if isinstance(chosen, range) else torch.tensor(chosen).long()
+        masks = self.masks[index] if masked and self.masks is not None else None
+        return Split(self.pool, self.rows[index], self.labels[index], masks)
 
     def __getitem__(self, index: int) -> Batch:
         """Return one sample, without the batch dimension."""
@@ -60,6 +86,8 @@ class Split(Dataset):
         batch: Batch = {"image": image, "label": self.labels[index], "index": index}
         if self.masks is not None:
             batch["mask"] = self.masks[index]
+        if self.pool.roi is not None:
+            batch["roi"] = self.pool.roi.take(rows)
         if self.pool.features is not None:
             batch["features"] = [level[rows] for level in self.pool.features]
         return batch
@@ -70,27 +98,11 @@ def spread_evenly(count: int, most: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist())) if count else []
 
 
-def make_splits(
-    pools: Sequence[Pool],
-    normal: Sequence[Sample],
-    parts: Mapping[str, Sequence[Sample]],
-    test: Sequence[Sample],
-    masks: Tensor | None,
-) -> dict[str, Split]:
-    """Make the splits of two pools: the `parts` of the pool of `normal` images, by name, and `test` of the other.
-
-    The images of a pool are in the order of its samples. masks: bool (n,1,H,W) of the test images, or None.
-    """
-    row = {sample.path: i for i, sample in enumerate(normal)}
-
-    def make_split(pool: Pool, rows: Sequence[int], samples: Sequence[Sample], of_split: Tensor | None) -> Split:
-        labels = torch.tensor([sample.label for sample in samples])
-        return Split(pool, torch.tensor(rows, dtype=torch.long), labels, of_split)
-
-    made = {
-        name: make_split(pools[0], [row[sample.path] for sample in part], part, None) for name, part in parts.items()
-    }
-    return made | {"test": make_split(pools[1], range(len(test)), test, masks)}
+def make_split(pool: Pool, samples: Sequence[Sample], rows: Mapping[Path, Sequence[int]]) -> Split:
+    """Make a split of the images that come from some samples; `rows` are those of the pool, by a sample's path."""
+    chosen = [row for sample in samples for row in rows[sample.path]]
+    labels = [sample.label for sample in samples for _ in rows[sample.path]]
+    return Split(pool, torch.tensor(chosen, dtype=torch.long), torch.tensor(labels, dtype=torch.long))
 
 
 class TrainOrder(Sampler[int]):
@@ -158,9 +170,12 @@ def make_train_loader(
     return DataLoader(images, batch_size, sampler=sampler, drop_last=drop_last, collate_fn=_keep_batch)
 
 
-def make_ordered_loader(split: Split, batch_size: int) -> DataLoader:
-    """Make a loader of a split's images in the split's own order."""
-    return DataLoader(split, batch_size, sampler=InOrder(len(split), *locate_process()), collate_fn=_keep_batch)
+def make_ordered_loader(split: Dataset, batch_size: int) -> DataLoader:
+    """Make a loader of the images of a split, see `Split` and `PictureSplit`, in its own order."""
+    # A split of whole pictures has one batch for each.
+    size = batch_size if hasattr(split, "__getitems__") else None
+    order = InOrder(len(split), *locate_process())  # type: ignore[arg-type]
+    return DataLoader(split, size, sampler=order, collate_fn=_keep_batch)
 
 
 def _keep_batch(batch: Any) -> Any:

@@ -1,9 +1,11 @@
 """The parts that a category's images are divided into, and studies of training images that are few or not clean."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kdad.data.roi import Roi
 from kdad.data.samples import Sample, fingerprint_samples, hold_out_share, order_samples
 from kdad.errors import UserError
 
@@ -30,10 +32,15 @@ class Parts(NamedTuple):
         counts = {"n_train": len(self.train), "n_val": len(self.validation), "n_test": len(self.test)}
         return counts | ({"n_calibration": len(self.calibration)} if self.calibration else {})
 
-    def fingerprint(self, root: Path) -> str:
-        """Return sixteen hex digits of which images are in which part."""
+    def fingerprint(self, root: Path, roi: Roi | None = None) -> str:
+        """Return sixteen hex digits of which images are in which part, and of the region of interest in them."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
-        return fingerprint_samples(named | ({"calibration": self.calibration} if self.calibration else {}), root)
+        found = fingerprint_samples(named | ({"calibration": self.calibration} if self.calibration else {}), root)
+        if roi is None:
+            return found
+        # Of a folder of masks their sizes, as of images.
+        regions = sorted({roi.identify(sample.path)[:2] for part in named.values() for sample in part})
+        return hashlib.sha256(f"{found} {regions}".encode()).hexdigest()[:16]
 
 
 def check_studies(

@@ -5,16 +5,17 @@ those of Luo, Liu and Gao, ICCV 2017.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from PIL import Image
 
 from kdad.data import video
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import Look, list_folders, list_images
+from kdad.data.images import Look, list_folders, list_images, shrink_image
 from kdad.data.intensity import refuse_rule
 from kdad.data.samples import Sample
 from kdad.errors import UserError
@@ -51,7 +52,7 @@ class STC(AnomalyDataModule):
         refuse_rule(self.rule, self.name)
         self.every = every
         self._frame: dict[Path, int] = {}  # of a test image: its row in the clip's masks
-        self._decoded: dict[Path, list[Tensor]] = {}  # of the last two videos that frames were read from
+        self._decoded: dict[Path, list[Image.Image]] = {}  # of the last two videos that frames were read from
         self._looks: dict[Path, Look | UserError] = {}  # of videos, that each be read once
 
     def categories(self) -> list[str]:
@@ -92,13 +93,16 @@ class STC(AnomalyDataModule):
         super().setup(stage)
         self._decoded.clear()
 
-    def read_image(self, sample: Sample) -> Tensor:
+    def read_picture(self, sample: Sample) -> Image.Image:
+        """Read a frame; one of a video comes at the detector's size, unless a tile or a region needs its own."""
         if not _is_video(clip := sample.path.parent):
-            return super().read_image(sample)
+            return super().read_picture(sample)
         with DECODING:
             if clip not in self._decoded:  # images are read in order: where two clips meet, both are at hand
                 last = list(self._decoded.items())[-1:]
-                self._decoded = dict(last) | {clip: video.read_frames(clip, self.every, self.image_size)}
+                whole = self.tiling is not None or self.roi is not None
+                keep = Image.Image.copy if whole else partial(shrink_image, size=self.image_size)
+                self._decoded = dict(last) | {clip: video.read_frames(clip, self.every, keep)}
             return self._decoded[clip][int(sample.path.name) // self.every]
 
     def version(self, sample: Sample) -> tuple[int | str, ...]:

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 from torchvision import datasets
 
 from kdad.data.base import AnomalyDataModule
 from kdad.data.checks import Place
-from kdad.data.images import Look, resize_image
+from kdad.data.images import Look
 from kdad.data.intensity import refuse_rule
 from kdad.data.samples import Sample
 from kdad.errors import UserError
@@ -69,8 +68,8 @@ class TorchvisionSet(AnomalyDataModule):
         super().setup(stage)
         self._parts.clear()
 
-    def read_image(self, sample: Sample) -> Tensor:
-        return resize_image(Image.fromarray(self._read_pixels(sample)).convert("RGB"), self.image_size)
+    def read_picture(self, sample: Sample) -> Image.Image:
+        return Image.fromarray(self._read_pixels(sample)).convert("RGB")
 
     def version(self, sample: Sample) -> tuple[int | str, ...]:
         return (hashlib.sha256(self._read_pixels(sample).tobytes()).hexdigest(),)

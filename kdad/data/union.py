@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+from PIL import Image
 
 from kdad.data import checks
 from kdad.data.base import AnomalyDataModule
-from kdad.data.loading import Split
+from kdad.data.images import Look
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 
@@ -30,6 +30,7 @@ class Union(AnomalyDataModule):
         shared = {key: getattr(first, key) for key in SHARED}
         super().__init__(category="+".join(part.category for part in parts), **shared)
         self.parts, self.mask_kind, self.rule = list(parts), first.mask_kind, first.rule
+        self.tiling, self.roi = first.tiling, first.roi
         self.owners: dict[Path, AnomalyDataModule] = {}  # which part reads an image
 
     def categories(self) -> list[str]:
@@ -64,10 +65,13 @@ class Union(AnomalyDataModule):
         if self.trains:
             checks.warn_of_few(self.name, self.train_samples, self.batch_size)
 
-    def read_image(self, sample: Sample) -> Tensor:
+    def read_picture(self, sample: Sample) -> Image.Image:
         part = self.owners[sample.path]
         part.rule = self.rule  # whose window is found over the images of all
-        return part.read_image(sample)
+        return part.read_picture(sample)
+
+    def look_at(self, sample: Sample) -> Look:
+        return self.owners[sample.path].look_at(sample)
 
     def read_mask_values(self, sample: Sample) -> np.ndarray:
         return self.owners[sample.path].read_mask_values(sample)
@@ -77,10 +81,9 @@ class Union(AnomalyDataModule):
 
     def divide_test(self) -> Iterator[AnomalyDataModule]:
         """Yield each category's own data module, ready to be tested: its part of what is decoded, without a copy."""
-        whole, start = self.splits["test"], 0
+        start = 0
         for part in self.parts:
-            rows = slice(start, start + len(part.test_samples))
-            masks = whole.masks[rows] if whole.masks is not None and part.has_masks else None
-            part.splits = {"test": Split(whole.pool, whole.rows[rows], whole.labels[rows], masks)}
+            rows = range(start, start + len(part.test_samples))
+            part.splits = {"test": self.splits["test"].take(rows, part.has_masks)}
             start = rows.stop
             yield part

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
-from kdad.data.images import Look, resize_image
+from kdad.data.images import Look
 from kdad.errors import UserError
-from kdad.geometry import ImageSize
 
 
 def is_available() -> bool:
@@ -40,8 +38,8 @@ def look_at_video(path: Path) -> Look:
         return Look((stream.codec_context.width, stream.codec_context.height), "RGB")
 
 
-def read_frames(path: Path, every: int, size: ImageSize) -> list[Tensor]:
-    """Read each `every`-th frame of a video, from the first on. Returns uint8 (3,H,W) of each.
+def read_frames(path: Path, every: int, keep: Callable[[Image.Image], Image.Image]) -> list[Image.Image]:
+    """Read each `every`-th frame of a video, from the first on. Returns what `keep` makes of each, an RGB image.
 
     Raises `UserError` where the file is damaged, or ends before the last of `count_frames`.
     """
@@ -49,7 +47,7 @@ def read_frames(path: Path, every: int, size: ImageSize) -> list[Tensor]:
     with _open_video(path) as container:
         container.streams.video[0].thread_type = "AUTO"
         convert = _make_converter()
-        found = [resize_image(convert(f), size) for i, f in enumerate(container.decode(video=0)) if i in wanted]
+        found = [keep(convert(f)) for i, f in enumerate(container.decode(video=0)) if i in wanted]
     if len(found) < len(wanted):
         raise UserError(_describe_short(path, wanted[len(found)], wanted.stop))
     return found

@@ -36,14 +36,15 @@ def decide(
     detector.eval()
     with isolate_rng(), torch.inference_mode(), trainer.precision_plugin.forward_context():
         for batch in detector.move_batches(loader):
-            seen = detector.detect(batch)
+            seen = detector.judge(batch)
             finite = seen.image_score.isfinite() & seen.anomaly_map.isfinite().all(dim=(1, 2, 3))
             if not finite.all():
                 path = samples[batch["index"][~finite.to(batch["index"].device)][0].item()].path
                 raise UserError(
                     f"The score of {path} is NaN or infinite: the detector has diverged. Lower optimizer.lr."
                 )
-            found.add(seen.image_score.double().cpu().numpy(), seen.anomaly_map.float().cpu().numpy())
+            roi = batch["roi"].cpu().numpy() if "roi" in batch else None
+            found.add(seen.image_score.double().cpu().numpy(), seen.anomaly_map.float().cpu().numpy(), roi)
     detector.train(training)
     parts: list[Any] = [found]
     if distributed.is_available() and distributed.is_initialized():

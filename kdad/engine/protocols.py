@@ -13,13 +13,14 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import distributed
 
 from kdad.data.base import AnomalyDataModule
 from kdad.data.corruption import MOVES
 from kdad.data.samples import Sample
+from kdad.errors import UserError
 from kdad.geometry import ImageSize, as_pair
 from kdad.metrics.approximate import approximate_pro
 from kdad.metrics.detection import GB, OF_IMAGES
@@ -41,6 +42,9 @@ def watch_protocols(cfg: DictConfig) -> "list[ProtocolTest]":
     Raises `UserError` for a protocol that there is not, or whose file holds what it may not.
     """
     found = read_protocols(cfg.get("protocol"), cfg.average_epochs)
+    for key in ("tiling.size", "dataset.roi"):
+        if found and OmegaConf.select(cfg, key) is not None:
+            raise UserError(f"protocol={cfg.protocol}: no other paper's code knows of {key}. Leave one of them out")
     moved = (cfg.get("corruption", "none"), cfg.get("severity", 1))
     return [ProtocolTest(found, cfg.metrics.memory_gb, *moved)] if found else []
 

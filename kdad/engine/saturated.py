@@ -22,7 +22,8 @@ class SaturatedOverlap:
         self.kinds = [sample.kind for sample in samples]
         self.memory = memory  # bytes
         self.by_image: dict[int, Split] = {}
-        self.reason = ""
+        cut = [key for key, name in (("tiling.size", "tiling"), ("dataset.roi", "roi")) if getattr(data, name, None)]
+        self.reason = f"{cut[0]}= changes the regions" if cut else ""
 
     def add(self, index: Tensor, anomaly_map: Tensor, mask: Tensor | None) -> None:
         """Add a batch: index (B,), anomaly_map and mask (B, 1, H, W), on any device."""

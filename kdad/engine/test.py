@@ -13,6 +13,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import distributed
 
@@ -29,6 +31,7 @@ from kdad.metrics.defects import Defects
 from kdad.models.base import Batch, KDDetector
 
 DECIDED = ("normalised_score", "decision")  # columns of scores.csv: 0.5 at the threshold; 1 anomalous, 0 normal
+LARGEST = 1024  # pixels of a side of a drawn map
 COLOURS = matplotlib.colormaps["inferno"]
 
 
@@ -80,7 +83,7 @@ class Evaluation(pl.Callback):
             raise UserError(f"The score of {path} is NaN or infinite: the detector has diverged. Lower optimizer.lr.")
         self.state.update(
             batch["index"].cpu(), outputs.image_score.detach().cpu(), batch["label"].cpu(), maps,
-            None if masks is None else masks.cpu(),
+            None if masks is None else masks.cpu(), batch["roi"].cpu() if "roi" in batch else None,
         )  # fmt: skip
         self.saturated.add(batch["index"], maps, masks)
         if self.decision and masks is not None:
@@ -89,9 +92,9 @@ class Evaluation(pl.Callback):
         for row, index in enumerate(batch["index"].tolist()):
             if index in self.wanted:
                 self.kept[index] = {
-                    "image": batch["image"][row].float().cpu().permute(1, 2, 0).numpy(),
-                    "map": maps[row, 0].float().numpy(),
-                    "mask": None if masks is None else masks[row, 0].cpu().numpy(),
+                    "image": shrink(batch["image"][row].float().cpu()).permute(1, 2, 0).numpy(),
+                    "map": shrink(maps[row].float())[0].numpy(),
+                    "mask": None if masks is None else shrink(masks[row].cpu().float())[0].numpy() >= 0.5,
                 }
 
     def on_test_end(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
@@ -153,6 +156,15 @@ class Evaluation(pl.Callback):
         gap = np.ones((image.shape[0], 2, 3))
         joined = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
         return (joined * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def shrink(values: torch.Tensor) -> torch.Tensor:
+    """Return (C,H,W) for a picture, at most `LARGEST` pixels wide or high: whole pictures are many times larger."""
+    share = LARGEST / max(values.shape[1:])
+    if share >= 1:
+        return values
+    size = [max(1, round(side * share)) for side in values.shape[1:]]
+    return F.interpolate(values[None], size=size, mode="bilinear", antialias=True)[0]
 
 
 def test(

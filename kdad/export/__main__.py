@@ -95,6 +95,10 @@ def export_graph(cfg: DictConfig, path: Path, format: Format) -> None:
     card_file = output.with_name(output.name + ".json")
     for file in [*list_files(output, format), card_file]:
         refuse_existing(file, cfg.overwrite, "output=<file>")
+    if read_checkpoint(path)["kdad"].get("roi"):
+        raise UserError(
+            "dataset.roi: an exported file cannot apply a region of interest. kdad predict and kdad app can"
+        )
     detector = load(path, "cpu", cfg.backbone.weights, list(cfg.plugins))
     if detector.precision != "32-true":
         raise UserError(
@@ -118,7 +122,9 @@ def export_graph(cfg: DictConfig, path: Path, format: Format) -> None:
                 f"format={cfg.format} precision={cfg.precision}: {detector.network.name} does not run so: {reason}"
             ) from error
         errors = compare(expected, found, exact.names)
-        card = describe_file(detector.network, detector.decision, exact.names, cfg.format, cfg.precision)
+        card = describe_file(
+            detector.network, detector.decision, exact.names, cfg.format, cfg.precision, detector.geometry.tiling
+        )
         card["proof"] = {"images": len(images), "from": where, "errors": errors}
         if cfg.precision == "fp32":
             card["proof"]["tolerance"] = TOLERANCE
@@ -171,7 +177,12 @@ def read_images(cfg: DictConfig, path: Path, detector: Detector) -> tuple[np.nda
             "where they were, or are no files of their own"
         )
     rows = np.unique(np.linspace(0, len(files) - 1, min(cfg.images, len(files))).round().astype(int))
-    prepared = torch.stack([detector.prepare(detector.open_picture(files[row])) for row in rows])
+    pictures = [detector.open_picture(files[row]) for row in rows]
+    if detector.geometry.tiling:
+        prepared = torch.cat([detector.cut(picture).images for picture in pictures])
+        prepared = prepared[:: -(-len(prepared) // cfg.images)]
+    else:
+        prepared = torch.stack([detector.prepare(picture) for picture in pictures])
     return prepared.float().div_(255).numpy(), where
 
 

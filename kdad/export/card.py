@@ -6,7 +6,7 @@ from typing import Any
 import kdad
 from kdad.data.intensity import Rule, restore_rule
 from kdad.export.graph import INPUT, MOST
-from kdad.geometry import as_pair
+from kdad.geometry import Tiling, as_pair
 from kdad.inference.decision import Decision
 from kdad.models.base import KDDetector
 from kdad.teacher.levels import read_pretrained_cfg
@@ -21,7 +21,12 @@ SHAPES = {
 
 
 def describe_file(
-    network: KDDetector, decision: Decision | None, names: tuple[str, ...], format: str, precision: str
+    network: KDDetector,
+    decision: Decision | None,
+    names: tuple[str, ...],
+    format: str,
+    precision: str,
+    tiling: Tiling | None = None,
 ) -> dict[str, Any]:
     """Return plain values that say all that is needed to use an exported file without kdad."""
     (height, width), mean, std = as_pair(network.image_size), network.normalise.mean, network.normalise.std
@@ -35,6 +40,7 @@ def describe_file(
             "shape": f"float32 (batch, 3, {height}, {width}), batch from 1 to {MOST}",
             "values": describe_values(restore_rule(network.provenance.get("rule"))),
             "resize": f"to {width} x {height} (width x height) by Pillow's BILINEAR, which is antialiased; no crop",
+            **({"tiles": describe_tiles(tiling)} if tiling else {}),
             "normalisation": "inside the file",
             "mean": mean.flatten().tolist(),
             "std": std.flatten().tolist(),
@@ -49,6 +55,16 @@ def describe_file(
             "licence": find_licence(network.teacher.name, network.teacher.source),
         },
     }
+
+
+def describe_tiles(tiling: Tiling) -> str:
+    """Return how a picture becomes what a file of a detector of tiles takes, and how it is judged by their results."""
+    (tall, wide), (down, right) = tiling
+    return (
+        f"each image is a tile: cut the picture at its own size into tiles of {wide} x {tall} (width x height), spread "
+        f"evenly from edge to edge so that neighbours share at least {right} and {down} pixels, and resize each. The "
+        "picture's score is the largest of its tiles, and it is anomalous if one of them is"
+    )
 
 
 def describe_values(rule: Rule) -> str:

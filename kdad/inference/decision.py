@@ -161,13 +161,19 @@ class Normals:
         self.medians: list[float] = []  # of each image's pixels
         self.sums = np.zeros(3)  # of all pixels: number, sum, sum of squares
 
-    def add(self, scores: NDArray, maps: NDArray) -> None:
-        """Add a batch: scores (B,), maps (B, h, w)."""
-        pixels = maps.reshape(len(maps), -1).astype(np.float64)
+    def add(self, scores: NDArray, maps: NDArray, roi: NDArray[np.bool_] | None = None) -> None:
+        """Add a batch: scores (B,), maps (B, h, w); with `roi`, of that shape, pixels outside it do not count."""
         self.scores += [float(score) for score in scores]
-        self.largest += pixels.max(axis=1).tolist()
-        self.medians += np.median(pixels, axis=1).tolist()
-        self.sums += pixels.size, pixels.sum(), np.square(pixels).sum()
+        parts = (
+            [maps]
+            if roi is None
+            else [values[kept] for values, kept in zip(maps, roi.reshape(maps.shape), strict=True)]
+        )
+        for part in parts:
+            pixels = part.reshape(len(maps) if roi is None else 1, -1).astype(np.float64)
+            self.largest += pixels.max(axis=1).tolist()
+            self.medians += np.median(pixels, axis=1).tolist()
+            self.sums += pixels.size, pixels.sum(), np.square(pixels).sum()
 
     def merge(self, parts: "Sequence[Normals]") -> "Normals":
         """Return these and those of other processes as one."""

@@ -4,25 +4,27 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from lightning_fabric.utilities.apply_func import move_data_to_device
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from kdad.data.images import resize_image
 from kdad.data.intensity import restore_rule
+from kdad.data.roi import Roi, restore_roi
 from kdad.errors import UserError
-from kdad.geometry import as_pair
+from kdad.geometry import Tiles, Tiling, as_pair, read_tiling
 from kdad.inference.decision import Decision, read_setting
 from kdad.inference.fold import fold_batch_norms
 from kdad.inference.pictures import Picture, is_single, iterate, open_picture
+from kdad.inference.prepared import Geometry, Prepared, make_batches, prepare
+from kdad.inference.result import Result
 from kdad.inference.trained import build_trained, find_checkpoint
 from kdad.models.base import KDDetector
 from kdad.speed import keep_float32, lay_out, limit_threads
@@ -38,83 +40,22 @@ WHOLE = {
 }  # fmt: skip
 
 
-class Result:
-    """What a detector says of one picture of H x W pixels.
-
-    `score` is the raw image score, as in a run's scores.csv; `map` the anomaly map (h, w) at the detector's size;
-    higher means more anomalous. `normalised` in (0, 1) has 0.5 at the threshold, `is_anomalous` says on which side;
-    both are None without a decision. `source` is the path, where the picture was given as one.
-    """
-
-    def __init__(
-        self, score: float, map: NDArray[np.float32], image: Image.Image, decision: Decision | None, source: Any
-    ):
-        self.score, self.map, self.image, self.decision = score, map, image, decision
-        self.source = Path(source) if isinstance(source, str | os.PathLike) else None
-
-    def __repr__(self) -> str:
-        if self.decision is None:
-            return f"Result(score={self.score:.6g}, without a decision)"
-        word = "anomalous" if self.is_anomalous else "normal"
-        return f"Result(score={self.score:.6g}, normalised={self.normalised:.3f}, {word})"
-
-    @property
-    def normalised(self) -> float | None:
-        """The score in (0, 1), 0.5 at the threshold; comparable between detectors. None without a decision."""
-        return None if self.decision is None else float(self.decision.image.normalise(self.score))
-
-    @property
-    def is_anomalous(self) -> bool | None:
-        """Whether the score exceeds the threshold. None without a decision."""
-        return None if self.decision is None else self.score > self.decision.image_threshold
-
-    @cached_property
-    def anomaly_map(self) -> NDArray[np.float32]:
-        """The anomaly map at the picture's own size, float32 (H, W), upright as the picture is shown."""
-        width, height = self.image.size
-        if self.map.shape == (height, width):
-            return self.map
-        wanted = torch.from_numpy(self.map)[None, None]
-        sized = F.interpolate(wanted, (height, width), mode="bilinear", align_corners=False, antialias=True)
-        return sized[0, 0].numpy()
-
-    @property
-    def mask(self) -> NDArray[np.bool_] | None:
-        """Which pixels exceed the threshold of pixels, bool (H, W). None without a decision."""
-        return None if self.decision is None else self.anomaly_map > self.decision.pixel_threshold
-
-    @property
-    def area(self) -> float | None:
-        """The share of the picture's pixels that exceed their threshold, in [0, 1]. None without a decision."""
-        mask = self.mask
-        return None if mask is None else float(mask.mean())
-
-    def overlay(self) -> Image.Image:
-        """Draw heat, contour, score and decision over the picture, RGB at its own size.
-
-        Colours have one scale for all pictures of a detector, so that a normal one looks calm. Raises `UserError`
-        without a decision, from which that scale comes.
-        """
-        from kdad.inference.overlay import draw_overlay  # matplotlib takes half a second
-
-        if self.decision is None or self.mask is None:
-            raise UserError(
-                "an overlay's colours come from the decision, which this checkpoint has not: kdad calibrate"
-            )
-        values = self.decision.pixel.normalise(self.anomaly_map.astype(np.float64))
-        text = f"{self.normalised:.2f} {'anomalous' if self.is_anomalous else 'normal'}"
-        return draw_overlay(self.image, values, self.mask, text, bool(self.is_anomalous))
-
-
 class Detector:
     """A trained detector. Called with one picture it returns a `Result`, with several it yields one for each, lazily.
 
     `network` is the trained module, `decision` its thresholds or None, `rule` how values of its pictures become 8 bits,
-    as in training. Calls from several threads take turns.
+    as in training; `tiling` and `roi` how they are cut, and where in them is looked. Of pictures that are cut one is
+    judged at a time, `batch_size` tiles at once. Calls from several threads take turns.
     """
 
     def __init__(
-        self, network: KDDetector, decision: Decision | None, precision: str = "32-true", batch_size: int = 16
+        self,
+        network: KDDetector,
+        decision: Decision | None,
+        precision: str = "32-true",
+        batch_size: int = 16,
+        tiling: Tiling | None = None,
+        roi: Roi | None = None,
     ):
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: give a whole number, at least 1")
@@ -124,7 +65,13 @@ class Detector:
             )
         self.network, self.decision, self.batch_size = network, decision, batch_size
         self.image_size, self.rule = network.image_size, restore_rule(network.provenance.get("rule"))
-        self.precision = precision
+        self.geometry, self.precision, self.tiles_at_once = (
+            Geometry(self.image_size, tiling, roi),
+            precision,
+            batch_size,
+        )
+        if tiling:
+            self.batch_size = 1
         if precision in WHOLE:
             network.to(WHOLE[precision])
         self.setting: dict[str, Any] = {}  # what thresholds of it hold for
@@ -175,9 +122,21 @@ class Detector:
 
     def judge(self, images: Sequence[Image.Image], sources: Sequence[Any] | None = None) -> list[Result]:
         """Judge a batch of upright RGB images of any sizes, which came from `sources`. Returns their results."""
-        scores, maps = self.detect(torch.stack([self.prepare(image) for image in images]))
-        parts = zip(scores, maps, images, sources or [None] * len(images), strict=True)
-        return [Result(float(score), map, image, self.decision, source) for score, map, image, source in parts]
+        sources = sources or [None] * len(images)
+        prepared = [self.read(image, source) for image, source in zip(images, sources, strict=True)]
+        return self.judge_prepared(prepared, images, sources)
+
+    def judge_prepared(
+        self, prepared: Sequence[Prepared], images: Sequence[Image.Image], sources: Sequence[Any]
+    ) -> list[Result]:
+        """Judge pictures that `read` has prepared from `images`, which came from `sources`. Returns their results."""
+        found: list[tuple[float, NDArray[np.float32]]] = []
+        for batch in make_batches(prepared):
+            found += zip(*self.apply(batch), strict=True)
+        return [
+            Result(float(score), map, image, self.decision, source, ready.inside)
+            for (score, map), ready, image, source in zip(found, prepared, images, sources, strict=True)
+        ]
 
     def open_picture(self, source: Picture) -> Image.Image:
         """Return a picture as an upright RGB image at its own size, by the rule of training. Raises `UserError`."""
@@ -187,16 +146,34 @@ class Detector:
         """Return an upright RGB image at the detector's size, uint8 (3, h, w), as a data set's is."""
         return resize_image(image, self.image_size)
 
+    def cut(self, image: Image.Image) -> Tiles:
+        """Return the tiles of an upright RGB image, of a detector that was trained on tiles."""
+        content = self.read(image).content
+        assert isinstance(content, Tiles)
+        return content
+
+    def read(self, image: Image.Image, source: Any = None) -> Prepared:
+        """Prepare an upright RGB image as in training, in tiles if it was so. Raises `UserError`, see `prepare`."""
+        path = Path(source) if isinstance(source, str | os.PathLike) else None
+        return prepare(image, self.geometry, self.tiles_at_once, path)
+
     def detect(self, images: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Return scores (B,) and maps (B, h, w) of prepared images, uint8 (B, 3, h, w).
 
         They are those of a run's test phase: the same operations in the same order.
         """
+        return self.apply({"image": images})
+
+    def apply(self, batch: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Return scores (B,) and maps (B, h, w) of a batch: of images uint8, or of one picture's tiles."""
         dtype = WHOLE.get(self.precision, torch.float32)  # with autocast, images are float32
         with self._turn, torch.inference_mode(), self._autocast():
-            # Laid out as a data set's batches are: channels last.
-            laid = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-            found = self.network(laid.to(self.device).float().div_(255).to(dtype))
+            batch = move_data_to_device(batch, self.device)
+            if "image" in batch:
+                # Laid out as a data set's batches are: channels last.
+                laid = batch["image"].permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+                batch["image"] = laid.float().div_(255).to(dtype)
+            found = self.network.judge(batch)
             maps = found.anomaly_map[:, 0].float().cpu().numpy()
             return found.image_score.double().cpu().numpy(), maps
 
@@ -214,6 +191,7 @@ def load(
     batch_size: int = 16,
     with_decision: bool = True,
     fold: bool = False,
+    roi: str | os.PathLike | None = None,
 ) -> Detector:
     """Load a trained detector: `path` is a run's folder or a checkpoint.
 
@@ -221,7 +199,8 @@ def load(
     than in training; a checkpoint that holds its teacher needs none. `plugins` names modules of detectors of one's own
     that may be imported: no other code of a checkpoint's is run. `batch_size` is how many pictures of an iterable are
     judged at once. `with_decision` False leaves stored thresholds unread. `fold` works batch norm into convolutions:
-    quicker for single pictures, and scores are then a test phase's but for rounding (1e-6). Nothing is written. Raises
+    quicker for single pictures, and scores are then a test phase's but for rounding (1e-6). `roi` is the folder of the
+    pictures' regions of interest, for a detector trained with one of a folder each. Nothing is written. Raises
     `UserError`: no checkpoint, not kdad's, another teacher, no such device.
     """
     limit_threads()
@@ -230,7 +209,10 @@ def load(
     lay_out(network)
     if fold:
         fold_batch_norms(network, torch.rand(2, 3, *as_pair(network.image_size)))
-    detector = Detector(network, decision, str(config["trainer"].get("precision") or "32-true"), batch_size)
+    region = restore_roi(network.provenance.get("roi"), roi)
+    tiling = read_tiling(image_size=network.image_size, **config["tiling"])
+    precision = str(config["trainer"].get("precision") or "32-true")
+    detector = Detector(network, decision, precision, batch_size, tiling, region)
     detector.setting = read_setting(config["model"], network.scoring)
     return detector.to(find_device() if device == "auto" else device)
 

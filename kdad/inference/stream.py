@@ -4,16 +4,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import torch
 from PIL import Image
-from torch import Tensor
 
 from kdad.data.decoding import start_threads
 from kdad.errors import UserError
-from kdad.inference.detector import Detector, Result
+from kdad.inference.detector import Detector
 from kdad.inference.inputs import Item
+from kdad.inference.prepared import Prepared
+from kdad.inference.result import Result
 
-Read = tuple[Image.Image, Tensor]
+Read = tuple[Image.Image, Prepared]
 
 
 def judge_files(detector: Detector, items: Iterable[Item | None]) -> Iterator[tuple[Item, Result | UserError]]:
@@ -24,7 +24,7 @@ def judge_files(detector: Detector, items: Iterable[Item | None]) -> Iterator[tu
 
     def read(item: Item) -> Read:
         image = detector.open_picture(item.path)
-        return image, detector.prepare(image)
+        return image, detector.read(image, item.path)
 
     waiting: deque[tuple[Item, Future[Read]]] = deque()
 
@@ -39,10 +39,9 @@ def judge_files(detector: Detector, items: Iterable[Item | None]) -> Iterator[tu
                 errors[place] = error
         results: dict[int, Result] = {}
         if parts:
-            scores, maps = detector.detect(torch.stack([tensor for _, tensor in parts.values()]))
-            for place, score, map in zip(parts, scores, maps, strict=True):
-                item, image = taken[place][0], parts[place][0]
-                results[place] = Result(float(score), map, image, detector.decision, item.path)
+            images, prepared = zip(*parts.values(), strict=True)
+            found = detector.judge_prepared(prepared, images, [taken[place][0].path for place in parts])
+            results = dict(zip(parts, found, strict=True))
         for place, (item, _) in enumerate(taken):
             yield item, results.get(place) or errors[place]
 

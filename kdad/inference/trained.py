@@ -25,7 +25,7 @@ from kdad.teacher import Teacher
 
 TESTED = Path("checkpoints/tested.ckpt")  # of a run: the weights that were tested
 # What a detector is built from
-PARTS = ("model", "backbone", "levels", "image_size", "normalisation", "trainer", "seed")
+PARTS = ("model", "backbone", "levels", "image_size", "normalisation", "trainer", "seed", "tiling")
 OWN = "teacher_state"  # the teacher's weights, in a checkpoint that needs no other file
 
 
@@ -118,7 +118,8 @@ def read_parts(path: Path, config: Any) -> dict[str, Any]:
                  for key in PARTS if key in root}  # fmt: skip
     except OmegaConfBaseException as error:
         raise UserError(f"ckpt_path={path}: its configuration cannot be read: {str(error).splitlines()[0]}") from error
-    return {"levels": "auto", "image_size": 256, "normalisation": "auto", "trainer": {}, "seed": 0} | given
+    before = {"levels": "auto", "image_size": 256, "normalisation": "auto", "trainer": {}, "seed": 0}
+    return before | {"tiling": {"size": None, "overlap": "auto"}} | given
 
 
 def write_checkpoint(content: Mapping[str, Any], path: Path, overwrite: bool) -> None:

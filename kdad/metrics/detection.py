@@ -114,11 +114,13 @@ class DetectionMetrics(ListStates):
         label: Tensor,
         anomaly_map: Tensor | None = None,
         mask: Tensor | None = None,
+        roi: Tensor | None = None,
     ) -> None:
-        """Add a batch: `index`, `image_score`, `label` (B,); `anomaly_map`, `mask` (B, 1, H, W), the mask bool.
+        """Add a batch: `index`, `image_score`, `label` (B,); `anomaly_map`, `mask` and `roi` (B, 1, H, W), these bool.
 
-        Without masks there are no pixel metrics, and maps are ignored. An anomalous image with an empty mask counts as
-        anomalous for the image metrics, its pixels as normal. Raises ValueError if only some batches have masks, or,
+        Pixels outside the region of interest, `roi`, do not count. Without masks there are no pixel metrics, and maps
+        are ignored. An anomalous image with an empty mask counts as anomalous for the image metrics, its pixels as
+        normal. Batches may differ in the size of their maps. Raises ValueError if only some batches have masks, or,
         where pixels go into the sketch, if a score of theirs is NaN or infinite.
         """
         if index.ndim != 1 or image_score.shape != index.shape:
@@ -130,9 +132,11 @@ class DetectionMetrics(ListStates):
             if anomaly_map is None or len(anomaly_map) != len(index):
                 raise ValueError("masks need an anomaly map per image")
             scores, anomalous = convert_maps(anomaly_map, mask)
+            inside = np.ones_like(anomalous) if roi is None else convert_truths(roi, mask.shape)[:, 0]
+            anomalous = anomalous & inside
             counted = convert_truths(label, index.shape) | (self.pixels == "all")
             anomalous_pixels = np.count_nonzero(anomalous, axis=(1, 2)) * counted
-            normal_pixels = np.prod(anomalous.shape[1:]) * counted - anomalous_pixels
+            normal_pixels = np.count_nonzero(inside, axis=(1, 2)) * counted - anomalous_pixels
             needed = EXACT_NORMAL * scores.itemsize * normal_pixels + EXACT_ANOMALOUS * anomalous_pixels
         rows = {
             "index": index.detach().cpu().numpy().astype(np.int64),
@@ -151,7 +155,9 @@ class DetectionMetrics(ListStates):
             self.append(**{name: values[part] for name, values in rows.items()})
             if mask is not None:
                 kept = np.arange(start, min(stop, len(index)))[counted[part]]
-                self.append(**dict(zip(WAITING, split_pixels(scores[kept], anomalous[kept]), strict=True)))
+                self.append(
+                    **dict(zip(WAITING, split_pixels(scores[kept], anomalous[kept], inside[kept]), strict=True))
+                )
             self.needed = [torch.tensor([self._count_needed() + needed[part].sum()])]
             if self._count_needed() > self._find_limit():
                 self._sketch_waiting()

@@ -29,12 +29,15 @@ def find_regions(masks: ArrayLike) -> tuple[NDArray[np.float64], int]:
     return 1.0 / np.bincount(of_pixel)[of_pixel], number
 
 
-def split_pixels(anomaly_maps: NDArray, masks: NDArray[np.bool_]) -> tuple[NDArray, NDArray, NDArray[np.float64]]:
-    """Split maps (B, H, W) into normal and anomalous pixels.
+def split_pixels(
+    anomaly_maps: NDArray, masks: NDArray[np.bool_], inside: NDArray[np.bool_] | None = None
+) -> tuple[NDArray, NDArray, NDArray[np.float64]]:
+    """Split maps (B, H, W) into normal and anomalous pixels; with `inside`, normal ones outside it are left out.
 
     Returns the scores of both kinds, and the weights of the anomalous ones, as `find_regions` has them.
     """
-    return anomaly_maps[~masks], anomaly_maps[masks], find_regions(masks)[0]
+    normal = ~masks if inside is None else inside & ~masks
+    return anomaly_maps[normal], anomaly_maps[masks], find_regions(masks)[0]
 
 
 def pro(anomaly_maps: ArrayLike, masks: ArrayLike, limit: float = LIMIT) -> float:

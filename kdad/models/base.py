@@ -12,10 +12,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from kdad.errors import UserError
 from kdad.geometry import ImageSize, simplify
+from kdad.models.tiles import detect_by_tiles
 from kdad.speed import fuse
 from kdad.teacher import Level, Teacher
 
-# image (B,3,H,W) in [0,1], label (B,), index (B,); where there are any, mask (B,1,H,W) and features, list of (B,C,h,w)
+# image (B,3,H,W) in [0,1], label (B,), index (B,); where there are any, mask (B,1,H,W), roi bool (B,1,H,W), what is of
+# interest, and features, list of (B,C,h,w). A whole picture in tiles has them under "tiles", see `kdad.geometry.Tiles`.
 Batch = dict[str, Any]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -25,6 +27,14 @@ class Detection(NamedTuple):
 
     anomaly_map: Tensor  # (B, 1, H, W)
     image_score: Tensor  # (B,)
+
+
+def keep_inside(maps: Tensor, batch: Batch) -> Tensor:
+    """Return anomaly maps (B, 1, H, W), or (B, H, W), with 0 outside the batch's region of interest, if it has one."""
+    if "roi" not in batch:
+        return maps
+    roi = batch["roi"] if maps.ndim == 4 else batch["roi"][:, 0]
+    return maps * roi.to(maps)
 
 
 class Normalise(nn.Module):
@@ -87,7 +97,8 @@ class KDDetector(pl.LightningModule):
     def detect(self, batch: Batch) -> Detection:
         """Return the maps and scores of a batch; only its key "image" is sure to be there.
 
-        There is no other way to them: testing, predicting and export all come here.
+        There is no other way to them: testing, predicting and export all come here. Outside a region of interest,
+        "roi", maps are 0, see `keep_inside`, and no score comes from there.
         """
         raise NotImplementedError
 
@@ -108,6 +119,13 @@ class KDDetector(pl.LightningModule):
     def forward(self, images: Tensor) -> Detection:
         """Return the maps and scores of images (B, 3, H, W) in [0, 1], without labels, masks or cached features."""
         return self.detect({"image": images})
+
+    def judge(self, batch: Batch) -> Detection:
+        """Return maps and scores of whole pictures: of one that was cut, those of its tiles, put together."""
+        if "tiles" not in batch:
+            return self.detect(batch)
+        joined, score = detect_by_tiles(self.detect, batch["tiles"], self.normalise.mean.dtype)
+        return Detection(keep_inside(joined, batch), score)
 
     @torch.no_grad()
     def teacher_features(self, batch: Batch) -> list[Tensor]:
@@ -167,7 +185,7 @@ class KDDetector(pl.LightningModule):
 
     # Lightning hands on whatever this returns, to callbacks and to `predict`.
     def test_step(self, batch: Batch, batch_index: int) -> Detection:  # type: ignore[override]
-        return self.detect(batch)
+        return self.judge(batch)
 
     predict_step = test_step
 

@@ -41,7 +41,7 @@ from torch import Tensor
 from kdad.errors import UserError
 from kdad.functional import at_least_float32, cosine_distance, fuse_sum
 from kdad.geometry import ImageSize
-from kdad.models.base import Batch, Detection, KDDetector
+from kdad.models.base import Batch, Detection, KDDetector, keep_inside
 from kdad.networks.bottleneck import DeepFeatureEmbedding, DirectDownsampling, choose_width
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
 from kdad.networks.residual import read_style, start_last_norms
@@ -209,6 +209,7 @@ class DSKD(KDDetector):
         maps = distance_maps(*self.pairs(batch), self.euclidean_weight)
         chosen = [maps[k - 1] for k in self.score_levels]
         smoothed = smoothed_map(chosen, self.image_size, self.sigma, self.align_corners)
+        smoothed = keep_inside(smoothed, batch)
         return Detection(smoothed[:, None], image_score(smoothed))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from kdad.errors import UserError
 from kdad.functional import at_least_float32, gaussian_blur
 from kdad.geometry import ImageSize
-from kdad.models.base import Batch, Detection, KDDetector
+from kdad.models.base import Batch, Detection, KDDetector, keep_inside
 from kdad.networks.cloner import NORMS, SIZES, Cloner, check_strides, guided_relu
 from kdad.teacher import Level, Teacher, at_strides, build_network
 from kdad.teacher.pyramid import make_ramp
@@ -55,6 +55,17 @@ def choose_last_pools(name: str) -> list[Level]:
         return at_strides(*STRIDES)(name)
     pools = [child for child, module in network.features.named_children() if isinstance(module, nn.MaxPool2d)]
     return [f"features.{child}" for child in pools[-len(STRIDES) :]]
+
+
+def keep_features(batch: Batch, *pyramids: list[Tensor]) -> tuple[list[Tensor], ...]:
+    """Return pyramids of features, lists of (B, C, h, w), 0 at positions with nothing of the region of interest.
+
+    Without such a region they stay as they are.
+    """
+    if "roi" not in batch:
+        return pyramids
+    roi = batch["roi"].to(batch["image"])
+    return tuple([f * F.adaptive_max_pool2d(roi, f.shape[2:]).to(f) for f in pyramid] for pyramid in pyramids)
 
 
 def value_losses(teacher_features: list[Tensor], student_features: list[Tensor]) -> Tensor:
@@ -199,8 +210,11 @@ class MKD(KDDetector):
         self.register_buffer("direction_weight", torch.tensor(1.0 if fixed is None else float(fixed)))
 
     def pairs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """Return teacher and cloner features, level by level."""
-        return self.teacher_features(batch), self.cloner(self.normalise(batch["image"]))
+        """Return teacher and cloner features, level by level; both 0 outside a region of interest."""
+        teacher, student = keep_features(
+            batch, self.teacher_features(batch), self.cloner(self.normalise(batch["image"]))
+        )
+        return teacher, student
 
     def combine(self, value: Tensor, direction: Tensor, levels: list[int]) -> Tensor:
         """Return the chosen loss over some levels, counted from 1: (levels, B) twice -> (B,)."""
@@ -217,7 +231,7 @@ class MKD(KDDetector):
         untrained = copy.deepcopy(self.cloner).train()
         rows, sums = [k - 1 for k in self.critical_points], torch.zeros(2, dtype=torch.float64)
         for batch in batches:
-            pair = self.teacher_features(batch), untrained(self.normalise(batch["image"]))
+            pair: Any = keep_features(batch, self.teacher_features(batch), untrained(self.normalise(batch["image"])))
             sums += torch.stack([losses(*pair)[rows].sum().cpu() for losses in (value_losses, direction_losses)])
         sums = sums.to(self.direction_weight)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -243,17 +257,19 @@ class MKD(KDDetector):
             # Those that came with the batch may be inference tensors, which a graph cannot keep.
             teacher = [f.clone() if f.is_inference() else f for f in self.teacher_features(batch)]
         student = self.cloner(self.normalise(x), guided_relu if self.saliency == "guided" else F.relu)
+        teacher, student = keep_features(batch, teacher, student)
         return value_losses(teacher, student), direction_losses(teacher, student), x
 
-    def smooth_gradient(self, images: Tensor) -> Tensor:
+    def smooth_gradient(self, batch: Batch) -> Tensor:
         """Return the mean of Eq. (5) over noisy copies, (B, 3, H, W), with the same noise for every image.
 
         Source: SmoothGrad, Table 1.
         """
+        images, others = batch["image"], {key: value for key, value in batch.items() if key != "features"}
         generator, total = torch.Generator().manual_seed(0), torch.zeros_like(images)
         for _ in range(SMOOTHGRAD_SAMPLES):
             noise = SMOOTHGRAD_NOISE * torch.randn(images.shape[1:], generator=generator)
-            value, direction, x = self.compute_losses({"image": images + noise.to(images)})
+            value, direction, x = self.compute_losses({**others, "image": images + noise.to(images)})
             total += input_gradient(self.combine(value, direction, self.saliency_levels), x)
         return total / SMOOTHGRAD_SAMPLES
 
@@ -264,8 +280,8 @@ class MKD(KDDetector):
             value, direction, x = self.compute_losses(batch)
             score = self.combine(value, direction, self.score_levels).detach()
             if self.saliency == "smoothgrad":
-                gradient = self.smooth_gradient(batch["image"])
+                gradient = self.smooth_gradient(batch)
             else:
                 gradient = input_gradient(self.combine(value, direction, self.saliency_levels), x)
         attribution = self.scaling(at_least_float32(gradient).abs().sum(dim=1))
-        return Detection(localization_map(attribution, self.sigma)[:, None], score)
+        return Detection(keep_inside(localization_map(attribution, self.sigma), batch)[:, None], score)

@@ -24,7 +24,7 @@ from torch import Tensor
 from kdad.errors import UserError
 from kdad.functional import cosine_distance, flattened_cosine_distance, fuse_sum
 from kdad.geometry import ImageSize
-from kdad.models.base import Batch, Detection, KDDetector
+from kdad.models.base import Batch, Detection, KDDetector, keep_inside
 from kdad.networks.bottleneck import DeepFeatureEmbedding, OneClassEmbedding, choose_width
 from kdad.networks.decoder import MirroredDecoder, check_pyramid
 from kdad.networks.residual import read_style
@@ -127,4 +127,5 @@ class RD(KDDetector):
     def detect(self, batch: Batch) -> Detection:
         maps = distance_maps(*self.pairs(batch))
         fused = anomaly_map([maps[k - 1] for k in self.score_levels], self.image_size, self.sigma)
+        fused = keep_inside(fused, batch)
         return Detection(fused[:, None], self.image_score(fused))

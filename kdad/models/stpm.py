@@ -23,7 +23,7 @@ from torch import Tensor
 from kdad.errors import UserError
 from kdad.functional import at_least_float32, upsample
 from kdad.geometry import ImageSize
-from kdad.models.base import Batch, Detection, KDDetector
+from kdad.models.base import Batch, Detection, KDDetector, keep_inside
 from kdad.networks.residual import start_last_norms
 from kdad.teacher import FeaturePyramid, at_strides
 
@@ -98,4 +98,5 @@ class STPM(KDDetector):
     def detect(self, batch: Batch) -> Detection:
         maps = distance_maps(*self.pairs(batch))
         fused = anomaly_map([maps[k - 1] for k in self.score_levels], self.image_size, self.map_size)
+        fused = keep_inside(fused, batch)
         return Detection(fused[:, None], fused.amax(dim=(1, 2)))

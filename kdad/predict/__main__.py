@@ -55,7 +55,7 @@ def predict(cfg: DictConfig) -> None:
     inputs = Inputs(given, folder.path, sys.stdin if "-" in given else None, patient=cfg.watch)
     known = None if cfg.watch or "-" in given else folder.count(inputs.list_files())  # and refuses what is not there
     path = find_checkpoint(cfg.ckpt_path)
-    detector = load(path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size)
+    detector = load(path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size, roi=cfg.roi)
     console = Console(stderr=True)
     if (version := str(detector.network.provenance.get("version", "0.1"))) != kdad.__version__:
         console.print(f"The checkpoint was made by kdad {version}, this is {kdad.__version__}", soft_wrap=True)

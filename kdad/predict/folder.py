@@ -14,8 +14,8 @@ from PIL import Image
 
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
-from kdad.inference.detector import Result
 from kdad.inference.inputs import Item
+from kdad.inference.result import Result
 from kdad.storage.tensors import hash_file
 
 COLUMNS = ("path", "score", "normalised_score", "decision", "area")
