@@ -19,6 +19,7 @@ Results are clipped to [0, 1] and rounded to 8 bits. The last three move masks a
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ from kdad.data.loading import Split
 from kdad.data.roi import FILL
 from kdad.data.tiles import PictureSplit, Whole
 from kdad.errors import UserError
+from kdad.storage.cache import hash_content
+from kdad.storage.rows import MadeRows
 
 SEVERITIES = (1, 2, 3)
 MARGIN = 0.2  # of the longer side, mirrored around an image before it is moved: more than any severity moves it
@@ -100,31 +103,48 @@ def check_corruption(name: str, severity: int) -> None:
 def corrupt_split(split: Split | PictureSplit, name: str, severity: int, seed: int) -> None:
     """Corrupt the images and masks of a split whose pool is its own, see `corrupt`, but for what is of no interest.
 
-    Whole pictures are corrupted as they are read.
+    What is not in memory, whole pictures too, is corrupted as it is read.
     """
+    check_corruption(name, severity)
+    corrupt_one = partial(_corrupt_inside, name=name, severity=severity, seed=seed)
     if isinstance(split, PictureSplit):
-        check_corruption(name, severity)
-        split.change = partial(_corrupt_picture, name=name, severity=severity, seed=seed)
+
+        def change(whole: Whole, place: int) -> Whole:
+            inside = None if whole.roi is None else torch.from_numpy(whole.roi)[None]
+            image, mask = corrupt_one(whole.image.permute(1, 2, 0), whole.mask, inside, place)
+            return Whole(image.permute(2, 0, 1), mask, whole.roi)
+
+        split.change = change
         return
-    pool = split.pool
-    pool.images, split.masks = corrupt(pool.images, split.masks, name, severity, seed)
-    if pool.roi is not None:
-        inside = pool.roi.take(torch.arange(len(pool.images)))
-        pool.images = torch.where(inside.permute(0, 2, 3, 1), pool.images, torch.tensor(FILL, dtype=torch.uint8))
-        if split.masks is not None:
-            split.masks = split.masks & inside
+    pool, images, masks = split.pool, split.pool.images, split.masks
+    if isinstance(images, Tensor) and pool.roi is None and (masks is None or isinstance(masks, Tensor)):
+        pool.images, split.masks = corrupt(images, masks, name, severity, seed)
+        return
+
+    def corrupt_row(row: int, part: int) -> Any:
+        mask = None if masks is None or (part == 0 and name in VALUES) else masks[[row]][0]
+        inside = None if pool.roi is None else pool.roi.take(torch.tensor([row]))[0]
+        return corrupt_one(images[[row]][0], mask, inside, row)[part]
+
+    key = f"{hash_content(images)} {name} {severity} {seed}"
+    pool.images = MadeRows(partial(corrupt_row, part=0), images.shape, torch.uint8, key)
+    if masks is not None:
+        split.masks = MadeRows(partial(corrupt_row, part=1), masks.shape, torch.bool)
 
 
-def _corrupt_picture(whole: Whole, place: int, name: str, severity: int, seed: int) -> Whole:
-    """Corrupt one whole picture as `corrupt` does the one at that place."""
-    masks = None if whole.mask is None else whole.mask[None]
-    images, moved = corrupt(whole.image.permute(1, 2, 0)[None], masks, name, severity, seed, place)
-    image, mask = images[0].permute(2, 0, 1), None if moved is None else moved[0]
-    if whole.roi is not None:
-        inside = torch.from_numpy(whole.roi)[None]
-        image = torch.where(inside, image, torch.tensor(FILL, dtype=torch.uint8)[:, None, None])
-        mask = None if mask is None else mask & inside
-    return Whole(image, mask, whole.roi)
+def _corrupt_inside(
+    image: Tensor, mask: Tensor | None, inside: Tensor | None, place: int, name: str, severity: int, seed: int
+) -> tuple[Tensor, Tensor | None]:
+    """Corrupt one image (H,W,3) with its mask (1,H,W) as `corrupt` does the one at that place.
+
+    Outside the region of interest, `inside` (1,H,W), it keeps the one colour that it has there.
+    """
+    images, moved = corrupt(image[None], None if mask is None else mask[None], name, severity, seed, place)
+    image, mask = images[0], None if moved is None else moved[0]
+    if inside is None:
+        return image, mask
+    filled = torch.where(inside.permute(1, 2, 0), image, torch.tensor(FILL, dtype=torch.uint8))
+    return filled, None if mask is None else mask & inside
 
 
 def corrupt(

@@ -1,8 +1,9 @@
 """Reading all of a data module's files at once, before training: a damaged one is refused then, not after it."""
 
 import logging
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +19,14 @@ from kdad.data.loading import Pool, Regions, Split, make_split
 from kdad.data.masks import ODD_MASKS, MaskFacts
 from kdad.data.oddities import find_oddities
 from kdad.data.samples import Sample
-from kdad.data.tiles import PictureSplit, check_pictures, count_tiles, cut_all, cut_regions
+from kdad.data.tiles import PictureSplit, check_pictures, count_tiles, cut_all, cut_regions, cut_tiles
 from kdad.errors import UserError
 from kdad.geometry import ImageSize, Tiling, as_pair, name_size
 from kdad.storage.cache import Array, ArrayStore
+from kdad.storage.rows import MadeRows, Table
 
 log = logging.getLogger(__name__)
+READ_AHEAD = 256  # images that threads may have decoded before they are taken: all would be as much as the set
 
 
 def start_threads() -> ThreadPoolExecutor:
@@ -72,7 +75,7 @@ def decode_parts(
             images = decode_images(part, data, size, store, what, threads)
             regions = Regions(threads.map(data.require_roi, part)) if data.roi and part else None
             pools.append(Pool(images, regions))
-        masks, found = decode_masks(test, data, size, threads) if masked else (None, [])
+        masks, found = decode_masks(test, data, size, store, threads) if masked else (None, [])
     rows = {sample.path: [row] for row, sample in enumerate(normal)}
     split = make_split(pools[1], test, {sample.path: [row] for row, sample in enumerate(test)})
     split.masks = masks
@@ -112,11 +115,11 @@ def decode_images(
     what: str,
     threads: ThreadPoolExecutor,
     tiles: tuple[Tiling, Sequence[int]] | None = None,
-) -> Tensor:
+) -> Table:
     """Decode images, or load them if an earlier job has cached the same files. `what` names them to people.
 
     `tiles` says how pictures are cut, and into how many tiles each. Returns uint8 (N,H,W,3). Raises `UserError` where
-    one cannot be read.
+    one cannot be read. What fits neither into memory nor on disk is decoded anew each time.
     """
     if not samples:
         return torch.empty((0, *as_pair(size), 3), dtype=torch.uint8)
@@ -129,11 +132,15 @@ def decode_images(
             for cut in cut_all(data, samples, tiles[0], threads):
                 yield [cut.images.permute(0, 2, 3, 1).numpy()]
             return
-        for image in threads.map(data.read_image, samples):
-            yield [image.permute(1, 2, 0)[None].numpy()]
+        for start in range(0, len(samples), READ_AHEAD):
+            for image in threads.map(data.read_image, samples[start : start + READ_AHEAD]):
+                yield [image.permute(1, 2, 0)[None].numpy()]
 
     if kept := store.fetch([array], produce):
         return kept[0]
+    if not store.reserve(what, array.size):
+        log.info("%s are decoded anew in each epoch", what)
+        return MadeRows(list_readers(samples, data, tiles), array.shape, torch.uint8, array.key)
     images, start = np.empty(array.shape, array.dtype), 0  # filled in place: concatenating would take it twice
     for (rows,) in produce(None):
         images[start : start + len(rows)] = rows
@@ -141,22 +148,51 @@ def decode_images(
     return torch.from_numpy(images)
 
 
+def list_readers(
+    samples: Sequence[Sample], data: Layout, tiles: tuple[Tiling, Sequence[int]] | None
+) -> Callable[[int], Tensor]:
+    """Return a function that reads one row of `decode_images`, uint8 (H,W,3), by its number."""
+    if tiles is None:
+        return lambda row: data.read_image(samples[row]).permute(1, 2, 0)
+    ends = np.cumsum(tiles[1])
+
+    def read(row: int) -> Tensor:
+        place = int(np.searchsorted(ends, row, side="right"))
+        picture, inside = data.read_inside(samples[place])
+        cut = cut_tiles(picture, tiles[0], data.image_size, inside)
+        return cut.images[row - int(ends[place])].permute(1, 2, 0)  # counted from its end
+
+    return read
+
+
 def decode_masks(
-    samples: Sequence[Sample], data: Layout, size: ImageSize, threads: ThreadPoolExecutor
-) -> tuple[Tensor, list[MaskFacts]]:
+    samples: Sequence[Sample], data: Layout, size: ImageSize, store: ArrayStore, threads: ThreadPoolExecutor
+) -> tuple[Table, list[MaskFacts]]:
     """Decode the masks of samples that have one.
 
-    Returns bool (N,1,H,W), all False for images without a mask, and the facts of each mask. Raises `UserError`
-    where one cannot be read or does not fit its image.
+    Returns bool (N,1,H,W), all False for images without a mask, and the facts of each mask. Where there is no room in
+    memory masks are looked at once, and decoded again as they are needed. Raises `UserError` where one cannot be read
+    or does not fit its image.
     """
-    masks = torch.zeros(len(samples), 1, *as_pair(size), dtype=torch.bool)
+    shape = (len(samples), 1, *as_pair(size))
+    masks = torch.zeros(shape, dtype=torch.bool) if store.reserve("masks", math.prod(shape)) else None
     with_mask = [(i, sample) for i, sample in enumerate(samples) if sample.mask is not None]
     facts: list[MaskFacts] = []
-    found = threads.map(lambda entry: data.read_mask(entry[1]), with_mask)
-    for (i, _), (mask, fact) in zip(with_mask, found, strict=True):
-        masks[i, 0] = mask
-        facts.append(fact)
-    return masks, facts
+    for start in range(0, len(with_mask), READ_AHEAD):
+        part = with_mask[start : start + READ_AHEAD]
+        found = threads.map(lambda entry: data.read_mask(entry[1]), part)
+        for (i, _), (mask, fact) in zip(part, found, strict=True):
+            facts.append(fact)
+            if masks is not None:
+                masks[i, 0] = mask
+    if masks is not None:
+        return masks, facts
+
+    def read(row: int) -> Tensor:
+        known = samples[row].mask is not None
+        return data.read_mask(samples[row])[0][None] if known else torch.zeros(shape[1:], dtype=torch.bool)
+
+    return MadeRows(read, shape, torch.bool), facts
 
 
 def count_mask_facts(

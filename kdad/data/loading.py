@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kdad.data.samples import Sample
 from kdad.errors import UserError
+from kdad.storage.rows import MadeRows, Table, list_rows
 
 # image float32 (B,3,H,W) in [0,1], channels-last in memory; label, index long (B,); where there are any, mask bool
 # (B,1,H,W), roi bool (B,1,H,W), what is of interest, and features, list of (B,C,h,w); tiles, see `tiles.py`, of a
@@ -42,24 +43,24 @@ class Regions:
 class Pool:
     """Decoded images that one or more splits draw from, and what a frozen teacher says of them.
 
-    images: uint8 (N,H,W,3), channels last; features: list of (N,C,h,w), one per level, or None; roi: the regions of
-    interest, or None. Not `cacheable` are images that are changed on their way into a batch, so that no features of the
-    whole pool are theirs.
+    images: uint8 (N,H,W,3), channels last; features: list of (N,h,w,C), one per level, or None; roi: the regions of
+    interest, or None. Images and features are tensors, or rows that are not in memory. Not `cacheable` are images that
+    are changed on their way into a batch, so that no features of the whole pool are theirs.
     """
 
-    def __init__(self, images: Tensor, roi: "Regions | None" = None) -> None:
+    def __init__(self, images: Table, roi: "Regions | None" = None) -> None:
         self.images, self.roi = images, roi
         self.cacheable = True
-        self.features: list[Tensor] | None = None
+        self.features: list[Table] | None = None
 
 
 class Split(Dataset):
     """Rows of a pool; a batch is fetched as one gather instead of image by image.
 
-    rows, labels: long (n,); masks: bool (n,1,H,W) or None.
+    rows, labels: long (n,); masks: bool (n,1,H,W), a tensor or rows that are not in memory, or None.
     """
 
-    def __init__(self, pool: Pool, rows: Tensor, labels: Tensor, masks: Tensor | None = None) -> None:
+    def __init__(self, pool: Pool, rows: Tensor, labels: Tensor, masks: Table | None = None) -> None:
         self.pool, self.rows, self.labels, self.masks = pool, rows, labels, masks
 
     def __len__(self) -> int:
@@ -69,7 +70,7 @@ class Split(Dataset):
         """Return a split of some of the images, with their masks if it is to be `masked`."""
         # Of a range it is a view, without a copy.
         index: Any = slice(chosen.start, chosen.stop) if isinstance(chosen, range) else torch.tensor(chosen).long()
-        masks = self.masks[index] if masked and self.masks is not None else None
+        masks = choose_masks(self.masks, index) if masked and self.masks is not None else None
         return Split(self.pool, self.rows[index], self.labels[index], masks)
 
     def __getitem__(self, index: int) -> Batch:
@@ -89,8 +90,17 @@ class Split(Dataset):
         if self.pool.roi is not None:
             batch["roi"] = self.pool.roi.take(rows)
         if self.pool.features is not None:
-            batch["features"] = [level[rows] for level in self.pool.features]
+            batch["features"] = [level[rows].permute(0, 3, 1, 2) for level in self.pool.features]
         return batch
+
+
+def choose_masks(table: Table, chosen: Any) -> Table:
+    """Return some of the masks in a table, by a slice or their numbers (n,); those not in memory stay there."""
+    if isinstance(table, Tensor):
+        return table[chosen]
+    numbers = list_rows(chosen, len(table))
+    shape = len(numbers), *table.shape[1:]
+    return MadeRows(lambda place: table[[numbers[place]]][0], shape, torch.bool)
 
 
 def spread_evenly(count: int, most: int) -> list[int]:

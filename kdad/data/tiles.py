@@ -130,7 +130,8 @@ def cut_all(data: Layout, samples: Sequence[Sample], tiling: Tiling, threads: Th
         picture, inside = data.read_inside(sample)
         return cut_tiles(picture, tiling, data.image_size, inside)
 
-    yield from threads.map(cut, samples)
+    for start in range(0, len(samples), 8):  # whole pictures are large: few wait to be taken
+        yield from threads.map(cut, samples[start : start + 8])
 
 
 def cut_regions(

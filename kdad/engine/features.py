@@ -11,6 +11,7 @@ from kdad.data.loading import Pool
 from kdad.geometry import name_size
 from kdad.models.base import KDDetector
 from kdad.storage.cache import Array, ArrayStore, hash_content
+from kdad.storage.rows import Table
 
 log = logging.getLogger(__name__)
 BATCH = 32
@@ -33,7 +34,7 @@ def attach_features(detector: KDDetector, data: AnomalyDataModule, store: ArrayS
 
 
 @torch.no_grad()
-def _features(detector: KDDetector, pool: Pool, store: ArrayStore, device: torch.device) -> list[torch.Tensor] | None:
+def _features(detector: KDDetector, pool: Pool, store: ArrayStore, device: torch.device) -> list[Table] | None:
     teacher, normalise = detector.teacher, detector.normalise
     statistics = (normalise.mean.flatten().tolist(), normalise.std.flatten().tolist())
     images = hash_content(pool.images)
@@ -58,5 +59,4 @@ def _features(detector: KDDetector, pool: Pool, store: ArrayStore, device: torch
             yield [found[level].permute(0, 2, 3, 1).cpu().numpy() for level in levels]
         teacher.to(home), normalise.to(home)
 
-    kept = store.fetch(arrays, produce)
-    return None if kept is None else [level.permute(0, 3, 1, 2) for level in kept]
+    return store.fetch(arrays, produce)

@@ -1,8 +1,8 @@
 """Arrays that are computed once: decoded images, teacher features.
 
-In memory within a budget, where later jobs of a sweep find them; else in files that are memory-mapped; else
-nowhere, and the caller computes anew each time. A file takes its name only when it is whole, so that a killed job
-leaves nothing that is believed, and jobs that build the same array at once leave one of two equal files.
+In memory within a budget, where later jobs of a sweep find them; else in files, of which rows are read as they are
+needed; else nowhere, and the caller computes anew each time. A file takes its name only when it is whole, so that a
+killed job leaves nothing that is believed, and jobs that build the same array at once leave one of two equal files.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 
 import kdad
 from kdad.errors import UserError
+from kdad.storage.rows import FileRows, MadeRows, Table
 
 log = logging.getLogger(__name__)
 STORAGES = ("auto", "memory", "disk", "off")
@@ -81,10 +82,10 @@ class ArrayStore:
         self._held: dict[str, int] = {}  # bytes in memory that this job uses, by key
         self._places: dict[str, None] = {}  # in the order of first use
 
-    def fetch(self, arrays: Sequence[Array], produce: Produce) -> list[Tensor] | None:
+    def fetch(self, arrays: Sequence[Array], produce: Produce) -> list[Table] | None:
         """Fetch arrays from the cache, or from `produce` those that are missing there.
 
-        Returns a tensor for each, or None where they are to be kept nowhere.
+        Returns for each a tensor, or rows of a file; None where they are to be kept nowhere.
         """
         found = {i: hit for i, array in enumerate(arrays) if (hit := self._find(array)) is not None}
         missing = [i for i in range(len(arrays)) if i not in found]
@@ -97,7 +98,7 @@ class ArrayStore:
         self.report["bytes"] += sum(array.size for array in arrays)
         return [found[i] for i in range(len(arrays))]
 
-    def _find(self, array: Array) -> Tensor | None:
+    def _find(self, array: Array) -> Table | None:
         if self.storage in ("auto", "memory") and array.key in _MEMORY:
             _MEMORY.move_to_end(array.key)
             self._held[array.key] = array.size
@@ -106,7 +107,7 @@ class ArrayStore:
         if self.storage in ("auto", "disk"):
             path = self.locate(array)
             try:
-                found = torch.from_numpy(np.load(path, mmap_mode="c"))
+                found = FileRows(path, array.key)
             except FileNotFoundError:
                 return None
             except (OSError, ValueError, EOFError) as error:
@@ -122,7 +123,7 @@ class ArrayStore:
         self._places[place] = None
         self.report["storage"] = ", ".join(self._places)
 
-    def _make(self, arrays: list[Array], produce: Callable[[], Iterator[Sequence[np.ndarray]]]) -> list[Tensor]:
+    def _make(self, arrays: list[Array], produce: Callable[[], Iterator[Sequence[np.ndarray]]]) -> list[Table]:
         """Make arrays in the first place that has room for them; returns none where no place has."""
         size = sum(array.size for array in arrays)
         if not arrays or self.storage == "off":
@@ -143,11 +144,23 @@ class ArrayStore:
         self._note("streamed")
         return []
 
-    def _put_in_memory(self, arrays: list[Array], chunks: Iterator[Sequence[np.ndarray]], size: int) -> list[Tensor]:
+    def reserve(self, name: str, size: int) -> bool:
+        """Set so many bytes of the memory aside for what is no array of the store. Returns whether there is room."""
+        if size + sum(self._held.values()) > self.memory:
+            return False
+        self._drop_others(size)
+        self._held[name] = size
+        return True
+
+    def _drop_others(self, size: int) -> None:
+        """Make room in memory: drop the least recently used arrays that this job does not use."""
         for key in [k for k in _MEMORY if k not in self._held]:
             if size + sum(t.nbytes for t in _MEMORY.values()) <= self.memory:
                 break
             del _MEMORY[key]
+
+    def _put_in_memory(self, arrays: list[Array], chunks: Iterator[Sequence[np.ndarray]], size: int) -> list[Table]:
+        self._drop_others(size)
         made = [np.empty(array.shape, array.dtype) for array in arrays]
         start = 0
         for rows in chunks:
@@ -157,12 +170,12 @@ class ArrayStore:
         tensors = [torch.from_numpy(target) for target in made]
         for array, tensor in zip(arrays, tensors, strict=True):
             _MEMORY[array.key], self._held[array.key] = tensor, array.size
-        return tensors
+        return list(tensors)
 
-    def _put_on_disk(self, arrays: list[Array], chunks: Iterator[Sequence[np.ndarray]], size: int) -> list[Tensor]:
+    def _put_on_disk(self, arrays: list[Array], chunks: Iterator[Sequence[np.ndarray]], size: int) -> list[Table]:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._evict(size)
-        tensors = []
+        kept: list[Table] = []
         with ExitStack() as stack:
             files = []
             for array in arrays:
@@ -179,11 +192,11 @@ class ArrayStore:
             for array, (file, path) in zip(arrays, files, strict=True):
                 file.flush()
                 os.fsync(file.fileno())
-                # Mapped while it is this job's alone: under its name another job may remove it at any time.
-                tensors.append(torch.from_numpy(np.load(path, mmap_mode="c")))
+                # Opened while it is this job's alone: under its name another job may remove it at any time.
+                kept.append(FileRows(path, array.key))
                 self.locate(array).with_suffix(".txt").write_text(array.what, encoding="utf-8")
                 path.replace(self.locate(array))
-        return tensors
+        return kept
 
     def _evict(self, size: int) -> None:
         """Make room within the budget: remove the least recently used arrays, and what killed jobs left behind."""
@@ -216,11 +229,14 @@ def list_files(folder: Path, pattern: str) -> list[tuple[Path, float, int]]:
 
 
 def remove(path: Path) -> None:
-    """Remove an array from disk. Jobs that have it mapped keep it until they end."""
+    """Remove an array from disk. Jobs that have it open keep it until they end."""
     path.unlink(missing_ok=True)
     path.with_suffix(".txt").unlink(missing_ok=True)
 
 
-def hash_content(tensor: Tensor) -> str:
-    """Return 32 hex digits that stand for a tensor's bytes (BLAKE2b)."""
+def hash_content(array: Table) -> str:
+    """Return 32 hex digits that stand for a tensor's bytes (BLAKE2b); of rows that are not in memory their key."""
+    if isinstance(array, FileRows | MadeRows):
+        return array.key
+    tensor = cast(Tensor, array)
     return hashlib.blake2b(tensor.contiguous().numpy().data, digest_size=16).hexdigest()

@@ -73,11 +73,29 @@ def test_the_same_bits_whichever_storage_serves(start, tmp_path):
     runs = {
         "memory": start("model=rd", "trainer.max_epochs=2", "cache.storage=memory", folder="memory"),
         "built": start("model=rd", "trainer.max_epochs=2", *disk, folder="built"),
-        "mapped": start("model=rd", "trainer.max_epochs=2", *disk, folder="mapped"),
+        "found": start("model=rd", "trainer.max_epochs=2", *disk, folder="found"),
     }
     assert [r["cache_storage"] for r, _ in runs.values()] == ["memory", "disk", "disk"]
-    assert runs["mapped"][0]["cache_misses"] == 0
+    assert runs["found"][0]["cache_misses"] == 0
     assert len({(folder / "scores.csv").read_bytes() for _, folder in runs.values()}) == 1
+
+
+@pytest.mark.parametrize("tiles", [[], ["tiling.size=40"]])
+def test_the_same_bits_where_neither_memory_nor_disk_has_room(start, tiles):
+    """Images and masks are decoded again for each batch."""
+    kept, kept_folder = start("model=rd", "cache.storage=off", *tiles, folder="kept")
+    made, made_folder = start("model=rd", "cache.storage=off", "cache.memory_gb=0", *tiles, folder="made")
+    assert (kept_folder / "scores.csv").read_bytes() == (made_folder / "scores.csv").read_bytes()
+    assert (kept["pixel_auroc"], kept["pro"], kept["loss"]) == (made["pixel_auroc"], made["pro"], made["loss"])
+
+
+@pytest.mark.parametrize("name", ["noise", "rotate"])
+def test_a_corruption_of_what_is_not_in_memory_is_the_same(start, name):
+    found = [
+        start("model=rd", "cache.storage=off", f"cache.memory_gb={budget}", f"corruption={name}", folder=str(budget))[0]
+        for budget in (4, 0)
+    ]
+    assert found[0]["pixel_auroc"] == found[1]["pixel_auroc"] and found[0]["image_auroc"] == found[1]["image_auroc"]
 
 
 @pytest.mark.parametrize("model", ["rd", "stpm"])
