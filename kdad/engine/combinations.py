@@ -3,13 +3,17 @@
 What only the data can tell, such as how many validation images there are, is asked again when they are listed.
 """
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from kdad.engine.search import check_objective
 from kdad.errors import UserError
+from kdad.settings.compose import resolve
 from kdad.settings.protocols import read_protocols
 
 
@@ -57,41 +61,35 @@ def check_studies(dataset: Mapping[str, Any]) -> None:
         check(**values)
 
 
-def list_impossible(cfg: DictConfig, bad: Mapping[str, str], direction: Any = None) -> list[str]:
+def list_impossible(cfg: DictConfig, bad: Collection[str] = ()) -> list[str]:
     """Return what does not go together in the configuration of a run, each as a sentence.
 
-    Looks at nothing that has a `bad` key; `direction` is that of the sweeper.
+    Nothing is asked of the keys that are `bad` by themselves.
     """
-    dataset = cfg.dataset
+    config: dict[str, Any] = defaultdict(lambda: None, resolve(cfg))  # a key may have been removed
+    data, average, objective = config["dataset"] or {}, config["average_epochs"], config["objective"]
     # A data set may have validation images of its own; one that is not kdad's may find them anywhere.
-    held_out = bool(dataset.get("val_fraction") or dataset.get("validation") or dataset.get("list"))
-    n_val = int(held_out or not str(dataset.get("_target_")).startswith("kdad.data."))
-    checks: list[tuple[str, Callable[[], Any]]] = [
-        (
-            "average_epochs trainer.max_epochs patience",
-            lambda: check_average(cfg.average_epochs, cfg.trainer, cfg.patience),
-        ),
-        ("monitor average_epochs", lambda: check_monitor(cfg.monitor, cfg.average_epochs)),
-        ("monitor val_fraction", lambda: check_validation("monitor", cfg.monitor, n_val)),
-        ("patience val_fraction", lambda: check_validation("patience", cfg.patience, n_val)),
-        (
-            "objective objective_on_test_data val_fraction",
-            lambda: check_objective(cfg.objective, cfg.objective_on_test_data, n_val, direction),
-        ),
-        ("protocol average_epochs", lambda: read_protocols(OmegaConf.to_object(cfg).get("protocol"), cfg.average_epochs)),
-        ("unified category", lambda: check_unified(cfg.unified, cfg.category)),
-        (
-            "dataset.shots dataset.train_fraction dataset.contamination dataset.max_contamination",
-            lambda: check_studies(dataset),
-        ),
-    ]
+    held_out = any(data.get(key) for key in ("val_fraction", "validation", "list"))
+    n_val = int(held_out or not str(data.get("_target_")).startswith("kdad.data."))
+    direction = HydraConfig.get().sweeper.get("direction") if HydraConfig.initialized() else None
+    studies = ("shots", "train_fraction", "contamination", "max_contamination")
+    checks = (
+        (("average_epochs", "trainer", "trainer.max_epochs", "patience"),
+         partial(check_average, average, config["trainer"], config["patience"])),
+        (("monitor", "average_epochs"), partial(check_monitor, config["monitor"], average)),
+        (("monitor", "val_fraction"), partial(check_validation, "monitor", config["monitor"], n_val)),
+        (("patience", "val_fraction"), partial(check_validation, "patience", config["patience"], n_val)),
+        (("objective", "objective_on_test_data", "val_fraction"),
+         partial(check_objective, objective, config["objective_on_test_data"], n_val, direction)),
+        (("protocol", "average_epochs"), partial(read_protocols, config["protocol"], average)),
+        (("unified", "category"), partial(check_unified, config["unified"], config["category"])),
+        (("dataset", *(f"dataset.{key}" for key in studies)), partial(check_studies, data)),
+    )  # fmt: skip
     found = []
     for keys, check in checks:
-        groups = {key.rpartition(".")[0] for key in keys.split()}
-        if bad.keys() & ({*keys.split()} | groups | {"dataset"}):
-            continue
-        try:
-            check()
-        except UserError as error:
-            found.append(str(error))
+        if not set(keys) & set(bad):
+            try:
+                check()
+            except UserError as error:
+                found.append(str(error))
     return found

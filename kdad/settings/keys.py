@@ -129,7 +129,7 @@ KEYS = (
     Key("calibration_fraction", CONDITION, "part of the other training images that thresholds alone are taken from",
         v.SHARE, before=0.0),
     Key("monitor", CONDITION, "null: the last epoch's weights are tested; val_loss, val_map: those of its lowest",
-        v.one_of("val_loss", "val_map", None)),
+        v.MONITOR),
     Key("patience", CONDITION, "epochs without a lower validation loss after which training ends; null: none",
         v.COUNT_OR_NULL, before=None),
     Key("average_epochs", CONDITION, "metrics are means over the weights of so many last epochs", v.COUNT,

@@ -136,6 +136,9 @@ ALARMS = number("a share of normal images between 0 and 1", lambda v: 0 < v < 1)
 RATES = Values("a list of false-positive rates in (0, 1], such as [0.3,0.05]",
     lambda v: isinstance(v, list | tuple) and all(map(PART.fit, v)))  # fmt: skip
 METRICS_GB = number("a number of GB, at least 0.001", lambda v: 0.001 <= v < math.inf)
+MONITOR = one_of("val_loss", "val_map", None)._replace(
+    words="val_loss, val_map or null: only training images may choose a checkpoint"
+)
 OBJECTIVE = one_of("loss", "val_loss", "image_auroc", "pixel_auroc", "pro", None)
 PROTOCOLS = Values("null, a name, or names such as [rd_code,mkd_code]", or_null(TEXTS).fit)
 PLUGINS = Values("a list of modules", lambda v: isinstance(v, list) and all(map(is_text, v)))
