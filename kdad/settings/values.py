@@ -107,6 +107,8 @@ FOLDERS = Values("a name, or a list of names", lambda v: NAME.fit(v) or (isinsta
 PLACES = or_null(FOLDERS)
 MAPPING = Values("keys with values", lambda v: isinstance(v, Mapping))
 MAPPING_OR_NULL = or_null(MAPPING)
+OPTIONAL = Values("one of its choices, or none",
+    lambda v: v is None or (isinstance(v, Mapping) and (not v or "_target_" in v)))  # fmt: skip
 NOT_NEGATIVE = number("a number, at least 0", lambda v: 0 <= v < math.inf)
 SHARE = number("a number from 0 to below 1", lambda v: 0 <= v < 1)
 PART = number("a number above 0, at most 1", lambda v: 0 < v <= 1)
