@@ -19,7 +19,8 @@ from kdad.engine.fit import MONITORS
 from kdad.engine.record import HEADLINE
 from kdad.engine.search import TRAINING
 from kdad.errors import UserError
-from kdad.export.__main__ import PRECISIONS
+from kdad.export.__main__ import PRECISIONS, WHOLE
+from kdad.export.formats import FORMATS
 from kdad.inference.decision import RULES
 from kdad.metrics.detection import MODES
 from kdad.models import dskd, mkd, rd, stpm
@@ -201,7 +202,7 @@ def test_a_long_or_odd_value_is_shown_so_that_it_can_be_read():
         ("kdad.data.Folder split_by", SPLITS), ("kdad.data.RealIAD views", ("all", *VIEWS)),
         ("kdad.data.RealIAD resolution", RESOLUTIONS), ("dataset.augment", AUGMENTATIONS), ("monitor", MONITORS),
         ("objective", (*TRAINING, *HEADLINE, None)), ("decision.rule", RULES), ("metrics.mode", MODES),
-        ("cache.storage", STORAGES), ("overlays", OVERLAYS), ("maps", MAPS), ("precision", PRECISIONS),
+        ("cache.storage", STORAGES), ("overlays", OVERLAYS), ("maps", MAPS), ("precision", PRECISIONS), ("format", (WHOLE, *FORMATS)),
         ("trainer.precision", [value for kind in get_args(_PRECISION_INPUT) for value in get_args(kind)]),
     ],
 )  # fmt: skip
