@@ -106,7 +106,7 @@ def test_every_key_refuses_five_wrong_values(overrides):
         assert leaves.keys() - list_bad_keys(change(cfg, dict.fromkeys(leaves, wrong)), "run").keys() == hidden, wrong
 
 
-@pytest.mark.parametrize("overrides", COMBINED, ids=" ".join)
+@pytest.mark.parametrize("overrides", [*COMBINED[:7], *COMBINED[-2:]], ids=" ".join)
 def test_every_key_refuses_five_values_of_another_type(overrides):
     cfg = compose(*overrides, "category=one")
     leaves = {key: value for key, value in list_leaves(cfg).items() if type(value) in WRONG_BY_TYPE}
