@@ -20,9 +20,10 @@ from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, describe, fingerprint_data, make_trainer
 from kdad.engine.categories import list_categories, test_all, unite
 from kdad.engine.checkpoint import Checkpoint
+from kdad.engine.combinations import check_average, list_impossible
 from kdad.engine.decide import check_decision, decide
 from kdad.engine.features import attach_features
-from kdad.engine.fit import Training, check_average, fit, stop_early, takes_single, watch_best
+from kdad.engine.fit import Training, fit, stop_early, takes_single, watch_best
 from kdad.engine.launch import CONFIG, carry_on, launch, list_task_overrides, name_sweep
 from kdad.engine.loggers import log_test, make_logger, note_failure, open_logger, summarise
 from kdad.engine.protocols import watch_protocols
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Run `kdad run`, which is `python -m kdad.run`."""
-    launch(job, CONFIG)
+    launch(job, CONFIG, impossible=list_impossible)
 
 
 def job(cfg: DictConfig) -> float | None:

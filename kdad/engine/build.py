@@ -19,6 +19,7 @@ from kdad.data.corruption import corrupt_split
 from kdad.data.intensity import adopt_rule
 from kdad.data.union import Union
 from kdad.engine.bar import ProgressBar
+from kdad.engine.combinations import check_unified
 from kdad.engine.record import name_category
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
@@ -83,8 +84,7 @@ def create_data(cfg: DictConfig) -> AnomalyDataModule:
                 "Name one; kdad run takes several, one after the other, or with unified=true one detector for all"
             )
         return create(cfg.dataset)
-    if cfg.category is None:
-        raise UserError("unified=true: of which categories? Give category=[a,b], or category=all")
+    check_unified(cfg.unified, cfg.category)
     names = cfg.category if several else [cfg.category]
     return Union([create(cfg.dataset, category=str(name)) for name in names])
 

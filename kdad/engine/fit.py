@@ -4,7 +4,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.checkpoint import AtomicCheckpoints, Checkpoint, find_earlier, locate_epoch
+from kdad.engine.combinations import check_monitor, check_validation
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import TRAINING
 from kdad.engine.signals import Stop
@@ -207,13 +208,8 @@ def watch_best(folder: RunFolder, monitor: str | None, n_val: int, average_epoch
         )
     if monitor is None:
         return None
-    if average_epochs > 1:
-        raise UserError(
-            f"monitor={monitor} tests one epoch's weights, average_epochs={average_epochs} those of the last "
-            f"{average_epochs}: give monitor=null or average_epochs=1"
-        )
-    if not n_val:
-        raise UserError(f"monitor={monitor} needs validation images: set val_fraction above 0 (found {n_val} images)")
+    check_monitor(monitor, average_epochs)
+    check_validation("monitor", monitor, n_val)
     return BestCheckpoint(folder, monitor)
 
 
@@ -224,21 +220,9 @@ def stop_early(patience: int | None, n_val: int) -> list[EarlyStopping]:
     """
     if patience is None:
         return []
-    if not n_val:
-        raise UserError(f"patience={patience} needs validation images: set val_fraction above 0 (found {n_val} images)")
+    check_validation("patience", patience, n_val)
     # Right after validation, so that the last checkpoint knows that it is the last.
     return [EarlyStopping("val_loss", patience=patience, check_finite=False, check_on_train_epoch_end=False)]
-
-
-def check_average(average_epochs: int, trainer: Mapping[str, Any], patience: int | None = None) -> None:
-    """Refuse average_epochs where training may end before trainer.max_epochs. Raises `UserError`."""
-    limits = [f"trainer.{key}" for key in ("max_steps", "max_time") if trainer.get(key) not in (None, -1)]
-    limits += ["patience"] if patience is not None else []
-    if average_epochs > 1 and (limits or trainer["max_epochs"] < 0):
-        raise UserError(
-            f"average_epochs={average_epochs} needs to know which epochs are the last: end training by "
-            f"trainer.max_epochs alone, found {', '.join(limits) or trainer['max_epochs']}; or give average_epochs=1"
-        )
 
 
 @torch.no_grad()

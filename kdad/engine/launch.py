@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import wraps
@@ -29,7 +29,7 @@ from kdad.engine.run_folder import RunFolder
 from kdad.engine.signals import end_on_signals
 from kdad.engine.sweep import Sweep
 from kdad.errors import UserError
-from kdad.settings.checks import refuse_empty_groups
+from kdad.settings.checks import list_bad_keys, refuse_all, refuse_empty_groups
 from kdad.settings.compose import choose_optional, explain, find_home
 from kdad.settings.overrides import accept_literally, add_missing, find_value, quote, split, write
 
@@ -58,11 +58,15 @@ def launch_without_folder(job: Callable[[DictConfig], Any], config_name: str, co
         launch(job, config_name, completes=completes)
 
 
-def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = "", completes: bool = True) -> None:
+def launch(
+    job: Callable[[DictConfig], Any], config_name: str, stored_in: str = "", completes: bool = True,
+    impossible: Callable[[DictConfig, Collection[str]], list[str]] | None = None,
+) -> None:  # fmt: skip
     """Compose the command line's configuration and call `job` with it, once or for each job of a sweep.
 
     With `ckpt_path=` the command line adds to the one that made the checkpoint, and results go to that run's folder,
-    or to `stored_in` below it; not for a command that only reads the checkpoint (`completes` False). Exits with status
+    or to `stored_in` below it; not for a command that only reads the checkpoint (`completes` False). `impossible` lists
+    the settings that do not go together. Exits with status
     2 and a message, not a traceback, on a `UserError` or a configuration that does not compose. In a sweep a failing
     job does not stop the others.
     """
@@ -79,6 +83,7 @@ def launch(job: Callable[[DictConfig], Any], config_name: str, stored_in: str = 
             if completes and cfg.get("ckpt_path"):
                 fill_in(cfg, typed)
             make_paths_absolute(cfg)
+            refuse_settings(cfg, config_name, impossible)
             value = job(cfg)
             sweep.end(hydra_cfg, "ok")
             return value
@@ -173,6 +178,21 @@ def fill_in(cfg: DictConfig, typed: list[str]) -> None:
     from kdad.engine.checkpoint import Checkpoint
 
     Checkpoint.load(cfg.ckpt_path).fill_in(cfg, typed)
+
+
+def refuse_settings(
+    cfg: DictConfig, config_name: str, impossible: Callable[[DictConfig, Collection[str]], list[str]] | None
+) -> None:
+    """Refuse all that is wrong with a configuration in one message, before anything is loaded. Raises `UserError`.
+
+    A run's folder records it as it does what is refused later.
+    """
+    bad = list_bad_keys(cfg, config_name)
+    problems = [*bad.values(), *(impossible(cfg, bad) if impossible else ())]
+    if problems and config_name == CONFIG:
+        with RunFolder(Path(HydraConfig.get().runtime.output_dir)).record(cfg):
+            refuse_all(problems)
+    refuse_all(problems)
 
 
 def make_paths_absolute(cfg: DictConfig) -> None:

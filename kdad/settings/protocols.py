@@ -14,8 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 
 from kdad.errors import UserError
 from kdad.settings.compose import CONF, PROTOCOLS, suggest_nearest
-from kdad.settings.keys import COUNT_OR_NULL, Values
 from kdad.settings.roles import flatten
+from kdad.settings.values import COUNT_OR_NULL, Values
 
 NAME = re.compile(r"\w+(?<!_reason)")
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kdad.engine.fit import check_average, stop_early, takes_single
+from kdad.engine.combinations import check_average
+from kdad.engine.fit import stop_early, takes_single
 from kdad.errors import UserError
 from kdad.models.dskd import DSKD
 from kdad.models.rd import RD
