@@ -229,7 +229,7 @@ def _check_mask(data: AnomalyDataModule, sample: Sample, has_masks: bool) -> Mas
     if sample.mask is None or not sample.mask.exists():
         return f"no mask {sample.mask or 'file'} for the anomalous image {sample.path}"
     try:
-        return data.read_mask(sample)[1]
+        return data.look_at_mask(sample)
     except UserError as error:
         return str(error)
 

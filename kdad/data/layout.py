@@ -16,7 +16,7 @@ from kdad.data.intensity import Rule
 from kdad.data.oddities import find_unread
 from kdad.data.roi import Roi, blank, resize_roi
 from kdad.data.samples import Sample
-from kdad.geometry import ImageSize
+from kdad.geometry import ImageSize, Tiling
 
 
 class Layout:
@@ -31,6 +31,7 @@ class Layout:
     category: str
     image_size: ImageSize
     rule: Rule  # by which values become 8 bits
+    tiling: Tiling | None  # how pictures are cut; None: they are whole
     roi: Roi | None  # the region of interest
     split_seed: int
     val_fraction: float
@@ -135,6 +136,13 @@ class Layout:
         anomalous, nonbinary = masks.find_anomalous_pixels(values, self.mask_kind, mask, sample.path, self.rule)
         inside = self.find_roi(sample, values.shape[::-1])
         return anomalous if inside is None else anomalous & inside, nonbinary
+
+    def look_at_mask(self, sample: Sample) -> masks.MaskFacts:
+        """Return the facts of a mask as it is tested, of pictures in tiles at its own size, where nothing can vanish."""
+        if self.tiling is None:
+            return self.read_mask(sample)[1]
+        anomalous, nonbinary = self.read_anomalous_pixels(sample)
+        return masks.MaskFacts(not anomalous.any(), False, bool(nonbinary), bool(anomalous.mean() > 0.5))
 
     def read_mask(self, sample: Sample) -> tuple[Tensor, masks.MaskFacts]:
         """Read a mask at the detector's size. Returns bool (h,w) and its facts. Raises `UserError` on a bad mask."""

@@ -150,16 +150,10 @@ def cut_regions(
 def check_pictures(
     data: Layout, samples: Sequence[Sample], masked: bool, threads: ThreadPoolExecutor
 ) -> list[MaskFacts]:
-    """Look at every test picture and its mask, keeping none. Returns the masks' facts. Raises `UserError`.
-
-    A mask stays as it is, so that none of its regions can vanish.
-    """
+    """Look at every test picture and its mask, keeping none. Returns the masks' facts. Raises `UserError`."""
 
     def check(sample: Sample) -> MaskFacts | None:
         data.find_roi(sample, data.look_at(sample).size)
-        if not masked or sample.mask is None:
-            return None
-        anomalous, nonbinary = data.read_anomalous_pixels(sample)
-        return MaskFacts(not anomalous.any(), False, bool(nonbinary), bool(anomalous.mean() > 0.5))
+        return data.look_at_mask(sample) if masked and sample.mask is not None else None
 
     return [facts for facts in threads.map(check, samples) if facts is not None]
