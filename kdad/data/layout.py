@@ -138,7 +138,7 @@ class Layout:
         return anomalous if inside is None else anomalous & inside, nonbinary
 
     def look_at_mask(self, sample: Sample) -> masks.MaskFacts:
-        """Return the facts of a mask as it is tested, of pictures in tiles at its own size, where nothing can vanish."""
+        """Return the facts of a mask as it is tested: of pictures in tiles at its own size, where nothing vanishes."""
         if self.tiling is None:
             return self.read_mask(sample)[1]
         anomalous, nonbinary = self.read_anomalous_pixels(sample)

@@ -50,6 +50,10 @@ def rebuild_run(run: pd.Series) -> tuple[AnomalyDataModule, KDDetector]:
     a detector whose features cannot be compared.
     """
     data = list_data(cast(DictConfig, OmegaConf.load(find_file(run, "config_file"))))
+    if data.tiling:
+        raise UserError(
+            f"{run['folder']} was trained on tiles: features of whole pictures are shown, which it never saw"
+        )
     detector = rebuild_detector(run)
     if not hasattr(detector, "pairs"):
         raise UserError(f"model={detector.name} has no pairs(batch): teacher and student features to compare")
