@@ -10,7 +10,6 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, build_detector, describe, make_trainer
-from kdad.engine.categories import test_all
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import decide, find_decision
 from kdad.engine.features import attach_features
@@ -19,6 +18,7 @@ from kdad.engine.protocols import watch_protocols
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
 from kdad.engine.test import Evaluation
+from kdad.engine.unified import test_all
 from kdad.errors import UserError
 from kdad.inference.decision import read_setting
 from kdad.settings.checks import check_configuration, list_scoring_keys

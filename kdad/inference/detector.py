@@ -21,9 +21,10 @@ from kdad.data.intensity import restore_rule
 from kdad.errors import UserError
 from kdad.geometry import as_pair
 from kdad.inference.decision import Decision, read_setting
+from kdad.inference.files import find_checkpoint
 from kdad.inference.fold import fold_batch_norms
 from kdad.inference.pictures import Picture, is_single, iterate, open_picture
-from kdad.inference.trained import build_trained, find_checkpoint
+from kdad.inference.trained import build_trained
 from kdad.models.base import KDDetector
 from kdad.speed import keep_float32, lay_out, limit_threads
 

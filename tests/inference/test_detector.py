@@ -14,7 +14,8 @@ from PIL import Image
 import kdad
 from kdad.errors import UserError
 from kdad.inference.detector import Detector
-from kdad.inference.trained import build_trained, read_checkpoint
+from kdad.inference.files import read_checkpoint
+from kdad.inference.trained import build_trained
 from tests.inference.trained import MODELS, SIZE, train
 
 LOW, HIGH, LEFT, RIGHT = slice(0, 60), slice(60, 120), slice(0, 100), slice(100, 200)
