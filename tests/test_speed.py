@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from kdad import pretrain, speed
-from kdad.benchmark import __main__ as benchmark
+from kdad.benchmark import measuring as benchmark
 from kdad.engine import build
 from kdad.models.stpm import STPM
 from kdad.speed import fuse
