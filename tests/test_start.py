@@ -75,7 +75,7 @@ def test_a_refused_job_says_so_in_its_folder(tmp_path):
 
 
 def test_completion_imports_nothing_heavy(tmp_path):
-    result, modules = start(tmp_path, "run", "-sc", "query=bash", COMP_LINE="python -m kdad.run model=")
+    result, modules = start(tmp_path, "run", "-sc", "query=bash", COMP_LINE="kdad-run model=")
     assert result.stdout.split() == ["model=dskd", "model=mkd", "model=rd", "model=stpm"], result.stderr
     assert not modules & HEAVY
 

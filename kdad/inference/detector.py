@@ -22,7 +22,6 @@ from kdad.errors import UserError
 from kdad.geometry import as_pair
 from kdad.inference.decision import Decision, read_setting
 from kdad.inference.files import find_checkpoint
-from kdad.inference.fold import fold_batch_norms
 from kdad.inference.pictures import Picture, is_single, iterate, open_picture
 from kdad.inference.trained import build_trained
 from kdad.models.base import KDDetector
@@ -230,6 +229,8 @@ def load(
     network, decision, config = build_trained(find_checkpoint(Path(path)), weights, plugins, with_decision)
     lay_out(network)
     if fold:
+        from kdad.inference.fold import fold_batch_norms  # after kdad.models, which imports timm alone
+
         fold_batch_norms(network, torch.rand(2, 3, *as_pair(network.image_size)))
     detector = Detector(network, decision, str(config["trainer"].get("precision") or "32-true"), batch_size)
     detector.setting = read_setting(config["model"], network.scoring)

@@ -120,6 +120,17 @@ def test_no_hydra_and_no_trainer_are_loaded(rd):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
+def test_nothing_is_imported_that_no_detector_uses(rd):
+    """Only what timm and Lightning bring with them, which leave out what they need not have."""
+    unused = ["wandb", "pandas", "skimage", "tensorboard", "kdad.metrics", "kdad.engine", "kdad.data.base", "scipy.io"]
+    code = (
+        f"import sys, kdad; kdad.load({str(rd.folder)!r})({rows(rd)[0]['path']!r}); "
+        f"print({{*{unused}}} & set(sys.modules)); import wandb; print(wandb.__name__)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.splitlines()
+    assert said == ["set()", "wandb"]
+
+
 def change(run, tmp_path, edit):
     content = read_checkpoint(run.checkpoint)
     edit(content)
