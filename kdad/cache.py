@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kdad.settings.compose import find_cache_folder
-from kdad.storage.cache import GB, list_files, remove
+from kdad.storage.files import GB, list_files, remove
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,10 +8,8 @@ images in the test. Without `category` it takes all. Exits with status 2 where s
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
-from pathlib import Path
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.box import SIMPLE
@@ -19,41 +17,17 @@ from rich.console import Console, JustifyMethod
 from rich.progress import track
 from rich.table import Table
 
-from kdad.data.base import AnomalyDataModule
-from kdad.data.checks import describe_contradictions
-from kdad.data.decoding import count_mask_facts, start_threads
-from kdad.data.images import Look
-from kdad.data.masks import MaskFacts
-from kdad.data.oddities import find_oddities
-from kdad.data.samples import Sample
 from kdad.engine.launch import launch_without_folder
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
 from kdad.settings.create import create
 
+if TYPE_CHECKING:
+    from kdad.data.base import AnomalyDataModule
+    from kdad.data.inspection import Part
+
 COLUMNS = ("images", "anomalous", "masks", "sizes", "modes", "unreadable", "copies")
 NUMBERS = ("images", "anomalous", "unreadable", "copies")
-CHUNK = 16  # samples that a thread takes at a time: some data sets have many and tiny ones
-
-
-@dataclass
-class Part:
-    """One split of one category, and what was found in it."""
-
-    split: str  # train, validation or test
-    samples: list[Sample] = field(default_factory=list)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (width, height)
-    modes: Counter[str] = field(default_factory=Counter)
-    masks: list[MaskFacts] = field(default_factory=list)
-    masked: list[Sample] = field(default_factory=list)  # whose masks these are
-    unreadable: list[str] = field(default_factory=list)  # of images and masks, one message each
-    copies: list[tuple[Path, Path]] = field(default_factory=list)  # test images, and the training images they are
-    contradictions: list[tuple[Path, Path]] = field(default_factory=list)  # anomalous images that are normal ones, too
-
-    @property
-    def n_anomalous(self) -> int:
-        """How many of the images are anomalous."""
-        return sum(sample.label for sample in self.samples)
 
 
 def main() -> None:
@@ -68,6 +42,10 @@ def check_data_set(cfg: DictConfig) -> None:
     for group in ("model", "backbone", "optimizer", "trainer", "logger"):
         checked[group] = {}  # what their targets are is not looked up: that imports networks
     check_configuration(checked, "run")
+    from kdad.data.decoding import count_mask_facts, start_threads  # with torch, which a refusal need not wait for
+    from kdad.data.inspection import inspect_category
+    from kdad.data.oddities import find_oddities
+
     console = Console(width=None if sys.stdout.isatty() else 120)
     data = create(cfg.dataset)
     known = data.categories()
@@ -122,7 +100,7 @@ def check_data_set(cfg: DictConfig) -> None:
         raise UserError("\n".join([f"{len(problems)} problems with {data.name}:", *problems]))
 
 
-def make_row(part: Part) -> list[str]:
+def make_row(part: "Part") -> list[str]:
     """Return the cells of a split in the table, after that of the category."""
     return [
         part.split,
@@ -144,7 +122,7 @@ def _format_sizes(sizes: list[tuple[int, int]]) -> str:
     return f"{min(widths)}-{max(widths)} x {min(heights)}-{max(heights)}"
 
 
-def describe_copies(name: str, part: Part) -> list[str]:
+def describe_copies(name: str, part: "Part") -> list[str]:
     """Say how many test images are copies of training images or both normal and anomalous, and which the first is.
 
     Returns a line on each, none where there is no copy.
@@ -154,11 +132,13 @@ def describe_copies(name: str, part: Part) -> list[str]:
         (test, train), n = part.copies[0], len(part.copies)
         said.append(f"{name}: {n} test images are exact copies of training images; the first is {test}, of {train}")
     if part.contradictions:
+        from kdad.data.checks import describe_contradictions
+
         said.append(f"{name}: {describe_contradictions(part.contradictions)}")
     return said
 
 
-def describe_empty(data: AnomalyDataModule, part: Part) -> str:
+def describe_empty(data: "AnomalyDataModule", part: "Part") -> str:
     """Say where the images of an empty split should be, and how to get them."""
     return f"{data.category}: no {part.split} images in {data.root}. Expected: {data.layout}. {data.obtain}"
 
@@ -175,63 +155,6 @@ def compare_with_official(total: Mapping[str, int], official: Mapping[str, Mappi
     if absent := sorted(set(official) - set(names)):
         line += f". Not here: {', '.join(absent)}"
     return line
-
-
-def inspect_category(data: AnomalyDataModule) -> list[Part]:
-    """Read every file of a category and say what its splits hold, as the data set has them.
-
-    Nothing is held out or left out. Raises `UserError` where the layout is not as expected; a file that cannot be used
-    is listed in its split instead.
-    """
-    train, test = data.find_samples()
-    splits = {"train": train, "validation": data.find_validation(), "test": test}
-    parts = [
-        _inspect_split(data, split, samples) for split, samples in splits.items() if samples or split != "validation"
-    ]
-    try:
-        parts[-1].copies = data.find_copies(train + splits["validation"], test)
-        parts[-1].contradictions = data.find_contradictions(train + splits["validation"], test)
-    except UserError as error:
-        if not any(part.unreadable for part in parts):
-            parts[-1].unreadable.append(str(error))
-    return parts
-
-
-def _inspect_split(data: AnomalyDataModule, split: str, samples: Sequence[Sample]) -> Part:
-    part = Part(split, list(samples))
-    has_masks = any(sample.mask is not None for sample in samples)
-    chunks = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
-    with start_threads() as threads:
-        looks = threads.map(lambda c: [(_look_at(data, s), _check_mask(data, s, has_masks)) for s in c], chunks)
-        for sample, (seen, mask) in zip(samples, chain.from_iterable(looks), strict=True):
-            if isinstance(seen, Look):
-                part.sizes[seen.size] += 1
-                part.modes[seen.mode] += 1
-            part.unreadable += [problem for problem in (seen, mask) if isinstance(problem, str)]
-            if isinstance(mask, MaskFacts):
-                part.masks.append(mask)
-                part.masked.append(sample)
-    return part
-
-
-def _look_at(data: AnomalyDataModule, sample: Sample) -> Look | str:
-    """Return size and mode of an image, or what is wrong with it."""
-    try:
-        return data.look_at(sample)
-    except UserError as error:
-        return str(error)
-
-
-def _check_mask(data: AnomalyDataModule, sample: Sample, has_masks: bool) -> MaskFacts | str | None:
-    """Return what is odd about a mask, or what is wrong with it; None where there should be none."""
-    if not has_masks or not sample.label:
-        return None
-    if sample.mask is None or not sample.mask.exists():
-        return f"no mask {sample.mask or 'file'} for the anomalous image {sample.path}"
-    try:
-        return data.look_at_mask(sample)
-    except UserError as error:
-        return str(error)
 
 
 if __name__ == "__main__":

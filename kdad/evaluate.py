@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 
 from kdad.engine.categories import unite
 from kdad.engine.launch import CONFIG, launch
-from kdad.engine.retest import retest
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
+from kdad.settings.checks import check_configuration
 
 
 def main() -> None:
@@ -24,7 +24,12 @@ def job(cfg: DictConfig) -> None:
     """Do one job of the command line or of a sweep."""
     unite(cfg)
     folder = RunFolder(HydraConfig.get().runtime.output_dir)
-    show(retest(cfg, folder), folder)
+    with folder.hold(), folder.record(cfg) as record:
+        check_configuration(cfg, CONFIG)
+        from kdad.engine.retest import test_again  # with Lightning, which a refusal need not wait for
+
+        test_again(cfg, folder, record)
+    show(record.results, folder)
 
 
 if __name__ == "__main__":

@@ -6,40 +6,29 @@
 """
 
 import copy
-import logging
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-import kdad
-from kdad.data.base import AnomalyDataModule
-from kdad.engine.build import build, describe, fingerprint_data, make_trainer
-from kdad.engine.categories import list_categories, test_all, unite
+from kdad.engine.categories import list_categories, unite
 from kdad.engine.checkpoint import Checkpoint
-from kdad.engine.combinations import check_average, list_impossible
-from kdad.engine.decide import check_decision, decide
-from kdad.engine.features import attach_features
-from kdad.engine.fit import Training, fit, stop_early, takes_single, watch_best
-from kdad.engine.launch import CONFIG, carry_on, launch, list_task_overrides, name_sweep
-from kdad.engine.loggers import log_test, make_logger, note_failure, open_logger, summarise
-from kdad.engine.protocols import watch_protocols
-from kdad.engine.retest import check_variants, test_variants
+from kdad.engine.combinations import list_impossible
+from kdad.engine.launch import CONFIG, carry_on, launch
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import check_objective, compute_objective
 from kdad.engine.show import show
 from kdad.engine.sweep import note_results
-from kdad.engine.test import Evaluation
 from kdad.errors import UserError
-from kdad.inference.decision import read_setting
 from kdad.settings.checks import check_configuration
 from kdad.settings.compose import resolve
 from kdad.settings.roles import config_hash
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from kdad.data.base import AnomalyDataModule
+
+# What needs torch or Lightning is imported where it is called: a refusal, or --help, need not wait for seconds.
 
 
 def main() -> None:
@@ -77,6 +66,9 @@ def job(cfg: DictConfig) -> float | None:
 def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chosen: str) -> dict[str, Any]:
     """Run a job, with skip_done only what is not done here or below `roots`; return what results.json holds."""
     if cfg.skip_done:
+        from kdad.engine.build import fingerprint_data
+        from kdad.engine.retest import test_variants
+
         wanted, data = config_hash(resolve(cfg)), fingerprint_data(cfg)
         if done := folder.find_done(wanted, roots, data):
             print(f"Done already: {done}")
@@ -91,6 +83,8 @@ def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chos
             cfg = copy.deepcopy(cfg)
             cfg.ckpt_path = str(last.absolute())
     elif goes_on_in(folder, cfg) and folder.is_complete() and not cfg.overwrite:
+        from kdad.engine.build import fingerprint_data
+
         wanted = config_hash(resolve(cfg))
         if folder.is_trained(wanted, fingerprint_data(cfg)):
             print(f"Done already: {folder}. overwrite=true tests it once more")
@@ -124,95 +118,23 @@ def run(cfg: DictConfig, folder: RunFolder, *chosen: str) -> dict[str, Any]:
     note_results(folder)
     with folder.hold():
         results, data = train(cfg, folder, *chosen)
+        from kdad.engine.retest import test_variants
+
         show(results, folder)
         test_variants(cfg, folder, data)
     return results
 
 
-def refuse_early(cfg: DictConfig, folder: RunFolder, wanted: str) -> None:
-    """Refuse what can be known before data and networks are loaded. Raises `UserError`."""
-    folder.refuse_to_replace(cfg.overwrite, wanted)
-    if not goes_on_in(folder, cfg):
-        folder.refuse_to_begin_again(cfg.overwrite)
-    check_decision(cfg.decision)
-    check_average(cfg.average_epochs, cfg.trainer, cfg.patience)
-
-
-def describe_origin(
-    cfg: DictConfig, data: AnomalyDataModule, changed: list[str], chosen: tuple[str, ...]
-) -> dict[str, Any]:
-    """Return plain values that every checkpoint of a run keeps: what made it, and from which images."""
-    return {
-        "config": OmegaConf.to_container(cfg),
-        "overrides": [*list_task_overrides(cfg), *chosen],
-        "changed_when_resumed": changed,
-        "version": kdad.__version__,
-        "data_fingerprint": data.fingerprint,
-        "parts": data.list_parts(),
-        "rule": data.rule.to_plain(),
-        "roi": data.roi.to_plain() if data.roi else None,
-    }
-
-
-def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> tuple[dict[str, Any], AnomalyDataModule]:
+def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> "tuple[dict[str, Any], AnomalyDataModule]":
     """Train and test once, or go on from `ckpt_path`; return what results.json holds, and the data.
 
-    `chosen`: overrides that this job's checkpoints need besides those of the command line. Results of a run that went
-    on with other settings are no configuration's: their `config_hash` is null, `changed_when_resumed` says why.
+    `chosen`: overrides that this job's checkpoints need besides those of the command line.
     """
     with folder.record(cfg) as record:
         check_configuration(cfg, CONFIG)
-        record.add(**describe(cfg))
-        refuse_early(cfg, folder, record.results["config_hash"])
-        others = watch_protocols(cfg)
-        resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
-        changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
-        with resumed.explain_root() if resumed else nullcontext():
-            data, detector = build(cfg, rule=resumed.rule if resumed else None)
-        record.add(data_fingerprint=data.fingerprint)
-        data.takes_single = takes_single(detector)
-        if resumed and (other := resumed.describe_changed_data(data)):
-            log.warning("%s goes on with other data: %s", resumed.path, other)
-            changed = [*changed, other]
-        if changed:
-            record.add(config_hash=None, changed_when_resumed=", ".join(changed))
-        check_variants(cfg, folder)
-        check_objective(cfg.objective, cfg.objective_on_test_data, len(data.val_samples))
-        detector.provenance = describe_origin(cfg, data, changed, chosen)
-        best = watch_best(folder, cfg.monitor, len(data.val_samples), cfg.average_epochs)
-        early = stop_early(cfg.patience, len(data.val_samples))
-        setting = read_setting(resolve(cfg)["model"], detector.scoring)
-        thresholds = partial(decide, options=cfg.decision, setting=setting)
-        training = Training(folder, cfg.seed, cfg.checkpoint_seconds, best, cfg.average_epochs, thresholds)
-        if resumed:
-            training.go_on(resumed, cfg.trainer.max_epochs)
-            resumed.restore(detector)  # Lightning does it again, but after the folder is claimed
-        path = resumed.path if resumed else None
-        del resumed  # its optimiser's state would be in memory twice
+        from kdad.engine.job import train_and_test
 
-        evaluation = Evaluation(cfg.pictures, cfg.metrics, setting)
-        told = copy.deepcopy(cfg)
-        told.category = data.category  # the data set's default, where none was given
-        logger = make_logger(told, folder, name_sweep())
-        problems: list[str] = []
-        with open_logger(logger, resolve(told), problems):
-            callbacks = [evaluation, *others, *early, training, *([best] if best else [])]
-            trainer = make_trainer(cfg, folder, data, logger, *callbacks)
-            training.start_clock()
-            attach_features(detector, data, data.store, trainer.strategy.root_device)
-            folder.claim(cfg, record, keep_checkpoints=path is not None and folder.owns(path))
-            record.add(**fit(trainer, detector, data, training, path))
-            if cfg.objective:
-                record.add(objective=cfg.objective, objective_on_test_data=cfg.objective_on_test_data)
-            earlier = training.earlier_epochs()
-            record.add(**test_all(cfg, record.results, trainer, detector, data, evaluation, folder, earlier, others))
-            record.finish()
-            folder.write_results(record.results)  # before all that a logger does at the end
-            with note_failure(problems):
-                log_test(logger, record.results, evaluation.outcome, folder.maps)
-                summarise(logger, record.results)
-        if problems:
-            record.add(logger_problems="; ".join(problems))
+        data = train_and_test(cfg, folder, record, goes_on_in(folder, cfg), chosen)
     return record.results, data
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdad.benchmark.__main__ import measure_costs
 from kdad.benchmark.counts import count_checkpoint_bytes, count_operations, count_tensor_bytes
+from kdad.benchmark.measuring import measure_costs
 from kdad.benchmark.runtimes import RUNTIMES, choose_runtimes
 from kdad.benchmark.table import load_published_costs, print_costs
 from kdad.engine.build import build_detector

@@ -42,7 +42,7 @@ ROOMS = {
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # What a run leaves, and how it is asked for: by `RunFolder` and `Checkpoint`
 NAMES = r"""["'](?:\w+/)*(?:results\.json|refused\.json|config\.yaml|scores\.csv|curves\.npz|\w*\.ckpt)["']"""
-OWNERS = {"engine/run_folder.py", "engine/checkpoint.py", "inference/trained.py"}
+OWNERS = {"engine/run_folder.py", "engine/checkpoint.py", "inference/files.py"}
 
 
 def room_of(path: Path) -> str:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from kdad import pretrain, speed
-from kdad.benchmark import __main__ as benchmark
+from kdad import speed
+from kdad.benchmark import measuring as benchmark
 from kdad.engine import build
+from kdad.engine import pretraining as pretrain
 from kdad.models.stpm import STPM
 from kdad.speed import fuse
 

@@ -128,6 +128,8 @@ def kdad(setting, *more):
     """One whole `kdad.run`, timed in its parts."""
     import kdad.data.decoding  # before Lightning makes a tensor: see kdad/__init__.py
     import kdad.engine.features
+    import kdad.engine.job
+    import kdad.engine.unified
     import kdad.run
     import pytorch_lightning as pl  # isort: skip
     from kdad.metrics import DetectionMetrics
@@ -143,16 +145,16 @@ def kdad(setting, *more):
         watch.on(kdad.data.decoding, "_images", "decode")
         watch.on(kdad.data.decoding, "_masks", "masks")
         watch.on(kdad.features, "_features", "teacher")
-        watch.on(kdad.run, "test", "test")
+        watch.on(kdad.engine.unified, "test", "test")
         for method in ("update", "compute"):
             watch.on(DetectionMetrics, method, "metrics")
-        forward, trainer = Teacher.forward, kdad.run.make_trainer
+        forward, trainer = Teacher.forward, kdad.engine.job.make_trainer
         watch.enter_context(
             patch.object(Teacher, "forward", lambda self, images: taught.append(len(images)) or forward(self, images))
         )
         start = time.perf_counter()
         clock = Timed(start)
-        watch.enter_context(patch.object(kdad.run, "make_trainer", lambda *args: trainer(*args, clock)))
+        watch.enter_context(patch.object(kdad.engine.job, "make_trainer", lambda *args: trainer(*args, clock)))
         results = kdad.run.run(cfg, Path(folder))
         whole = time.perf_counter() - start
     seconds = watch.seconds

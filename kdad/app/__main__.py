@@ -15,20 +15,20 @@ import socket
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 
-from kdad.app.batching import Batcher
-from kdad.app.examples import find_hardest
-from kdad.data.images import limit_size
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.launch import launch_without_folder
 from kdad.engine.record import name_category
 from kdad.errors import UserError
-from kdad.inference.detector import load
-from kdad.inference.trained import find_checkpoint
+from kdad.inference.files import find_checkpoint
 from kdad.settings.checks import check_configuration
+
+if TYPE_CHECKING:
+    from kdad.app.batching import Batcher
 
 NEEDS = ("gradio", "fastapi", "uvicorn")
 
@@ -46,6 +46,8 @@ def serve(cfg: DictConfig) -> None:
     given = list(cfg.ckpt_path) if isinstance(cfg.ckpt_path, ListConfig) else [cfg.ckpt_path] if cfg.ckpt_path else []
     if not given:
         raise UserError("ckpt_path=<run folder or checkpoint> is needed: the trained detector, or a list of several")
+    from kdad.data.images import limit_size  # with torch, which a refusal need not wait for
+
     limit_size(cfg.max_megapixels, "max_megapixels")
     paths = [find_checkpoint(path) for path in given]
     with open_socket(cfg.host, cfg.port) as listening:  # before seconds are spent on loading
@@ -55,6 +57,7 @@ def serve(cfg: DictConfig) -> None:
             os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
             import uvicorn
 
+            from kdad.app.examples import find_hardest
             from kdad.app.page import Page
             from kdad.app.server import LOCAL, build_server
 
@@ -79,8 +82,11 @@ def open_socket(host: str, port: int) -> socket.socket:
         raise UserError(f"host={host} port={port}: {error}. port=0 takes a free one") from error
 
 
-def load_detectors(cfg: DictConfig, paths: list[Path]) -> dict[str, Batcher]:
+def load_detectors(cfg: DictConfig, paths: list[Path]) -> "dict[str, Batcher]":
     """Return a batcher for each checkpoint, by a name that says what it detects. Raises `UserError`."""
+    from kdad.app.batching import Batcher
+    from kdad.inference.detector import load
+
     batchers: dict[str, Batcher] = {}
     for path in paths:
         detector = load(

@@ -6,22 +6,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from lightning_fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
-from kdad.data.base import AnomalyDataModule
 from kdad.engine.record import name_category
 from kdad.errors import UserError
-from kdad.inference.trained import OWN, find_checkpoint, read_checkpoint, restore
+from kdad.inference.files import OWN, find_checkpoint, read_checkpoint
 from kdad.settings.compose import OPTIONAL, resolve
 from kdad.settings.keys import find_key
 from kdad.settings.overrides import split, unquote
 from kdad.settings.roles import DECIDING, find_differences, select
 from kdad.settings.targets import is_known_class
-from kdad.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdad.data.base import AnomalyDataModule
     from kdad.models.base import KDDetector
 
 SUFFIX = ".ckpt"
@@ -103,7 +102,7 @@ class Checkpoint:
         """Return the name of the data set that it was trained on, and the category."""
         return f"{self.config['dataset']['name']} {name_category(self.config['dataset'].get('category')) or ''}".strip()
 
-    def describe_changed_data(self, data: AnomalyDataModule) -> str:
+    def describe_changed_data(self, data: "AnomalyDataModule") -> str:
         """Return how the data differ from those that it was trained on; empty where they are the same or unknown.
 
         Raises `UserError` where images that it has seen would be tested, or used for something else than before.
@@ -138,7 +137,7 @@ class Checkpoint:
                 raise
             raise UserError(f"{error}\n{self.path} was trained on data in {root}, which is not there") from error
 
-    def has_other_data(self, data: AnomalyDataModule) -> bool:
+    def has_other_data(self, data: "AnomalyDataModule") -> bool:
         """Return whether images have changed since it was trained; of version 0.1 that is unknown, and False."""
         return bool(data.train_samples) and self._made_by.get("data_fingerprint") not in (None, data.fingerprint)
 
@@ -189,11 +188,13 @@ class Checkpoint:
         changed = {name for name in self.differences(config) if not is_same(name)}
         return sorted(changed | set(self._made_by.get("changed_when_resumed", [])))
 
-    def restore(self, detector: "KDDetector", keep: Mapping[str, torch.Tensor] | None = None) -> None:
+    def restore(self, detector: "KDDetector", keep: "Mapping[str, Tensor] | None" = None) -> None:
         """Load the weights and statistics into a detector; `keep` are tensors, by name, to load in place of its own.
 
         Raises `UserError` for a checkpoint of another teacher, or of other networks.
         """
+        from kdad.inference.trained import restore  # with Lightning, which reading a file does without
+
         restore(self.content, detector, self.path, keep or {})
 
     def files_to_go_on(self, max_epochs: int, average_epochs: int, best_state: str | None) -> list[Path]:
@@ -253,18 +254,3 @@ def find_earlier(folder: Path, epoch: int, average_epochs: int) -> list[Path]:
     Raises `UserError` if one is missing.
     """
     return find_epochs(folder, range(max(1, epoch - average_epochs + 1), epoch))
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Write checkpoints to a temporary file in the same folder first, and read them without running code.
-
-    Lightning writes to the system's temporary folder, and a move from there to another file system is a copy, which a
-    kill would leave truncated in the place of the good checkpoint.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with atomic_write(Path(path), "wb") as file:
-            torch.save(checkpoint, file)
-
-    def load_checkpoint(self, path: str | Path, *args: Any, **keywords: Any) -> dict[str, Any]:
-        return super().load_checkpoint(path, *args, **{**keywords, "weights_only": True})

@@ -10,12 +10,12 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import distributed
 
 from kdad.data.base import AnomalyDataModule
+from kdad.engine.record import RATES
 from kdad.errors import UserError
 from kdad.inference.decision import Decision, Normals, check_rule
 from kdad.models.base import KDDetector
 
 MOST = 1000  # training images that thresholds are taken from, where none are held out: more would flatter no less
-RATES = ("false_alarm_rate", "detection_rate", "image_f1", "pixel_f1")  # in results.json, at the thresholds
 UNDECIDED = "no thresholds: the checkpoint has none, or none for this setting of what changes scores without training"
 
 

@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdad.data.base import AnomalyDataModule
-from kdad.engine.checkpoint import AtomicCheckpoints, Checkpoint, find_earlier, locate_epoch
+from kdad.engine.atomic_checkpoints import AtomicCheckpoints
+from kdad.engine.checkpoint import Checkpoint, find_earlier, locate_epoch
 from kdad.engine.combinations import check_monitor, check_validation
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import TRAINING

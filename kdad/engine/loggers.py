@@ -13,8 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from kdad.engine.decide import RATES
-from kdad.engine.record import SEVEN
+from kdad.engine.record import RATES, SEVEN
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.metrics import Outcome

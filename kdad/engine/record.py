@@ -1,5 +1,7 @@
 """What results.json will hold of a job."""
 
+import os
+import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +10,8 @@ from kdad.errors import UserError
 
 HEADLINE = ("image_auroc", "pixel_auroc", "pro")  # metrics that results.json always has, null where there is none
 
+RATES = ("false_alarm_rate", "detection_rate", "image_f1", "pixel_f1")  # in results.json, at the thresholds
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # by which Lightning knows a process's number
 
 SEVEN = (  # all metrics that papers compare by; those beyond the headline are null only where their counterpart is
     "image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro"
@@ -48,6 +52,8 @@ class Record:
 
 def is_first_process() -> bool:
     """Return whether this process is the one that writes."""
-    from pytorch_lightning.utilities import rank_zero_only  # reading a folder needs no Lightning
+    if "pytorch_lightning" not in sys.modules and not any(name in os.environ for name in RANKS):
+        return True  # what Lightning would say, which takes seconds to import
+    from pytorch_lightning.utilities import rank_zero_only
 
     return getattr(rank_zero_only, "rank", 0) == 0

@@ -10,15 +10,16 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, build_detector, describe, make_trainer
-from kdad.engine.categories import test_all
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import decide, find_decision
 from kdad.engine.features import attach_features
 from kdad.engine.launch import CONFIG, carry_on
 from kdad.engine.protocols import watch_protocols
+from kdad.engine.record import Record
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
 from kdad.engine.test import Evaluation
+from kdad.engine.unified import test_all
 from kdad.errors import UserError
 from kdad.inference.decision import read_setting
 from kdad.settings.checks import check_configuration, list_scoring_keys
@@ -36,50 +37,55 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
     """
     with folder.hold(), folder.record(cfg) as record:
         check_configuration(cfg, CONFIG)
-        record.add(**describe(cfg))
-        folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
-        if not cfg.ckpt_path:
-            raise UserError("ckpt_path=<run folder or checkpoint> is needed: the checkpoint to test")
-        counted = watch_protocols(cfg)
-        checkpoint = Checkpoint.load(cfg.ckpt_path)
-        if others := refuse_training(cfg, checkpoint):
-            record.add(config_hash=None, trained_on=checkpoint.describe_data())
-        if checkpoint.has_teacher:
-            cfg = copy.deepcopy(cfg)
-            cfg.backbone.pretrained = False  # its weights come with the checkpoint
-        earlier = checkpoint.earlier_epochs(cfg.average_epochs)
-        known = data is not None
-        with checkpoint.explain_root():
-            data, detector = (data, build_detector(cfg)) if data is not None else build(cfg, False, checkpoint.rule)
-        record.add(data_fingerprint=data.fingerprint)
-        if not others and not known and checkpoint.has_other_data(data):
-            log.warning(
-                "the data are not those that %s was trained on: images have been added, removed or replaced since",
-                checkpoint.path,
-            )
-        if tested := data.find_seen(checkpoint.seen):
-            said = f"{len(tested)} test images have the names of images trained on; the first is {tested[0]}"
-            if data.root.resolve() == Path(checkpoint.config["dataset"]["root"]).resolve():
-                raise UserError(f"{said}. Their scores would mean nothing: test images that it has not seen")
-            log.warning(said)
-            record.add(n_trained_on=len(tested))
-        checkpoint.restore(detector)
-        detector.provenance = checkpoint.provenance
-        setting = read_setting(resolve(cfg)["model"], detector.scoring)
-        evaluation = Evaluation(cfg.pictures, cfg.metrics, setting)
-        trainer = make_trainer(cfg, folder, data, None, evaluation, *counted)
-        if not known:
-            attach_features(detector, data, data.store, trainer.strategy.root_device)
-        elif find_decision(detector, setting) is None:  # the normal images are at hand, for thresholds of its own
-            detector.trainer = trainer
-            decision = decide(trainer, detector.to(trainer.strategy.root_device), cfg.decision, setting, data)
-            detector.provenance = {**checkpoint.provenance, "decision": decision.to_plain()}
-        folder.claim(cfg, record, keep_checkpoints=True)
-        record.add(ckpt_path=str(checkpoint.path), tested_epoch=checkpoint.tested_epoch)
-        record.add(**test_all(cfg, record.results, trainer, detector, data, evaluation, folder, earlier, counted))
-        if parts := checkpoint.parts:  # the data may have grown since
-            record.add(n_train=len(parts["train"]), n_val=len(parts["validation"]))
+        test_again(cfg, folder, record, data)
     return record.results
+
+
+def test_again(cfg: DictConfig, folder: RunFolder, record: Record, data: AnomalyDataModule | None = None) -> None:
+    """Do as `retest` does, once the configuration is in order: add to the record what results.json will hold."""
+    record.add(**describe(cfg))
+    folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
+    if not cfg.ckpt_path:
+        raise UserError("ckpt_path=<run folder or checkpoint> is needed: the checkpoint to test")
+    counted = watch_protocols(cfg)
+    checkpoint = Checkpoint.load(cfg.ckpt_path)
+    if others := refuse_training(cfg, checkpoint):
+        record.add(config_hash=None, trained_on=checkpoint.describe_data())
+    if checkpoint.has_teacher:
+        cfg = copy.deepcopy(cfg)
+        cfg.backbone.pretrained = False  # its weights come with the checkpoint
+    earlier = checkpoint.earlier_epochs(cfg.average_epochs)
+    known = data is not None
+    with checkpoint.explain_root():
+        data, detector = (data, build_detector(cfg)) if data is not None else build(cfg, False, checkpoint.rule)
+    record.add(data_fingerprint=data.fingerprint)
+    if not others and not known and checkpoint.has_other_data(data):
+        log.warning(
+            "the data are not those that %s was trained on: images have been added, removed or replaced since",
+            checkpoint.path,
+        )
+    if tested := data.find_seen(checkpoint.seen):
+        said = f"{len(tested)} test images have the names of images trained on; the first is {tested[0]}"
+        if data.root.resolve() == Path(checkpoint.config["dataset"]["root"]).resolve():
+            raise UserError(f"{said}. Their scores would mean nothing: test images that it has not seen")
+        log.warning(said)
+        record.add(n_trained_on=len(tested))
+    checkpoint.restore(detector)
+    detector.provenance = checkpoint.provenance
+    setting = read_setting(resolve(cfg)["model"], detector.scoring)
+    evaluation = Evaluation(cfg.pictures, cfg.metrics, setting)
+    trainer = make_trainer(cfg, folder, data, None, evaluation, *counted)
+    if not known:
+        attach_features(detector, data, data.store, trainer.strategy.root_device)
+    elif find_decision(detector, setting) is None:  # the normal images are at hand, for thresholds of its own
+        detector.trainer = trainer
+        decision = decide(trainer, detector.to(trainer.strategy.root_device), cfg.decision, setting, data)
+        detector.provenance = {**checkpoint.provenance, "decision": decision.to_plain()}
+    folder.claim(cfg, record, keep_checkpoints=True)
+    record.add(ckpt_path=str(checkpoint.path), tested_epoch=checkpoint.tested_epoch)
+    record.add(**test_all(cfg, record.results, trainer, detector, data, evaluation, folder, earlier, counted))
+    if parts := checkpoint.parts:  # the data may have grown since
+        record.add(n_train=len(parts["train"]), n_val=len(parts["validation"]))
 
 
 def refuse_training(cfg: DictConfig, checkpoint: Checkpoint) -> bool:

@@ -5,8 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kdad.engine.decide import RATES
-from kdad.engine.record import HEADLINE, is_first_process
+from kdad.engine.record import HEADLINE, RATES, is_first_process
 from kdad.engine.run_folder import RunFolder
 
 

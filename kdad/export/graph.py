@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from kdad.errors import UserError
 from kdad.inference.decision import Decision
-from kdad.models.base import KDDetector
+
+if TYPE_CHECKING:
+    from kdad.models.base import KDDetector
 
 INPUT = "images"
 OUTPUTS = ("anomaly_map", "score", "normalised", "is_anomalous")
@@ -28,7 +30,7 @@ class Judge(nn.Module):
     is_anomalous (B,) is bool. `half` computes in float16.
     """
 
-    def __init__(self, network: KDDetector, decision: Decision | None, half: bool = False):
+    def __init__(self, network: "KDDetector", decision: Decision | None, half: bool = False):
         super().__init__()
         self.network, self.decision, self.half_precision = network, decision, half
         self.names = OUTPUTS if decision else OUTPUTS[:2]

@@ -21,11 +21,11 @@ from kdad.data.roi import Roi, restore_roi
 from kdad.errors import UserError
 from kdad.geometry import Tiles, Tiling, as_pair, read_tiling
 from kdad.inference.decision import Decision, read_setting
-from kdad.inference.fold import fold_batch_norms
+from kdad.inference.files import find_checkpoint
 from kdad.inference.pictures import Picture, is_single, iterate, open_picture
 from kdad.inference.prepared import Geometry, Prepared, make_batches, prepare
 from kdad.inference.result import Result
-from kdad.inference.trained import build_trained, find_checkpoint
+from kdad.inference.trained import build_trained
 from kdad.models.base import KDDetector
 from kdad.speed import keep_float32, lay_out, limit_threads
 
@@ -208,6 +208,8 @@ def load(
     network, decision, config = build_trained(find_checkpoint(Path(path)), weights, plugins, with_decision)
     lay_out(network)
     if fold:
+        from kdad.inference.fold import fold_batch_norms  # after kdad.models, which imports timm alone
+
         fold_batch_norms(network, torch.rand(2, 3, *as_pair(network.image_size)))
     region = restore_roi(network.provenance.get("roi"), roi)
     tiling = read_tiling(image_size=network.image_size, **config["tiling"])

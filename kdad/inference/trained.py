@@ -1,4 +1,4 @@
-"""A checkpoint without the configuration's machinery: read without running code, built, and put into a detector."""
+"""A checkpoint without the configuration's machinery: its detector built, and its weights put into it."""
 
 import inspect
 import sys
@@ -17,40 +17,13 @@ from torch import Tensor
 import kdad
 from kdad.errors import UserError
 from kdad.inference.decision import Decision
+from kdad.inference.files import OWN, read_checkpoint
 from kdad.models.base import KDDetector
 from kdad.settings.keys import KEYS
-from kdad.storage.atomic import atomic_write, refuse_existing
-from kdad.storage.tensors import read_plain
 from kdad.teacher import Teacher
 
-TESTED = Path("checkpoints/tested.ckpt")  # of a run: the weights that were tested
 # What a detector is built from
 PARTS = ("model", "backbone", "levels", "image_size", "normalisation", "trainer", "seed", "tiling")
-OWN = "teacher_state"  # the teacher's weights, in a checkpoint that needs no other file
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a file without running code. Raises `UserError` if it is missing, damaged or no checkpoint of kdad's."""
-    if not path.is_file():
-        raise UserError(f"ckpt_path={path}: no such file (looked for {path.absolute()})")
-    content = read_plain(path, "ckpt_path", "a checkpoint of plain values", "Files that would run code are refused.")
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), Mapping) for key in ("state_dict", "teacher", "kdad")
-    ):
-        raise UserError(f"ckpt_path={path}: not a checkpoint written by kdad")
-    return content
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """Return the checkpoint that a path names: the file itself, or of a run's folder the weights that were tested.
-
-    Raises `UserError` where there is none.
-    """
-    path = Path(path).expanduser()
-    found = path / TESTED if path.is_dir() else path
-    if not found.is_file():
-        raise UserError(f"{path}: no checkpoint. Give a run's folder, which holds {TESTED}, or a .ckpt file")
-    return found.absolute()
 
 
 def restore(content: Mapping[str, Any], detector: KDDetector, path: Path, keep: Mapping[str, Tensor]) -> None:
@@ -120,20 +93,6 @@ def read_parts(path: Path, config: Any) -> dict[str, Any]:
         raise UserError(f"ckpt_path={path}: its configuration cannot be read: {str(error).splitlines()[0]}") from error
     before = {"levels": "auto", "image_size": 256, "normalisation": "auto", "trainer": {}, "seed": 0}
     return before | {"tiling": {"size": None, "overlap": "auto"}} | given
-
-
-def write_checkpoint(content: Mapping[str, Any], path: Path, overwrite: bool) -> None:
-    """Write a checkpoint, whole or not at all. Raises `UserError` where there is a file already, unless `overwrite`."""
-    check_output(path, overwrite)
-    with atomic_write(path, "wb") as file:
-        torch.save(dict(content), file)
-
-
-def check_output(path: Path, overwrite: bool) -> None:
-    """Raise `UserError` for the name of a checkpoint that could not be read as one, or that is taken."""
-    if path.suffix == ".safetensors":
-        raise UserError(f"output={path}: a checkpoint is called <name>.ckpt, it holds more than tensors")
-    refuse_existing(path, overwrite, "output=<file>")
 
 
 def find_class(target: str, plugins: Sequence[str]) -> Any:

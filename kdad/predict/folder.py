@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,9 @@ from kdad.errors import UserError
 from kdad.inference.inputs import Item
 from kdad.inference.result import Result
 from kdad.storage.tensors import hash_file
+
+if TYPE_CHECKING:
+    from kdad.inference.detector import Result
 
 COLUMNS = ("path", "score", "normalised_score", "decision", "area")
 OVERLAYS, MAPS = ("all", "anomalous", "none"), ("none", "npy", "tiff16", "mvtec_ad2")
@@ -93,7 +96,7 @@ class PredictionFolder:
             return False
         return same and row is not None and "name" in row and all(place.exists() for place in self._places(row))
 
-    def add(self, item: Item, found: Result | UserError) -> None:
+    def add(self, item: Item, found: "Result | UserError") -> None:
         """Write down what was found of a file; its pictures follow on threads."""
         try:
             file = describe_file(item.path)
@@ -167,7 +170,7 @@ class PredictionFolder:
         elif self.masks and decided:
             yield self.path / "masks" / name_picture(name, ".png")
 
-    def _draw(self, found: Result, row: dict[str, Any]) -> None:
+    def _draw(self, found: "Result", row: dict[str, Any]) -> None:
         for place in self._places(row):
             with self.folder.write(place, "wb") as file:
                 if place.suffix == ".npy":

@@ -23,11 +23,11 @@ from torch import Tensor
 
 import kdad
 from kdad.errors import UserError
+from kdad.storage.files import GB, list_files, remove
 from kdad.storage.rows import FileRows, MadeRows, Table
 
 log = logging.getLogger(__name__)
 STORAGES = ("auto", "memory", "disk", "off")
-GB = 2**30
 # What else values depend on: the code that decodes and computes. Files on disk outlive an upgrade.
 CODE = (kdad.__version__, *(version(name) for name in ("torch", "timm", "pillow")))
 _MEMORY: OrderedDict[str, Tensor] = OrderedDict()  # of this process, least recently used first
@@ -213,25 +213,6 @@ class ArrayStore:
 
     def locate(self, array: Array) -> Path:
         return self.folder / f"{array.key}.npy"
-
-
-def list_files(folder: Path, pattern: str) -> list[tuple[Path, float, int]]:
-    """List the files in `folder` that match `pattern`, leaving out those that other jobs remove meanwhile.
-
-    Returns (path, time of last use in seconds since 1970, bytes) of each.
-    """
-    found = []
-    for path in folder.glob(pattern):
-        with suppress(FileNotFoundError):
-            status = path.stat()
-            found.append((path, status.st_mtime, status.st_size))
-    return found
-
-
-def remove(path: Path) -> None:
-    """Remove an array from disk. Jobs that have it open keep it until they end."""
-    path.unlink(missing_ok=True)
-    path.with_suffix(".txt").unlink(missing_ok=True)
 
 
 def hash_content(array: Table) -> str:

@@ -69,7 +69,7 @@ def test_resume_and_evaluate_need_only_the_checkpoint(tiny_mvtec, tmp_path):
 
 def test_stored_overrides_yield_to_the_command_line(start, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "kdad.run.list_task_overrides", lambda cfg: ["model=rd", "seed=3", "+debug=cpu", "ckpt_path=old"]
+        "kdad.engine.job.list_task_overrides", lambda cfg: ["model=rd", "seed=3", "+debug=cpu", "ckpt_path=old"]
     )
     _, folder = start("model=rd")
     path = folder / "checkpoints" / "last.ckpt"
@@ -86,7 +86,7 @@ def test_a_group_takes_the_keys_of_the_one_before_with_it(start, monkeypatch):
         "model=rd", "model.sigma=2", "trainer=ddp", "trainer.devices=2", "+trainer.max_time=1", "trainer.max_epochs=1",
         "logger=tensorboard", "logger.version=tb",
     ]  # fmt: skip
-    monkeypatch.setattr("kdad.run.list_task_overrides", lambda cfg: stored)
+    monkeypatch.setattr("kdad.engine.job.list_task_overrides", lambda cfg: stored)
     _, folder = start("model=rd")
     path = f"ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"
 

@@ -246,7 +246,7 @@ def scores(folder):
 def test_variants_are_tests_of_the_trained_weights(start, tmp_path, monkeypatch):
     """Each is what evaluate finds, and nothing is decoded or asked of the teacher again."""
     import kdad.data.base as base
-    import kdad.run as running
+    import kdad.engine.job as running
 
     asked, decoded = [], []
     attach, decode = running.attach_features, base.AnomalyDataModule.setup

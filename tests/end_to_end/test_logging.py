@@ -72,7 +72,7 @@ def test_runs_are_grouped_by_experiment_else_sweep_else_model_and_data_set(start
     CAPTURED.clear()
     start(*LOGGER[:-1], "model=rd", "pictures=0", folder="a")
     for number, name in enumerate(("rd/table5", "study")):
-        monkeypatch.setattr("kdad.run.name_sweep", lambda name=name: name)
+        monkeypatch.setattr("kdad.engine.job.name_sweep", lambda name=name: name)
         start(*LOGGER[:-1], "model=rd", "pictures=0", folder=str(number))
     assert [c["group"] for c in CAPTURED] == ["rd_mvtec", "rd/table5", "study"]
 

@@ -297,7 +297,7 @@ def checkpoint(folder):
 
 
 def test_a_checkpoint_holds_the_student_and_recognises_the_teacher(start, monkeypatch):
-    from kdad import run as module
+    from kdad.engine import job as module
 
     built, before = [], {}
     build = module.build

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kdad.engine.checkpoint import AtomicCheckpoints, Checkpoint
+from kdad.engine.atomic_checkpoints import AtomicCheckpoints
+from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.retest import retest
 from kdad.errors import UserError
 from kdad.evaluate import main as evaluate

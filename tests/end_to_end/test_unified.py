@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from kdad.app.examples import find_hardest
 from kdad.data import MVTec, Union
-from kdad.engine.categories import average_categories, list_categories, unite
+from kdad.engine.categories import list_categories, unite
+from kdad.engine.unified import average_categories
 from kdad.errors import UserError
 from kdad.evaluate import main as evaluate
 from kdad.results.read import read_runs

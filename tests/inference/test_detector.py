@@ -14,7 +14,8 @@ from PIL import Image
 import kdad
 from kdad.errors import UserError
 from kdad.inference.detector import Detector
-from kdad.inference.trained import build_trained, read_checkpoint
+from kdad.inference.files import read_checkpoint
+from kdad.inference.trained import build_trained
 from tests.inference.trained import MODELS, SIZE, train
 
 LOW, HIGH, LEFT, RIGHT = slice(0, 60), slice(60, 120), slice(0, 100), slice(100, 200)
@@ -117,6 +118,17 @@ def test_importing_kdad_imports_nothing_heavy():
 def test_no_hydra_and_no_trainer_are_loaded(rd):
     code = f"import sys, kdad; kdad.load({str(rd.folder)!r}); print('hydra' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_nothing_is_imported_that_no_detector_uses(rd):
+    """Only what timm and Lightning bring with them, which leave out what they need not have."""
+    unused = ["wandb", "pandas", "skimage", "tensorboard", "kdad.metrics", "kdad.engine", "kdad.data.base", "scipy.io"]
+    code = (
+        f"import sys, kdad; kdad.load({str(rd.folder)!r})({rows(rd)[0]['path']!r}); "
+        f"print({{*{unused}}} & set(sys.modules)); import wandb; print(wandb.__name__)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.splitlines()
+    assert said == ["set()", "wandb"]
 
 
 def change(run, tmp_path, edit):

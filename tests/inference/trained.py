@@ -49,7 +49,7 @@ def train(model: str, place: Path, *more: str) -> Trained:
     overrides = [*(override for override in overrides if override.split("=")[0] not in changed), *more]
     cfg = compose(*overrides)
     folder = RunFolder(place / "run")
-    import kdad.run as command
+    import kdad.engine.job as command
 
     kept, command.list_task_overrides = command.list_task_overrides, lambda cfg: overrides
     try:

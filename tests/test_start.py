@@ -1,0 +1,91 @@
+"""A command that only helps or refuses imports nothing heavy: it answers at once, also while one types and presses TAB."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kdad.__main__ import PACKAGES, VERBS
+
+HEAVY = {"torch", "torchvision", "torchmetrics", "timm", "pytorch_lightning", "wandb", "pandas", "matplotlib", "scipy"}
+TABLES = {"report": {"pandas", "scipy"}, "figures": {"pandas", "scipy", "matplotlib"}}  # which are made of these
+MOST = 1000  # modules, of Python, NumPy, Hydra and Rich; torch alone has about as many, Lightning four times that
+CHILD = """
+import runpy, sys
+module, file, *sys.argv[1:] = sys.argv[1:]
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+finally:
+    open(file, "w").write(" ".join(sys.modules))
+"""
+
+
+def start(tmp_path, verb, *arguments, **environment):
+    """Run a verb in a process of its own; return how it ended and the modules that it imported."""
+    module = f"kdad.{verb}.__main__" if verb in PACKAGES else f"kdad.{verb}"
+    command = [sys.executable, "-c", CHILD, module, "modules.txt", *map(str, arguments)]
+    result = subprocess.run(command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True)
+    return result, set((tmp_path / "modules.txt").read_text().split())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_imports_nothing_heavy(tmp_path, verb):
+    result, modules = start(tmp_path, verb, "--help")
+    assert result.returncode == 0 and verb in result.stdout, result.stderr
+    assert modules & HEAVY == TABLES.get(verb, set())
+    assert verb in TABLES or len(modules) < MOST
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "said"),
+    [
+        ("run", ["nonsense=1"], "nonsense: no such key"),
+        ("run", ["model=nonsense"], "model=nonsense: no such choice"),
+        ("run", ["pictures=-1", "hydra.run.dir=job"], "pictures=-1: give"),
+        ("run", ["-m", "pictures=-1", "seed=0,1", "hydra.sweep.dir=sweep"], "2 of the sweep's jobs failed"),
+        ("run", ["ckpt_path=absent.ckpt"], "no such file"),
+        ("evaluate", ["pictures=-1", "hydra.run.dir=job"], "pictures=-1: give"),
+        ("predict", ["input=."], "ckpt_path=<run folder>"),
+        ("calibrate", ["normal=."], "are needed"),
+        ("export", ["nonsense=1"], "nonsense: no such key"),
+        ("app", ["port=0"], "ckpt_path=<run folder"),
+        ("benchmark", ["backbone=nonsense"], "backbone=nonsense: no such choice"),
+        ("check", ["dataset=nonsense"], "dataset=nonsense: no such choice"),
+        ("pretrain", ["dataset=nonsense"], "dataset=nonsense: no such choice"),
+    ],
+)
+def test_a_refusal_imports_nothing_heavy(tmp_path, verb, arguments, said):
+    result, modules = start(tmp_path, verb, *arguments)
+    assert result.returncode == 2 and said in result.stderr
+    assert not modules & HEAVY
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_with_torch_alone(tmp_path):
+    (tmp_path / "no.ckpt").write_text("no checkpoint")
+    result, modules = start(tmp_path, "run", "ckpt_path=no.ckpt")
+    assert result.returncode == 2 and "cannot be read as a checkpoint" in result.stderr
+    assert modules & HEAVY == {"torch"}
+
+
+def test_a_refused_job_says_so_in_its_folder(tmp_path):
+    """Also where it was refused before anything heavy was imported."""
+    start(tmp_path, "run", "pictures=-1", "hydra.run.dir=job")
+    assert '"error": "pictures=-1: give a whole number, at least 0"' in (tmp_path / "job/results.json").read_text()
+
+
+def test_completion_imports_nothing_heavy(tmp_path):
+    result, modules = start(tmp_path, "run", "-sc", "query=bash", COMP_LINE="kdad-run model=")
+    assert result.stdout.split() == ["model=dskd", "model=mkd", "model=rd", "model=stpm"], result.stderr
+    assert not modules & HEAVY
+
+
+def test_the_list_of_what_is_cached_imports_nothing_heavy(tmp_path):
+    result, modules = start(tmp_path, "cache", "--folder", tmp_path)
+    assert result.stdout.startswith("0 arrays") and not modules & HEAVY
+
+
+def test_a_data_set_is_imported_without_the_packages_of_others(tmp_path):
+    code = "import sys, kdad.data; kdad.data.MVTec; print({'pandas', 'skimage', 'kdad.data.elpv'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "set()"
