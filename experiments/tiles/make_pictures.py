@@ -41,14 +41,14 @@ def write(values: np.ndarray, path: Path) -> None:
     Image.fromarray(values).save(path)
 
 
-def main(root: Path) -> None:
+def main(root: Path, n_train: int = 40, n_normal: int = 20, n_anomalous: int = 30) -> None:
     """Write the category `gravel` below a folder."""
     photo, rng, root = load_photograph("gravel"), np.random.default_rng(7), root / "gravel"
-    for i in range(40):
+    for i in range(n_train):
         write(cut(photo, TRAIN, rng), root / f"train/good/{i:03}.png")
-    for i in range(20):
+    for i in range(n_normal):
         write(cut(photo, TEST, rng), root / f"test/good/{i:03}.png")
-    for i in range(30):
+    for i in range(n_anomalous):
         image, mask = plant(cut(photo, TEST, rng), rng)
         write(image, root / f"test/speck/{i:03}.png")
         write(mask, root / f"ground_truth/speck/{i:03}_mask.png")
