@@ -88,17 +88,18 @@ def launch(
             sweep.end(hydra_cfg, "ok")
             return value
         except Exception as error:
-            sweep.end(hydra_cfg, "failed")
             several = hydra_cfg.mode is RunMode.MULTIRUN
             if isinstance(error, OSError) and error.errno in DISK:
                 error = UserError(explain_disk(error))
+            task, folder = " ".join(hydra_cfg.overrides.task), hydra_cfg.runtime.output_dir
+            failure = f"- {task}\n  {error}\n  {folder}" if several else ""
+            sweep.end(hydra_cfg, "failed", failure)
             if not isinstance(error, UserError):
                 if not several:
                     raise
                 traceback.print_exc()
             print(f"kdad: {error}", file=sys.stderr)
-            task, folder = " ".join(hydra_cfg.overrides.task), hydra_cfg.runtime.output_dir
-            failures.append(f"- {task}\n  {error}\n  {folder}" if several else "")
+            failures.append(failure)
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -143,6 +144,7 @@ def launch(
     except Exception:
         if not failures:  # a search over hyper-parameters ends so where every job of it has failed
             raise
+    failures += sweep.collect()
     sweep.show()
     if failures:
         if any(failures):

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from kdad.engine.outcomes import Outcome, collect, tell
 from kdad.engine.record import HEADLINE
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
@@ -37,6 +38,7 @@ class Sweep:
     def __init__(self, overrides: list[str]) -> None:
         self.overrides = overrides  # as they were given: a job knows its own values alone
         self.started = time.monotonic()
+        self.process = os.getpid()  # that starts the jobs: a launcher may run them in others
         # Of each job: what it has of its own, how it ended, its folder, and where its results are
         self.rows: list[tuple[str, str, Path, list[RunFolder]]] = []
 
@@ -53,11 +55,25 @@ class Sweep:
             left = f", about {seconds / 60:.0f} min left" if seconds > 90 else f", about {seconds:.0f} s left"
         print(f"\nkdad: job {number}{of}{left}: {self.describe_job(hydra_cfg)}", flush=True)
 
-    def end(self, hydra_cfg: Any, status: str) -> None:
-        """Record a job's status and folder for the closing table."""
-        if hydra_cfg.mode is RunMode.MULTIRUN:
-            folder = Path(hydra_cfg.runtime.output_dir)
-            self.rows.append((self.describe_job(hydra_cfg), status, folder, list(_places) or [RunFolder(folder)]))
+    def end(self, hydra_cfg: Any, status: str, failure: str = "") -> None:
+        """Record a job's status and folder for the closing table; one in another process tells its starter."""
+        if hydra_cfg.mode is not RunMode.MULTIRUN:
+            return
+        name, folder = self.describe_job(hydra_cfg), Path(hydra_cfg.runtime.output_dir)
+        places = list(_places) or [RunFolder(folder)]
+        if os.getpid() == self.process:
+            self.rows.append((name, status, folder, places))
+            return
+        where = [str(place.path.absolute()) for place in places]
+        tell(Path(hydra_cfg.sweep.dir), Outcome(int(hydra_cfg.job.num), name, status, str(folder), where, failure))
+
+    def collect(self) -> list[str]:
+        """Take in the jobs that other processes have done. Returns what is to be said of those that failed."""
+        outcomes = collect()
+        for found in outcomes:
+            places = [RunFolder(Path(place)) for place in found.places]
+            self.rows.append((found.name, found.status, Path(found.folder), places))
+        return [found.failure for found in outcomes if found.failure]
 
     def show(self) -> None:
         """Print a table of all jobs, each with its metrics if it has left any; of a search, what was best."""

@@ -1,0 +1,48 @@
+"""Sweeps whose jobs run in other processes: the same results, the same table, the same exit status."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+pytestmark = pytest.mark.slow
+LAUNCHERS = {
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"],
+}
+BESIDES = ("seconds", "cache_")  # of results.json: what differs from machine to machine, and from order to order
+
+
+def sweep(folder, root, *overrides):
+    command = [
+        sys.executable, "-m", "kdad.run", "-m", "model=rd", "dataset=mvtec", f"dataset.root={root}", "category=tile",
+        "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false", "image_size=64",
+        "batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none", "seed=0,1,-1",
+        f"hydra.sweep.dir={folder}", *overrides,
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+
+
+def read(folder):
+    found = json.loads((folder / "results.json").read_text())
+    return {key: value for key, value in found.items() if not any(part in key for part in BESIDES)}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_jobs_in_other_processes_are_as_those_in_turn(tiny_mvtec, tmp_path, launcher):
+    if find_spec(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher") is None:
+        pytest.skip("needs kdad[launchers]")
+    plain = sweep(tmp_path / "plain", tiny_mvtec)
+    found = sweep(tmp_path / "found", tiny_mvtec, *LAUNCHERS[launcher])
+    for job in ("0", "1"):
+        assert read(tmp_path / "found" / job) == read(tmp_path / "plain" / job)
+        scores = [(tmp_path / name / job / "scores.csv").read_bytes() for name in ("found", "plain")]
+        assert scores[0] == scores[1]
+    for done in (plain, found):
+        assert done.returncode == 2
+        assert "1 of the sweep's jobs failed" in done.stderr and "seed=-1: give a whole number" in done.stderr
+        table = done.stdout[done.stdout.index("The sweep's jobs") :]
+        assert table.index("seed=0") < table.index("seed=1") < table.index("seed=-1") < table.index("failed: ")
+    assert not list((tmp_path / "found").glob(".kdad_jobs*"))
