@@ -155,7 +155,7 @@ class AnomalyDataModule(Layout, pl.LightningDataModule):
             self.facts["n_normal_and_anomalous"] = len(both)
             checks.warn_of(self.name, [checks.describe_contradictions(both)])
         self.train_samples, self.val_samples, self.calibration_samples, self.test_samples = parts.sort()
-        if self.trains:
+        if self.trains and not self.tiling:  # of which each picture gives many
             checks.warn_of_few(self.name, self.train_samples, self.batch_size)
         if self.trains or train:
             checks.warn_of_counts(self.place, self.category, self.compare_with_official(counts))

@@ -62,7 +62,7 @@ class Union(AnomalyDataModule):
         self.facts |= facts
         lines = [f"{part.category} {part.fingerprint}" for part in self.parts]
         self.fingerprint = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-        if self.trains:
+        if self.trains and not self.tiling:
             checks.warn_of_few(self.name, self.train_samples, self.batch_size)
 
     def read_picture(self, sample: Sample) -> Image.Image:
