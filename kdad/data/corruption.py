@@ -116,7 +116,7 @@ def corrupt_split(split: Split | PictureSplit, name: str, severity: int, seed: i
 
         split.change = change
         return
-    pool, images, masks = split.pool, split.pool.images, split.masks
+    pool, images, taken, masks = split.pool, split.pool.images, split.pool.as_taken, split.masks
     if isinstance(images, Tensor) and pool.roi is None and (masks is None or isinstance(masks, Tensor)):
         pool.images, split.masks = corrupt(images, masks, name, severity, seed)
         return
@@ -124,7 +124,7 @@ def corrupt_split(split: Split | PictureSplit, name: str, severity: int, seed: i
     def corrupt_row(row: int, part: int) -> Any:
         mask = None if masks is None or (part == 0 and name in VALUES) else masks[[row]][0]
         inside = None if pool.roi is None else pool.roi.take(torch.tensor([row]))[0]
-        return corrupt_one(images[[row]][0], mask, inside, row)[part]
+        return corrupt_one(taken[[row]][0], mask, inside, row)[part]
 
     key = f"{hash_content(images)} {name} {severity} {seed}"
     pool.images = MadeRows(partial(corrupt_row, part=0), images.shape, torch.uint8, key)
@@ -137,7 +137,7 @@ def _corrupt_inside(
 ) -> tuple[Tensor, Tensor | None]:
     """Corrupt one image (H,W,3) with its mask (1,H,W) as `corrupt` does the one at that place.
 
-    Outside the region of interest, `inside` (1,H,W), it keeps the one colour that it has there.
+    After it what lies outside the region of interest, `inside` (1,H,W), gets one colour.
     """
     images, moved = corrupt(image[None], None if mask is None else mask[None], name, severity, seed, place)
     image, mask = images[0], None if moved is None else moved[0]

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdad.data.images import read_values
+from kdad.data.images import read_values, resize_image
 from kdad.data.intensity import Rule, find_window
 from kdad.data.layout import Layout
 from kdad.data.loading import Pool, Regions, Split, make_split
@@ -75,6 +76,8 @@ def decode_parts(
             images = decode_images(part, data, size, store, what, threads)
             regions = Regions(threads.map(data.require_roi, part)) if data.roi and part else None
             pools.append(Pool(images, regions))
+            if regions:
+                pools[-1].as_taken = MadeRows(partial(read_as_taken, data, part), images.shape, torch.uint8)
         masks, found = decode_masks(test, data, size, store, threads) if masked else (None, [])
     rows = {sample.path: [row] for row, sample in enumerate(normal)}
     split = make_split(pools[1], test, {sample.path: [row] for row, sample in enumerate(test)})
@@ -146,6 +149,11 @@ def decode_images(
         images[start : start + len(rows)] = rows
         start += len(rows)
     return torch.from_numpy(images)
+
+
+def read_as_taken(data: Layout, samples: Sequence[Sample], row: int) -> Tensor:
+    """Read an image at the detector's size, uint8 (H,W,3), with what lies outside its region of interest."""
+    return resize_image(data.read_picture(samples[row]), data.image_size).permute(1, 2, 0)
 
 
 def list_readers(

@@ -44,12 +44,14 @@ class Pool:
     """Decoded images that one or more splits draw from, and what a frozen teacher says of them.
 
     images: uint8 (N,H,W,3), channels last; features: list of (N,h,w,C), one per level, or None; roi: the regions of
-    interest, or None. Images and features are tensors, or rows that are not in memory. Not `cacheable` are images that
-    are changed on their way into a batch, so that no features of the whole pool are theirs.
+    interest, or None; as_taken: with such regions the images with what lies outside them. Images and features are
+    tensors, or rows that are not in memory. Not `cacheable` are images that are changed on their way into a batch, so
+    that no features of the whole pool are theirs.
     """
 
     def __init__(self, images: Table, roi: "Regions | None" = None) -> None:
         self.images, self.roi = images, roi
+        self.as_taken: Table = images
         self.cacheable = True
         self.features: list[Table] | None = None
 

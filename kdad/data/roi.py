@@ -17,7 +17,6 @@ from torch import Tensor
 
 from kdad.data.images import SUFFIXES
 from kdad.data.masks import decode_mask
-from kdad.data.samples import name_file
 from kdad.errors import UserError
 from kdad.geometry import ImageSize, as_pair
 
@@ -103,17 +102,21 @@ class Roi:
 
     def _find_file(self, path: Path) -> Path:
         assert self.path is not None
-        below = Path(name_file(path, self.root))
-        for name in (below.parent / below.stem, Path(path.stem)):
+        # The longest end of the picture's path that names a mask: below the data set's root, or below any other folder.
+        parts = (*path.absolute().parts[1:-1], path.stem)
+        for first in range(len(parts)):
+            name = self.path.joinpath(*parts[first:])
             for suffix in sorted(SUFFIXES):
-                if (file := self.path / f"{name}{suffix}").is_file():
+                if (file := name.with_name(f"{name.name}{suffix}")).is_file():
                     return file
-        raise UserError(f"{self.key}: no mask {self.path / below.parent / below.stem}.png for the image {path}")
+        raise UserError(
+            f"{self.key}: in {self.path} there is no mask called as the image {path}, such as "
+            f"{Path(path.parent.name) / path.stem}.png"
+        )
 
     def _read(self, path: Path | None) -> NDArray[np.bool_]:
         assert path is not None
-        values = decode_mask(path)
-        inside = values > (0 if len(np.unique(values)) <= 2 else int(values.max()) // 2)  # soft edges are cut at half
+        inside = decode_mask(path) > 0
         if not inside.any():
             raise UserError(f"{self.key}: the mask {path} is 0 everywhere, so that nothing is of interest")
         return inside

@@ -18,7 +18,7 @@ from kdad.data.images import resize_image
 from kdad.data.layout import Layout
 from kdad.data.loading import Batch
 from kdad.data.masks import MaskFacts
-from kdad.data.roi import resize_roi
+from kdad.data.roi import blank, resize_roi
 from kdad.data.samples import Sample
 from kdad.geometry import ImageSize, Tiles, Tiling, place_tiles
 
@@ -62,7 +62,7 @@ def cut_region(
 class Whole(NamedTuple):
     """One picture as it is tested."""
 
-    image: Tensor  # uint8 (3,H,W)
+    image: Tensor  # uint8 (3,H,W), outside the region of interest, too
     mask: Tensor | None  # bool (1,H,W)
     roi: NDArray[np.bool_] | None  # (H,W)
 
@@ -87,8 +87,12 @@ class PictureSplit(Dataset):
         return part
 
     def read(self, sample: Sample) -> Whole:
-        """Read a picture with its mask and its region of interest. Raises `UserError` where that fails."""
-        picture, inside = self.data.read_inside(sample)
+        """Read a picture with its mask and its region of interest, outside of which it is still as it was taken.
+
+        Raises `UserError` where that fails.
+        """
+        picture = self.data.read_picture(sample)
+        inside = self.data.find_roi(sample, picture.size)
         image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         if not self.masked:
             return Whole(image, None, inside)
@@ -100,10 +104,10 @@ class PictureSplit(Dataset):
         """Return one picture as a batch: its tiles, and at its own size the image, the mask and the region."""
         sample = self.samples[index]
         whole = self.change(self.read(sample), index)
-        picture = Image.fromarray(whole.image.permute(1, 2, 0).contiguous().numpy())
+        picture = blank(Image.fromarray(whole.image.permute(1, 2, 0).contiguous().numpy()), whole.roi)
         tiles: Any = cut_tiles(picture, self.tiling, self.data.image_size, whole.roi, self.at_once)
         batch: Batch = {
-            "image": whole.image[None].float().div_(255), "tiles": tiles,
+            "image": torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float().div_(255), "tiles": tiles,
             "label": torch.tensor([sample.label]), "index": torch.tensor([index]),
         }  # fmt: skip
         if whole.mask is not None:

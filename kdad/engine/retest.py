@@ -97,6 +97,8 @@ def refuse_training(cfg: DictConfig, checkpoint: Checkpoint) -> bool:
     changed = checkpoint.differences(resolve(cfg))
     others = list_other_data(changed)
     for key, (trained, value) in changed.items():
+        if key == "dataset.roi":
+            raise UserError(f"dataset.roi={value}: the checkpoint {cfg.ckpt_path} looks at {trained}, and nowhere else")
         if key not in others and not may_retest(key, scoring):
             raise UserError(
                 f"{key}={value} needs training: the checkpoint {cfg.ckpt_path} was trained with {trained}. "

@@ -166,7 +166,7 @@ def make_ranks(given: argparse.Namespace) -> Figures:
 
 def make_robustness(given: argparse.Namespace) -> Figures:
     """Yield the heat maps of all detectors, in one figure."""
-    runs = keep_complete(find_runs(given.folders))
+    runs = keep_complete(find_runs(given.folders, with_evaluations=True))
     yield "robustness", draw_robustness(runs, expand_metrics(given.metrics, runs))
 
 

@@ -16,6 +16,7 @@ from kdad.report.paper import make_paper_report
 from kdad.report.study import make_study_report
 from kdad.report.writers import FORMATS, Report, write_report
 from kdad.results.read import EVERY, METRICS, expand_metrics, read_runs
+from kdad.results.series import is_corrupted
 from kdad.results.words import count_runs, parse_metric
 
 DEFAULT = Path("outputs")
@@ -103,7 +104,7 @@ def write_page(given: argparse.Namespace) -> None:
 
 def make_reports(given: argparse.Namespace) -> Iterator[Report]:
     """Yield the report of the runs, or those of a paper's tables. Raises `UserError`."""
-    runs = collect_runs(given)
+    runs = leave_out_corrupted(collect_runs(given))
     if given.compare:
         yield make_comparison(runs, expand_metrics(given.metrics, runs))
         return
@@ -127,6 +128,17 @@ def collect_runs(given: argparse.Namespace) -> DataFrame:
         where = ", ".join(map(str, folders)) or f"./{DEFAULT}, which does not exist"
         raise UserError(f"no results.json of a run below {where}; give the folders that hold your runs")
     return runs
+
+
+def leave_out_corrupted(runs: DataFrame) -> DataFrame:
+    """Return the runs without tests of corrupted images, which are no detectors; all, if there are no others."""
+    corrupted = is_corrupted(runs)
+    if corrupted.all() or not corrupted.any():
+        return runs
+    kept = runs[~corrupted]
+    said = f"{corrupted.sum()} tests with corruption= are left out: kdad figures robustness and --html show them"
+    kept.attrs["skipped"] = [*runs.attrs.get("skipped", []), said]
+    return kept
 
 
 if __name__ == "__main__":

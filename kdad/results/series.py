@@ -29,10 +29,11 @@ class Series:
         return f"{self.label}, seed {run['seed']:.0f}" if with_seed and pd.notna(run["seed"]) else self.label
 
 
-def find_runs(folders: Sequence[Path]) -> pd.DataFrame:
+def find_runs(folders: Sequence[Path], with_evaluations: bool = False) -> pd.DataFrame:
     """Return every run below the folders, in their order, failed ones too.
 
-    A folder that is a run itself stands for that run, without its variants and later evaluations. What cannot be read
+    A folder that is a run itself stands for that run, without its variants and later evaluations, unless it is to be
+    `with_evaluations`. What cannot be read
     is remarked on. Raises `UserError` where there is no run.
     """
     with warnings.catch_warnings():
@@ -44,7 +45,8 @@ def find_runs(folders: Sequence[Path]) -> pd.DataFrame:
         raise UserError(f"no results.json of a run below {', '.join(map(str, folders))}; give folders of runs")
     roots = [folder.resolve() for folder in folders]
     named = [place for place in table["folder"] if place in roots]
-    table = table[[not any(run in place.parents for run in named) for place in table["folder"]]]
+    inner = pd.Series([any(run in place.parents for run in named) for place in table["folder"]], index=table.index)
+    table = table[~inner | (with_evaluations & (table["kind"] == "evaluation"))]
     given = [next(i for i, root in enumerate(roots) if place.is_relative_to(root)) for place in table["folder"]]
     # In the order of the command line, which `read_runs` has sorted by folder.
     return table.fillna({"dataset": "?", "category": "default"}).iloc[np.argsort(given, kind="stable")]

@@ -10,7 +10,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import kdad
-from kdad.data.corruption import CORRUPTIONS, SEVERITIES, corrupt
+from kdad.data import Folder
+from kdad.data.corruption import CORRUPTIONS, SEVERITIES, corrupt, corrupt_split
+from kdad.data.roi import FILL
 from kdad.errors import UserError
 from kdad.settings import keys
 from tests.inference.trained import train
@@ -119,3 +121,25 @@ def test_evaluate_sweeps_corruptions_at_the_trained_threshold(tmp_path, command_
     alarms = [score > own["image_threshold"] for label, score in scores if not label]
     assert found["brightness", 3]["false_alarm_rate"] == pytest.approx(sum(alarms) / len(alarms))
     assert command_line("evaluate", f"ckpt_path={trained.checkpoint}", weights, "corruption=fog") == 2
+
+
+@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name not in ("none", "noise")])
+@pytest.mark.parametrize("in_tiles", [False, True])
+def test_what_lies_outside_the_region_of_interest_is_not_moved_into_it(tmp_path, name, in_tiles):
+    """A picture of one value stays one value inside, whatever is done to it: the colour outside comes after."""
+    for kind in ("normal", "bad"):
+        (tmp_path / kind).mkdir()
+        for i in range(5 if kind == "normal" else 1):
+            Image.fromarray(np.full((64, 64, 3), 220 - i, np.uint8)).save(tmp_path / kind / f"{i}.png")
+    tiling = {"size": 32, "overlap": 0} if in_tiles else None
+    data = Folder(
+        name="x", root=tmp_path, category=None, image_size=32 if in_tiles else 64, batch_size=2, anomalous="bad",
+        roi=[16, 16, 48, 48], tiling=tiling, test_fraction=0.2, normal="normal",
+    )  # fmt: skip
+    data.setup()
+    corrupt_split(data.splits["test"], name, 3, 0)
+    for batch in data.test_dataloader():
+        inside = (batch["image"] * 255).round()[batch["roi"].expand(-1, 3, -1, -1)]
+        outside = (batch["image"] * 255).round().permute(0, 2, 3, 1)[~batch["roi"][:, 0]]
+        assert inside.max() - inside.min() <= 2 and inside.min() > 150
+        assert (outside == torch.tensor(FILL)).all()

@@ -1,5 +1,7 @@
 """The region of interest: what lies outside it changes nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -34,13 +36,21 @@ def test_a_mask_is_of_interest_where_it_is_not_0(tmp_path, top):
     assert np.array_equal(Roi("roi.png", tmp_path).find(tmp_path / "a.png", (9, 6)), expected)
 
 
+def test_whatever_is_not_0_is_of_interest(tmp_path):
+    save([[0, 1, 2], [100, 255, 0]], tmp_path / "roi.png")
+    inside = Roi("roi.png", tmp_path).find(tmp_path / "a.png", (3, 2))
+    assert inside.tolist() == [[False, True, True], [True, True, False]]
+
+
 def test_a_folder_has_a_mask_for_each_picture(tmp_path):
     save(np.eye(4) * 255, tmp_path / "roi/part/test/a.png")
     save(np.ones((4, 4)), tmp_path / "roi/b.png")
     roi = Roi("roi", tmp_path)
     assert np.array_equal(roi.find(tmp_path / "part/test/a.jpg", (4, 4)), np.eye(4, dtype=bool))
     assert roi.find(tmp_path / "other/b.png", (4, 4)).all()
-    with pytest.raises(UserError, match=r"no mask .*roi/part/c.png for the image .*c.png"):
+    elsewhere = Roi(str(tmp_path / "roi"), Path("/somewhere/else"))
+    assert np.array_equal(elsewhere.find(tmp_path / "part/test/a.jpg", (4, 4)), np.eye(4, dtype=bool))
+    with pytest.raises(UserError, match=r"there is no mask called as the image .*part/c.png, such as part/c.png"):
         roi.find(tmp_path / "part/c.png", (4, 4))
 
 

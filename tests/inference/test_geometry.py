@@ -107,7 +107,7 @@ def test_a_mask_for_each_picture(tmp_path):
     rows = read_rows(run)
     assert detector(rows[0]["path"]).roi.sum() == 40 * 90
     Image.fromarray(np.zeros((70, 90), np.uint8)).save(tmp_path / "other.png")
-    with pytest.raises(UserError, match="no mask .*other.png"):
+    with pytest.raises(UserError, match="no mask called as the image .*other.png"):
         detector(tmp_path / "other.png")
 
 
