@@ -2,9 +2,10 @@
 
 import json
 
+import pandas as pd
 import pytest
 
-from kdad.report.__main__ import main
+from kdad.report.__main__ import leave_out_corrupted, main
 
 pytestmark = pytest.mark.slow  # processes of their own, or many seconds
 
@@ -82,3 +83,11 @@ def test_results_of_any_size(write_run, tmp_path, capsys):
     (folder / "results.json").write_text(json.dumps(results | {"image_auroc": 1, "new_key": {"a": [1]}}))
     main([str(tmp_path)])
     assert "100.00" in capsys.readouterr().out
+
+
+def test_tests_of_corrupted_images_are_no_detectors():
+    configs = [{"corruption": "none"}, {"corruption": "blur"}, {}]
+    runs = pd.DataFrame({"config": configs})
+    kept = leave_out_corrupted(runs)
+    assert list(kept.index) == [0, 2] and "1 tests with corruption= are left out" in kept.attrs["skipped"][0]
+    assert len(leave_out_corrupted(runs.iloc[[1]])) == 1 and len(leave_out_corrupted(runs.iloc[[0, 2]])) == 2
