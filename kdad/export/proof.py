@@ -49,13 +49,21 @@ def compare(expected: list[Arrays], found: list[Arrays], names: tuple[str, ...])
     return errors
 
 
-def is_equal(expected: list[Arrays], found: list[Arrays], names: tuple[str, ...], jumps: bool) -> bool:
-    """Return whether maps and scores are equal but for rounding; decisions then differ on the threshold alone."""
+def is_equal(
+    expected: list[Arrays], found: list[Arrays], names: tuple[str, ...], jumps: bool, unit: float = np.inf
+) -> bool:
+    """Return whether maps and scores are equal but for rounding; decisions then differ on the threshold alone.
+
+    `unit` is that of normalised scores, see `Scale.unit`: where it is small, they magnify what is allowed of scores.
+    """
+    largest = {name: np.abs(a).max() or 1.0 for name, a in zip(names, expected, strict=True)}
     for name, a, b in zip(names, expected, found, strict=True):
         if a.dtype == bool:
             continue
-        allowed = JUMP if jumps and name == "anomaly_map" else TOLERANCE
-        if not np.abs(a.astype(np.float64) - b).max() <= allowed * (np.abs(a).max() or 1.0):
+        allowed = (JUMP if jumps and name == "anomaly_map" else TOLERANCE) * largest[name]
+        if name == "normalised":  # whose slope is at most 1 / (2 unit)
+            allowed = max(allowed, TOLERANCE * largest["score"] / (2 * unit))
+        if not np.abs(a.astype(np.float64) - b).max() <= allowed:
             return False
     return True
 

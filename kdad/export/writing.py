@@ -1,6 +1,7 @@
 """The work of `kdad export`: a file made, proven on normal images, and only then kept."""
 
 import json
+import math
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,7 +96,8 @@ def export_graph(cfg: DictConfig, path: Path, format: Format) -> None:
         card["proof"] = {"images": len(images), "from": where, "errors": errors}
         if cfg.precision == "fp32":
             card["proof"]["tolerance"] = TOLERANCE
-            if not is_equal(expected, found, exact.names, detector.network.differentiates):
+            unit = detector.decision.image.unit if detector.decision else math.inf
+            if not is_equal(expected, found, exact.names, detector.network.differentiates, unit):
                 raise refuse_difference(judge, format, cfg.precision, images, errors)
         else:
             card["proof"]["agreement"] = agreement = measure_agreement(expected, found, exact.names)

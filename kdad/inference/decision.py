@@ -29,6 +29,12 @@ class Scale:
     threshold: float
     centre: float
 
+    @property
+    def unit(self) -> float:
+        """What a score is measured by: from what is normal to the threshold. Above 0."""
+        unit = self.threshold - self.centre
+        return unit if unit > 0 else abs(self.threshold) or 1.0
+
     def normalise(self, score: Number) -> Number:
         """Map scores onto (0, 1): 0.25 at the centre of normal images, 0.5 at the threshold; the order stays.
 
@@ -36,10 +42,7 @@ class Scale:
         in units that normal images set, so that detectors can be compared. Where centre and threshold coincide, the
         unit is the threshold itself.
         """
-        unit = self.threshold - self.centre
-        if not unit > 0:
-            unit = abs(self.threshold) or 1.0
-        u = (score - self.threshold) / unit
+        u = (score - self.threshold) / self.unit
         return (1 + u / (1 + abs(u))) / 2
 
 
