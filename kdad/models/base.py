@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kdad.errors import UserError
+from kdad.functional import detect_by_tiles
 from kdad.geometry import ImageSize, simplify
-from kdad.models.tiles import detect_by_tiles
 from kdad.speed import fuse
 from kdad.teacher import Level, Teacher
 

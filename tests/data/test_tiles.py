@@ -9,8 +9,8 @@ from PIL import Image
 
 from kdad.data.tiles import cut_tiles
 from kdad.errors import UserError
+from kdad.functional import detect_by_tiles
 from kdad.geometry import Tiling, place_tiles, read_tiling
-from kdad.models.tiles import detect_by_tiles
 
 
 @pytest.mark.parametrize(("length", "side", "overlap", "expected"), [

@@ -19,8 +19,9 @@ from kdad.engine.fit import MONITORS
 from kdad.engine.record import HEADLINE
 from kdad.engine.search import TRAINING
 from kdad.errors import UserError
-from kdad.export.__main__ import PRECISIONS, WHOLE
+from kdad.export.__main__ import WHOLE
 from kdad.export.formats import FORMATS
+from kdad.export.writing import PRECISIONS
 from kdad.inference.decision import RULES
 from kdad.metrics.detection import MODES
 from kdad.models import dskd, mkd, rd, stpm
