@@ -83,8 +83,8 @@ class Roi:
         inside = self.mask if self.mask is not None else self._read(file)
         if inside.shape != (height, width):
             raise UserError(
-                f"{self.key}: the mask {file or ''} is {inside.shape[1]} x {inside.shape[0]} pixels, but the image "
-                f"{path} {width} x {height}: they must have the same size"
+                f"{self.key}: the mask {file or 'of training'} is {inside.shape[1]} x {inside.shape[0]} pixels, but the "
+                f"image {path} {width} x {height}: they must have the same size"
             )
         return inside
 
@@ -153,6 +153,7 @@ def restore_roi(plain: Mapping[str, Any] | None, given: Any = None) -> Roi | Non
             )
         return Roi(str(given), Path().absolute(), "roi")
     found = Roi(".", Path())
+    found.path = None  # the mask is at hand, and its file may be gone
     ends = [*plain["changes"], int(np.prod(plain["size"]))]
     mask = np.zeros(int(np.prod(plain["size"])), dtype=bool)
     for start, stop in zip(ends[::2], ends[1::2], strict=False):

@@ -85,7 +85,7 @@ def test_tiles_and_a_region_together(tmp_path):
     detector = kdad.load(run.folder)
     result = detector(np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
     assert result.anomaly_map[:15, :15].any() and not result.anomaly_map[15:].any()
-    with pytest.raises(UserError, match="the mask .*is 90 x 70 pixels, but the image .*100 x 70"):
+    with pytest.raises(UserError, match="the mask of training is 90 x 70 pixels, but the image .*100 x 70"):
         detector(np.zeros((70, 100, 3), np.uint8))
 
 
