@@ -82,9 +82,10 @@ class Roi:
         file = self.path if self.mask is not None else self._find_file(path)
         inside = self.mask if self.mask is not None else self._read(file)
         if inside.shape != (height, width):
+            found = f"{inside.shape[1]} x {inside.shape[0]}"
             raise UserError(
-                f"{self.key}: the mask {file or 'of training'} is {inside.shape[1]} x {inside.shape[0]} pixels, but the "
-                f"image {path} {width} x {height}: they must have the same size"
+                f"{self.key}: the mask {file or 'of training'} is {found} pixels, but the image {path} "
+                f"{width} x {height}: they must have the same size"
             )
         return inside
 
