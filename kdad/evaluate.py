@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kdad.engine.categories import unite
+from kdad.engine.combinations import list_impossible_to_test
 from kdad.engine.launch import CONFIG, launch
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
@@ -17,14 +18,14 @@ from kdad.settings.checks import check_configuration
 
 def main() -> None:
     """Run `kdad evaluate`, which is `python -m kdad.evaluate`."""
-    launch(job, CONFIG, stored_in="evaluations")
+    launch(job, CONFIG, stored_in="evaluations", impossible=list_impossible_to_test)
 
 
 def job(cfg: DictConfig) -> None:
-    """Do one job of the command line or of a sweep."""
+    """Do one job of the command line or of a sweep. One that is refused leaves nothing in the run that it is of."""
     unite(cfg)
     folder = RunFolder(HydraConfig.get().runtime.output_dir)
-    with folder.hold(), folder.record(cfg) as record:
+    with folder.hold(), folder.record(cfg, and_refusals=False) as record:
         check_configuration(cfg, CONFIG)
         from kdad.engine.retest import test_again  # with Lightning, which a refusal need not wait for
 

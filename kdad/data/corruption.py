@@ -121,8 +121,11 @@ def corrupt_split(split: Split | PictureSplit, name: str, severity: int, seed: i
         pool.images, split.masks = corrupt(images, masks, name, severity, seed)
         return
 
+    # What moves may bring a defect into the region of interest.
+    read = split.as_taken if name in MOVES and split.as_taken is not None else masks
+
     def corrupt_row(row: int, part: int) -> Any:
-        mask = None if masks is None or (part == 0 and name in VALUES) else masks[[row]][0]
+        mask = None if read is None or (part == 0 and name in VALUES) else read[[row]][0]
         inside = None if pool.roi is None else pool.roi.take(torch.tensor([row]))[0]
         return corrupt_one(taken[[row]][0], mask, inside, row)[part]
 

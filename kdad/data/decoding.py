@@ -82,6 +82,8 @@ def decode_parts(
     rows = {sample.path: [row] for row, sample in enumerate(normal)}
     split = make_split(pools[1], test, {sample.path: [row] for row, sample in enumerate(test)})
     split.masks = masks
+    if masks is not None and pools[1].roi is not None:
+        split.as_taken = make_masks(data, test, as_taken=True)
     counts, said = count_mask_facts(found, test, size) if masked else ({}, [])
     facts = odd.count() | data.rule.list_facts() | counts
     return Decoded(pools, rows, split, facts, [*odd.describe(), *said])
@@ -193,14 +195,18 @@ def decode_masks(
             facts.append(fact)
             if masks is not None:
                 masks[i, 0] = mask
-    if masks is not None:
-        return masks, facts
+    return make_masks(data, samples) if masks is None else masks, facts
+
+
+def make_masks(data: Layout, samples: Sequence[Sample], as_taken: bool = False) -> MadeRows:
+    """Return the masks of samples, bool (N,1,H,W), each read when it is asked for; see `Layout.read_mask`."""
+    shape = (len(samples), 1, *as_pair(data.image_size))
 
     def read(row: int) -> Tensor:
         known = samples[row].mask is not None
-        return data.read_mask(samples[row])[0][None] if known else torch.zeros(shape[1:], dtype=torch.bool)
+        return data.read_mask(samples[row], as_taken)[0][None] if known else torch.zeros(shape[1:], dtype=torch.bool)
 
-    return MadeRows(read, shape, torch.bool), facts
+    return MadeRows(read, shape, torch.bool)
 
 
 def count_mask_facts(

@@ -127,14 +127,15 @@ class Layout:
         """Return all that an image at a given size depends on, for caches."""
         return *self.version(sample), *self.rule.key, *(self.roi.identify(sample.path) if self.roi else ())
 
-    def read_anomalous_pixels(self, sample: Sample) -> tuple[NDArray[np.bool_], bool]:
+    def read_anomalous_pixels(self, sample: Sample, as_taken: bool = False) -> tuple[NDArray[np.bool_], bool]:
         """Read which pixels of an image are anomalous, at the image's own size. Raises `UserError` on a bad mask.
 
-        Returns bool (H,W), and whether the mask has grey levels.
+        Returns bool (H,W), on request (`as_taken`) with what lies outside the region of interest, and whether the mask
+        has grey levels.
         """
         values, mask = self.read_mask_values(sample), sample.require_mask()
         anomalous, nonbinary = masks.find_anomalous_pixels(values, self.mask_kind, mask, sample.path, self.rule)
-        inside = self.find_roi(sample, values.shape[::-1])
+        inside = None if as_taken else self.find_roi(sample, values.shape[::-1])
         return anomalous if inside is None else anomalous & inside, nonbinary
 
     def look_at_mask(self, sample: Sample) -> masks.MaskFacts:
@@ -142,9 +143,15 @@ class Layout:
         if self.tiling is None:
             return self.read_mask(sample)[1]
         anomalous, nonbinary = self.read_anomalous_pixels(sample)
-        return masks.MaskFacts(not anomalous.any(), False, bool(nonbinary), bool(anomalous.mean() > 0.5))
+        facts = masks.MaskFacts(not anomalous.any(), False, bool(nonbinary), bool(anomalous.mean() > 0.5))
+        return self._explain_empty(sample, facts)
 
-    def read_mask(self, sample: Sample) -> tuple[Tensor, masks.MaskFacts]:
+    def read_mask(self, sample: Sample, as_taken: bool = False) -> tuple[Tensor, masks.MaskFacts]:
         """Read a mask at the detector's size. Returns bool (h,w) and its facts. Raises `UserError` on a bad mask."""
-        anomalous, nonbinary = self.read_anomalous_pixels(sample)
-        return masks.resize_mask(anomalous, self.image_size, nonbinary)
+        anomalous, nonbinary = self.read_anomalous_pixels(sample, as_taken)
+        mask, facts = masks.resize_mask(anomalous, self.image_size, nonbinary)
+        return mask, self._explain_empty(sample, facts)
+
+    def _explain_empty(self, sample: Sample, facts: masks.MaskFacts) -> masks.MaskFacts:
+        outside = facts.empty and self.roi is not None and bool(self.read_anomalous_pixels(sample, True)[0].any())
+        return facts._replace(empty=False, outside=True) if outside else facts

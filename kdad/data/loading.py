@@ -59,11 +59,13 @@ class Pool:
 class Split(Dataset):
     """Rows of a pool; a batch is fetched as one gather instead of image by image.
 
-    rows, labels: long (n,); masks: bool (n,1,H,W), a tensor or rows that are not in memory, or None.
+    rows, labels: long (n,); masks: bool (n,1,H,W), a tensor or rows that are not in memory, or None; as_taken: the
+    masks with what lies outside the regions of interest, where there are regions.
     """
 
     def __init__(self, pool: Pool, rows: Tensor, labels: Tensor, masks: Table | None = None) -> None:
         self.pool, self.rows, self.labels, self.masks = pool, rows, labels, masks
+        self.as_taken: Table | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -31,12 +31,14 @@ class MaskFacts(NamedTuple):
     vanished: bool  # some in the file, none after resizing
     nonbinary: bool  # more than background and one foreground value
     large: bool = False  # most of the image is anomalous
+    outside: bool = False  # some in the file, none in the region of interest
 
 
 ODD_MASKS = {  # by the facts' names, what to say of such masks; {size} is that of a detector's images
     "vanished": "have a region so small that nothing is left of it at {size} px",
     "nonbinary": "have grey levels; pixels above half of the range count as anomalous",
     "large": "call more than half of the image anomalous: are they the wrong way round? What is 0 counts as normal",
+    "outside": "have no anomalous pixel in the region of interest, dataset.roi; their images stay anomalous",
     "empty": "have no anomalous pixel; their images stay anomalous, without a region",
 }
 

@@ -63,7 +63,7 @@ class Whole(NamedTuple):
     """One picture as it is tested."""
 
     image: Tensor  # uint8 (3,H,W), outside the region of interest, too
-    mask: Tensor | None  # bool (1,H,W)
+    mask: Tensor | None  # bool (1,H,W), likewise
     roi: NDArray[np.bool_] | None  # (H,W)
 
 
@@ -98,7 +98,7 @@ class PictureSplit(Dataset):
             return Whole(image, None, inside)
         if sample.mask is None:
             return Whole(image, torch.zeros(1, *image.shape[1:], dtype=torch.bool), inside)
-        return Whole(image, torch.from_numpy(self.data.read_anomalous_pixels(sample)[0])[None], inside)
+        return Whole(image, torch.from_numpy(self.data.read_anomalous_pixels(sample, True)[0])[None], inside)
 
     def __getitem__(self, index: int) -> Batch:
         """Return one picture as a batch: its tiles, and at its own size the image, the mask and the region."""
@@ -110,10 +110,11 @@ class PictureSplit(Dataset):
             "image": torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float().div_(255), "tiles": tiles,
             "label": torch.tensor([sample.label]), "index": torch.tensor([index]),
         }  # fmt: skip
-        if whole.mask is not None:
-            batch["mask"] = whole.mask[None]
-        if whole.roi is not None:
-            batch["roi"] = torch.from_numpy(whole.roi)[None, None]
+        mask, inside = whole.mask, None if whole.roi is None else torch.from_numpy(whole.roi)[None]
+        if mask is not None:
+            batch["mask"] = (mask if inside is None else mask & inside)[None]
+        if inside is not None:
+            batch["roi"] = inside[None]
         return batch
 
 

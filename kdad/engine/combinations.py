@@ -4,7 +4,7 @@ What only the data can tell, such as how many validation images there are, is as
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -61,6 +61,12 @@ def check_studies(dataset: Mapping[str, Any]) -> None:
         check(**values)
 
 
+def list_impossible_to_test(cfg: DictConfig, bad: Collection[str] = ()) -> list[str]:
+    """Do as `list_impossible` does, for a configuration by which trained weights are tested."""
+    check = partial(read_protocols, cfg.get("protocol"), cfg.get("average_epochs"))
+    return _collect([(("protocol", "average_epochs"), check)], bad)
+
+
 def list_impossible(cfg: DictConfig, bad: Collection[str] = ()) -> list[str]:
     """Return what does not go together in the configuration of a run, each as a sentence.
 
@@ -85,6 +91,10 @@ def list_impossible(cfg: DictConfig, bad: Collection[str] = ()) -> list[str]:
         (("unified", "category"), partial(check_unified, config["unified"], config["category"])),
         (("dataset", *(f"dataset.{key}" for key in studies)), partial(check_studies, data)),
     )  # fmt: skip
+    return _collect(checks, bad)
+
+
+def _collect(checks: Iterable[tuple[tuple[str, ...], Callable[[], Any]]], bad: Collection[str]) -> list[str]:
     found = []
     for keys, check in checks:
         if not set(keys) & set(bad):

@@ -84,7 +84,7 @@ def launch(
             if completes and cfg.get("ckpt_path"):
                 fill_in(cfg, typed)
             make_paths_absolute(cfg)
-            refuse_settings(cfg, config_name, impossible)
+            refuse_settings(cfg, config_name, impossible, recorded=config_name == CONFIG and not stored_in)
             value = job(cfg)
             sweep.end(hydra_cfg, "ok")
             return value
@@ -186,15 +186,18 @@ def fill_in(cfg: DictConfig, typed: list[str]) -> None:
 
 
 def refuse_settings(
-    cfg: DictConfig, config_name: str, impossible: Callable[[DictConfig, Collection[str]], list[str]] | None
+    cfg: DictConfig,
+    config_name: str,
+    impossible: Callable[[DictConfig, Collection[str]], list[str]] | None,
+    recorded: bool,
 ) -> None:
     """Refuse all that is wrong with a configuration in one message, before anything is loaded. Raises `UserError`.
 
-    A run's folder records it as it does what is refused later.
+    On request the job's folder records it as it does what is refused later.
     """
     bad = list_bad_keys(cfg, config_name)
     problems = [*bad.values(), *(impossible(cfg, bad) if impossible else ())]
-    if problems and config_name == CONFIG:
+    if problems and recorded:
         with RunFolder(Path(HydraConfig.get().runtime.output_dir)).record(cfg):
             refuse_all(problems)
     refuse_all(problems)

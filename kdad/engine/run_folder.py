@@ -217,12 +217,12 @@ class RunFolder:
             yield
 
     @contextmanager
-    def record(self, cfg: DictConfig) -> Iterator[Record]:
+    def record(self, cfg: DictConfig, and_refusals: bool = True) -> Iterator[Record]:
         """Yield the record of a job, which is written as results.json when the block ends, however it ends.
 
         `status` is ok, or failed with `error`; a kill leaves none. A job that is refused before it has claimed the
         folder leaves the reason in results.json, beside another job's checkpoints or complete results in refused.json,
-        and beside files that are not kdad's nowhere.
+        and beside files that are not kdad's nowhere; nowhere at all without `and_refusals`.
         """
         record = Record()
         try:
@@ -232,7 +232,7 @@ class RunFolder:
             record.fail(error)
             raise
         finally:
-            if is_first_process():
+            if is_first_process() and (record.claimed or and_refusals):
                 refused = not record.claimed and (self.is_complete() or self.is_interrupted())
                 if record.claimed or not self.find_foreign():
                     if not record.claimed and not refused:

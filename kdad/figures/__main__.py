@@ -30,7 +30,7 @@ from kdad.results.series import find_runs, group_runs, is_corrupted, keep_comple
 from kdad.results.words import count_runs, name_metric, parse_metric
 from kdad.storage.atomic import atomic_write
 
-WHICH = f"of {', '.join(EVERY)}, pro_0.05 and the like, aupimo, or all (default: {' '.join(METRICS)})"
+WHICH = f"of {', '.join(EVERY)}, pro_0.05 and the like, aupimo, or all"
 Figures = Iterator[tuple[str, Figure]]  # each with the name of its files
 
 
@@ -62,28 +62,31 @@ def make_figure_parser() -> argparse.ArgumentParser:
     add = add_kind("histograms", make_histograms, text)
     add("--bins", type=int, default=30, help="of each panel (default: 30)")
     add("--log", action="store_true", help="logarithmic axis of scores")
+    add_metrics(add, [METRICS[0]], "in each panel")
     add = add_kind("curves", make_curves, "ROC and PRO curves, mean over seeds.")
     add("--curves", nargs="+", choices=PANELS, default=list(PANELS), help="which (default: all three)")
     add("--each", action="store_true", help="one line per seed instead of their mean and range")
+    add_metrics(add, [], "beside the areas, each in the panel of its kind")
     text = "Images with anomaly maps and masks, detectors side by side, one figure per category."
     add = add_kind("gallery", make_galleries, text)
     add("--images", default=HARDEST, help="hardest (default), a kind of image, or a number, spread evenly")
     add("--rows", type=int, default=6, help="of the hardest or of a kind, at most (default: 6)")
     add("--overlay", action="store_true", help="maps over the images, masks as outlines")
+    add_metrics(add, [], "above the maps")
     text = "t-SNE of teacher and student features, level by level, one figure per run (STPM, Fig. 3)."
     add = add_kind("tsne", make_tsne, text)
     add("--images", default="16", help="a number, half of them normal (default: 16), or the end of one image's path")
     add("--points", type=int, default=200, help="normal positions, and as many anomalous ones, a level (default: 200)")
     text = "Mean ranks of detectors and what a test tells apart, one figure per metric (critical differences)."
     add = add_kind("ranks", make_ranks, text)
-    add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
+    add_metrics(add)
     text = "What corruptions of the test images change: metrics and false alarms at the trained threshold."
     add = add_kind("robustness", make_robustness, text)
-    add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
+    add_metrics(add)
     text = "Metrics against a number of the configuration, one figure per data set: training size, contamination, ..."
     add = add_kind("trend", make_trends, text)
     add("--key", required=True, help="such as dataset.contamination, dataset.shots, image_size, optimizer.lr")
-    add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
+    add_metrics(add)
     text = "What detectors cost beside what they find, with the Pareto front, one figure per data set, and a CSV file."
     add = add_kind("cost", make_costs, text)
     add("--x", choices=list(AXES), default="latency", help="what is set against the metric (default: latency)")
@@ -91,7 +94,7 @@ def make_figure_parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=20, help="timed calls of each network for --x latency (default: 20)")
     text = "Metrics by category, one bar per detector or setting, one figure per data set (DSKD, Fig. 9)."
     add = add_kind("bars", make_bars, text)
-    add("--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC", help=WHICH)
+    add_metrics(add)
     add("--from", dest="lowest", type=float, default=0.0, help="percent at which the axes start (default: 0)")
     add("--paper", choices=published.list_papers(), help="mark this paper's published figures ...")
     add("--table", help="... of this table")
@@ -99,15 +102,25 @@ def make_figure_parser() -> argparse.ArgumentParser:
     return command
 
 
+def add_metrics(
+    add: Callable[..., argparse.Action], default: Sequence[str] = METRICS, where: str = "one panel or figure each"
+) -> None:
+    """Add the flag that chooses metrics to a kind of figure; its help says where they stand."""
+    text = f"{where}: {WHICH} (default: {' '.join(default) or 'none'})"
+    add("--metrics", nargs="+", type=parse_metric, default=list(default), metavar="METRIC", help=text)
+
+
 def make_histograms(given: argparse.Namespace) -> Figures:
     """Yield the histograms of all runs, in one figure. Raises `UserError`, as all of these do."""
-    yield "histograms", draw_histograms(group_runs(keep_complete(find_runs(given.folders))), given.bins, given.log)
+    runs = keep_complete(find_runs(given.folders))
+    metrics = expand_metrics(given.metrics, runs)
+    yield "histograms", draw_histograms(group_runs(runs), given.bins, given.log, metrics)
 
 
 def make_curves(given: argparse.Namespace) -> Figures:
     """Yield the curves of all runs, in one figure."""
     runs = keep_drawable(keep_complete(find_runs(given.folders)), given.curves)
-    yield "curves", draw_curves(group_runs(runs), given.curves, given.each)
+    yield "curves", draw_curves(group_runs(runs), given.curves, given.each, expand_metrics(given.metrics, runs))
 
 
 def keep_drawable(runs: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:
@@ -131,9 +144,11 @@ def keep_drawable(runs: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:
 
 def make_galleries(given: argparse.Namespace) -> Figures:
     """Yield a gallery for each category of a data set."""
-    for place, runs in keep_complete(find_runs(given.folders)).groupby(["dataset", "category"], sort=False):
+    found = keep_complete(find_runs(given.folders))
+    metrics = expand_metrics(given.metrics, found)
+    for place, runs in found.groupby(["dataset", "category"], sort=False):
         name = make_file_name("gallery", *place)
-        yield name, draw_gallery(group_runs(runs), given.images, given.rows, given.overlay)
+        yield name, draw_gallery(group_runs(runs), given.images, given.rows, given.overlay, metrics)
 
 
 def make_tsne(given: argparse.Namespace) -> Figures:

@@ -14,7 +14,7 @@ from kdad.errors import UserError
 from kdad.figures.style import COLUMN, PAGE, LineStyle, choose_styles, use_style, wrap_text
 from kdad.metrics.pro import LIMIT
 from kdad.results.series import Series, find_file
-from kdad.results.words import format_percent
+from kdad.results.words import format_percent, name_metric
 
 # False-positive rate and what is drawn above it, (V,) each, both rising
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -23,30 +23,34 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 class Panel(NamedTuple):
     """One kind of curve.
 
-    `x` and `y` are arrays of curves.npz, `metric` is the key of results.json that is the area below them.
+    `x` and `y` are arrays of curves.npz, `metric` is the key of results.json that is the area below them, `others`
+    are the beginnings of the names of further metrics of the same things.
     """
 
     title: str
     x: str
     y: str
     metric: str
-    unit: str
+    others: tuple[str, ...]
     y_label: str
 
 
 PANELS = {
-    "image": Panel("Images", "image_fpr", "image_tpr", "image_auroc", "AUROC (%)", "true-positive rate"),
-    "pixel": Panel("Pixels", "pixel_fpr", "pixel_tpr", "pixel_auroc", "AUROC (%)", "true-positive rate"),
-    "pro": Panel("Regions", "pro_fpr", "pro", "pro", "PRO (%)", "per-region overlap"),
+    "image": Panel("Images", "image_fpr", "image_tpr", "image_auroc", ("image_",), "true-positive rate"),
+    "pixel": Panel("Pixels", "pixel_fpr", "pixel_tpr", "pixel_auroc", ("pixel_",), "true-positive rate"),
+    "pro": Panel("Regions", "pro_fpr", "pro", "pro", ("pro_", "spro_", "aupimo"), "per-region overlap"),
 }
 
 
 @use_style()
-def draw_curves(shown: list[Series], which: Sequence[str] = tuple(PANELS), each: bool = False) -> Figure:
+def draw_curves(
+    shown: list[Series], which: Sequence[str] = tuple(PANELS), each: bool = False, metrics: Sequence[str] = ()
+) -> Figure:
     """Draw one panel per entry of `which`: image and pixel ROC, and PRO, shaded up to the rate its area is taken to.
 
     A line is the mean over seeds at equal false-positive rate, in a band from the lowest seed to the highest; with
-    `each` there is one line per seed. The areas are those of results.json, mean and sample standard deviation.
+    `each` there is one line per seed. The areas are those of results.json, mean and sample standard deviation; behind
+    an area stand those of the `metrics` that are of the same images, pixels or regions.
     Raises `UserError` for a run without such a curve.
     """
     width = COLUMN if len(which) == 1 else PAGE
@@ -57,21 +61,22 @@ def draw_curves(shown: list[Series], which: Sequence[str] = tuple(PANELS), each:
     columns = 1 if len(shown) < 4 else 2  # of a panel's areas
     for panel, name in zip(figure.subplots(1, len(which), squeeze=False)[0], which, strict=True):
         about = PANELS[name]
+        numbers = [about.metric, *(m for m in metrics if m.startswith(about.others) and m != about.metric)]
         if name == "pro":
             panel.axvspan(0, LIMIT, color="0.93", zorder=0)
             panel.text(LIMIT - 0.01, 0.01, f"to {LIMIT}", ha="right", va="bottom", color="0.35", fontsize=7)
         else:
             panel.plot([0, 1], [0, 1], color="0.7", linewidth=0.6, linestyle=":", zorder=1, gid="chance")
         for one, style in zip(shown, styles, strict=True):
-            _draw_series(panel, one, about, style, each)
+            _draw_series(panel, one, about, style, each, numbers)
         panel.set(
             title=about.title, xlabel="false-positive rate", ylabel=about.y_label, xlim=(-0.01, 1.01),
             ylim=(-0.01, 1.02), aspect="equal",
         )  # fmt: skip
         # Below the axis, where no curve can be.
         panel.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.24), title=about.unit, handlelength=1.6, borderaxespad=0,
-            ncols=columns,
+            loc="upper center", bbox_to_anchor=(0.5, -0.24), title=", ".join(map(name_number, numbers)) + " (%)",
+            handlelength=1.6, borderaxespad=0, ncols=columns,
         )  # fmt: skip
     handles = panel.get_legend_handles_labels()[0]
     legend = figure.legend(handles, names, loc="outside lower center", ncols=across)
@@ -84,9 +89,13 @@ def _label_with_seeds(one: Series) -> str:
     return one.label if len(one.runs) == 1 else f"{one.label} ({len(one.runs)} seeds)"
 
 
-def _draw_series(panel: Axes, one: Series, about: Panel, style: LineStyle, each: bool) -> None:
-    values = one.runs[about.metric]
-    label = format_percent(values.mean(), values.std(ddof=1))
+def name_number(metric: str) -> str:
+    """Return the name of a metric on a panel that says of what it is: AUROC, AP, F1-max, PRO to 0.05."""
+    return name_metric(metric).removeprefix("image ").removeprefix("pixel ")
+
+
+def _draw_series(panel: Axes, one: Series, about: Panel, style: LineStyle, each: bool, numbers: Sequence[str]) -> None:
+    label = ", ".join(format_percent(one.runs[name].mean(), one.runs[name].std(ddof=1)) for name in numbers)
     curves = [read_curve(run, about) for _, run in one.runs.iterrows()]
     if each:
         for number, (x, y) in enumerate(curves):

@@ -1,5 +1,6 @@
 """Galleries of test images with their anomaly maps, of one detector or of several side by side."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,22 @@ from PIL import Image
 from kdad.errors import UserError
 from kdad.figures.style import PAGE, use_style, wrap_text
 from kdad.results.series import Series, find_file, print_remark, read_scores
+from kdad.results.words import describe_metrics
 
 GAP = 2  # pixels between the parts of a picture in maps/
 NORMAL_COLUMNS = 4  # fewer columns are drawn as wide as this many, so that a gallery keeps its scale
 HARDEST = "hardest"
 
 
-def draw_gallery(shown: list[Series], images: str = HARDEST, rows: int = 6, overlay: bool = False) -> Figure:
+def draw_gallery(
+    shown: list[Series], images: str = HARDEST, rows: int = 6, overlay: bool = False, metrics: Sequence[str] = ()
+) -> Figure:
     """Draw one row per image: in a column each the image, every run's anomaly map, and the mask where there is one.
 
     `images` is a number, that many spread evenly over the test; a kind of image, such as good; or hardest: those that
     the runs, on average, rank worst (`measure_misranking`). Of a kind and of the hardest there are at most `rows`. With
-    `overlay` the map lies over the image at half strength and the mask is its outline.
+    `overlay` the map lies over the image at half strength and the mask is its outline. Above a run's maps stand its
+    `metrics`, in percent.
 
     Everything is read from the pictures that the runs have left in maps/, where colours span each run's own test from
     its lowest to its highest pixel: maps of two runs are compared by where they glow, not by how much. Raises
@@ -37,18 +42,23 @@ def draw_gallery(shown: list[Series], images: str = HARDEST, rows: int = 6, over
         raise UserError(
             f"a gallery is of one category, not of {', '.join(' '.join(map(str, row)) for row in places.values)}"
         )
-    return _draw_pictures(names, tables, images, rows, overlay)
+    numbers = [describe_metrics(run, metrics, 1) for one in shown for _, run in one.runs.iterrows()]
+    return _draw_pictures(names, numbers, tables, images, rows, overlay)
 
 
 @use_style()
-def _draw_pictures(names: list[str], tables: list[pd.DataFrame], images: str, rows: int, overlay: bool) -> Figure:
+def _draw_pictures(
+    names: list[str], numbers: list[str], tables: list[pd.DataFrame], images: str, rows: int, overlay: bool
+) -> Figure:
     chosen = choose_images(find_shared_images(names, tables), images, rows)
     parts = [[split_picture(table.loc[index, "picture"]) for table in tables] for index in chosen.index]
     masks = [row[0][2] for row in parts]
     with_masks = not overlay and any(mask is not None for mask in masks)
     heads = ["image", *names, *["mask"] * with_masks]
     side = PAGE / max(NORMAL_COLUMNS, len(heads))
+    below = ["", *numbers, *[""] * with_masks]
     titles = [wrap_text(head, max(8, int(side * 15))) for head in heads]
+    titles = ["\n".join(filter(None, pair)) for pair in zip(titles, below, strict=True)]
     height = side * len(chosen) + 0.14 * max(title.count("\n") + 1 for title in titles)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     figure = Figure((side * len(heads) + 0.3, height), layout=layout)

@@ -1,5 +1,7 @@
 """Histograms of the scores of normal and anomalous test images, as in RD, Fig. 5."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -8,15 +10,17 @@ from numpy.typing import NDArray
 from kdad.errors import UserError
 from kdad.figures.style import ANOMALOUS, COLUMN, NORMAL, PAGE, use_style, wrap_text
 from kdad.results.series import Series, read_scores
-from kdad.results.words import format_percent
+from kdad.results.words import describe_metrics
 
 ACROSS = 3  # panels
 KINDS = (("normal", NORMAL), ("anomalous", ANOMALOUS))  # by label
 
 
 @use_style()
-def draw_histograms(shown: list[Series], bins: int = 30, log: bool = False) -> Figure:
-    """Draw one panel per run: counts of images over the image score as the detector gives it, image AUROC in percent.
+def draw_histograms(
+    shown: list[Series], bins: int = 30, log: bool = False, metrics: Sequence[str] = ("image_auroc",)
+) -> Figure:
+    """Draw one panel per run: counts of images over the image score as the detector gives it, and metrics in percent.
 
     The bins are common to both kinds of image and to the seeds of one configuration; other scores have other scales.
     `log` makes them equally wide on a logarithmic axis, which scores that are products, such as STPM's, ask for.
@@ -46,9 +50,9 @@ def draw_histograms(shown: list[Series], bins: int = 30, log: bool = False) -> F
                 label=f"{kind} ({len(scores)})",
             )  # fmt: skip
             heights.append(counts.max())
-        panel.set_ylim(0, 1.4 * max(heights))  # room for the legend
+        panel.set_ylim(0, (1.4 + 0.1 * (-(-len(metrics) // 2) - 1)) * max(heights))  # room for the legend
         panel.legend(
-            loc="upper center", ncols=2, title=f"image AUROC {format_percent(run['image_auroc'])} %", borderaxespad=0,
+            loc="upper center", ncols=2, title=describe_metrics(run, metrics, 2), borderaxespad=0,
             columnspacing=1, handlelength=1.2,
         )  # fmt: skip
         panel.set_title(wrap_text(name, 60 if across == 1 else 96 // across))

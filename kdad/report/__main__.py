@@ -74,16 +74,16 @@ def report_runs(given: argparse.Namespace) -> None:
     """Print and write what the command line asks for. Raises `UserError` where it contradicts itself."""
     if given.paper is None and (given.table or given.quoted):
         raise UserError(f"--table and --quoted need --paper: one of {', '.join(published.list_papers())}")
-    if given.compare and (given.paper or given.html):
-        raise UserError("--compare is a report of its own: leave out --paper and --html")
+    if given.compare and given.paper:
+        raise UserError("--compare is a report of its own: leave out --paper")
     if given.html:
         if given.paper:
             raise UserError("--html shows all runs beside every paper's tables: leave out --paper and --table")
         write_page(given)
-        if not given.out:
+        if not given.out and not given.compare:
             return
     for report in make_reports(given):
-        if not given.html:
+        if not given.html or given.compare:
             print(FORMATS[given.format][1](report))
         if given.out:
             for path in write_report(report, given.out):

@@ -119,6 +119,12 @@ def format_percent(mean: float, spread: float = float("nan")) -> str:
     return f"{100 * mean:.1f}" if pd.isna(spread) else f"{100 * mean:.1f} ± {100 * spread:.1f}"
 
 
+def describe_metrics(run: pd.Series, metrics: Sequence[str], across: int) -> str:
+    """Return metrics of a run, with their names and in percent, `across` of them on a line."""
+    texts = [f"{name_metric(metric)} {format_percent(run[metric])} %" for metric in metrics]
+    return "\n".join(", ".join(texts[i : i + across]) for i in range(0, len(texts), across))
+
+
 def merge_notes(notes: Iterable[tuple[str, str]]) -> list[str]:
     """Return notes of the form "what: text", one for each text, of everything that it is said of."""
     by_text: dict[str, dict[str, None]] = {}

@@ -38,6 +38,7 @@ class Key(NamedTuple):
     recognised: bool = False  # what it names is recognised by its content: a checkpoint refuses another teacher
     supplied: bool = False  # kdad itself passes it to the group's target
     before: Any = ...  # of a key that came later: the value that does what was done without it
+    needs: tuple[str, tuple[Any, ...]] | None = None  # the key means something only where that one has such a value
 
 
 CORRUPTIONS = ("none", "brightness", "contrast", "blur", "noise", "jpeg", "shift", "rotate", "scale")
@@ -195,13 +196,14 @@ KEYS = (
     # What the test images go through, see kdad/data/corruption.py
     Key("corruption", CONDITION, "of the test images: none, or a lamp, lens, sensor or fixture that changes",
         v.one_of(*CORRUPTIONS), before="none", retest=True),
-    Key("severity", CONDITION, "of the corruption",
-        v.whole("1, 2 or 3", lambda n: 1 <= n <= 3), before=1, retest=True),
+    Key("severity", CONDITION, "of the corruption", v.whole("1, 2 or 3", lambda n: 1 <= n <= 3), before=1, retest=True,
+        needs=("corruption", CORRUPTIONS[1:])),
     Key("decision.rule", CONDITION, "quantile, mean_std or max",
         v.one_of("quantile", "mean_std", "max"), before="quantile"),
     Key("decision.false_alarms", CONDITION, "quantile: the share of normal images to call anomalous",
-        v.ALARMS, before=0.01),
-    Key("decision.k", CONDITION, "mean_std: so many standard deviations above the mean", v.NOT_NEGATIVE, before=3.0),
+        v.ALARMS, before=0.01, needs=("decision.rule", ("quantile",))),
+    Key("decision.k", CONDITION, "mean_std: so many standard deviations above the mean", v.NOT_NEGATIVE, before=3.0,
+        needs=("decision.rule", ("mean_std",))),
     # How it is computed
     Key("cache", SPEED, "of decoded images and teacher features",
         _keys_of("storage", "memory_gb", "disk_gb", "folder")),

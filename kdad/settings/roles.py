@@ -30,14 +30,16 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def select(config: Mapping[str, Any], roles: Iterable[Role], copies: bool = True) -> dict[str, Any]:
     """Return those values of a resolved configuration, by dotted key, whose keys have one of these roles.
 
-    `copies` False leaves out those that repeat a key of the top level. Keys that no entry knows are left out.
+    `copies` False leaves out those that repeat a key of the top level. Keys that no entry knows are left out, and those
+    that mean nothing beside another key's value.
     """
-    chosen = {}
-    for name, value in flatten(config).items():
+    chosen, values = {}, flatten(config)
+    for name, value in values.items():
         if isinstance(value, dict) or name.partition(".")[0] not in BY_NAME:
             continue
         key = find_key(name)
-        if key.role in roles and (copies or not key.copy):
+        idle = key.needs is not None and values.get(key.needs[0]) not in key.needs[1]
+        if key.role in roles and (copies or not key.copy) and not idle:
             chosen[name] = value
     return chosen
 

@@ -14,6 +14,10 @@ from kdad.data import Folder
 from kdad.data.corruption import CORRUPTIONS, SEVERITIES, corrupt, corrupt_split
 from kdad.data.roi import FILL
 from kdad.errors import UserError
+from kdad.results.read import read_runs
+from kdad.results.series import find_runs
+from kdad.results.settings import describe_runs
+from kdad.results.statistics import drop_repeats
 from kdad.settings import keys
 from tests.inference.trained import train
 
@@ -120,7 +124,39 @@ def test_evaluate_sweeps_corruptions_at_the_trained_threshold(tmp_path, command_
         scores.append((int(label), detector(bright).score))
     alarms = [score > own["image_threshold"] for label, score in scores if not label]
     assert found["brightness", 3]["false_alarm_rate"] == pytest.approx(sum(alarms) / len(alarms))
-    assert command_line("evaluate", f"ckpt_path={trained.checkpoint}", weights, "corruption=fog") == 2
+    runs = read_runs([trained.folder, tmp_path / "out"])
+    assert len(find_runs([trained.folder, tmp_path / "out"])) == 5
+    assert len(drop_repeats(describe_runs(runs)[0], ["key", "seed"])[0]) == 3  # nothing is nothing, however severe
+    # What is refused leaves nothing that a report would show as a failed run.
+    for wrong in ("corruption=fog", "protocol=rdpp_code", "model.levels=[1]", "batch_size=0"):
+        assert command_line("evaluate", f"ckpt_path={trained.checkpoint}", weights, wrong) == 2
+    assert len(read_runs([trained.folder])) == 1
+
+
+@pytest.mark.parametrize("in_tiles", [False, True])
+def test_a_defect_that_is_moved_into_the_region_of_interest_counts(tmp_path, in_tiles):
+    for kind in ("normal", "bad"):
+        (tmp_path / kind).mkdir()
+        for i in range(5 if kind == "normal" else 1):
+            Image.fromarray(np.full((50, 50, 3), 220 - i, np.uint8)).save(tmp_path / kind / f"{i}.png")
+    mask = np.zeros((50, 50), np.uint8)
+    mask[16:19, 20:24] = 255  # above the region, from which a shift by 3 pixels brings it in
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(mask).save(tmp_path / "masks/0.png")
+    tiling = {"size": 50, "overlap": 0} if in_tiles else None
+    data = Folder(
+        name="x", root=tmp_path, category=None, image_size=50, batch_size=2, anomalous="bad", masks="masks",
+        roi=[10, 19, 40, 40], tiling=tiling, test_fraction=0.2, normal="normal",
+    )  # fmt: skip
+    data.setup()
+
+    def gather():
+        return torch.cat([batch["mask"] for batch in data.test_dataloader()])
+
+    assert not gather().any() and data.facts["n_outside_masks"] == 1 and data.facts["n_empty_masks"] == 0
+    corrupt_split(data.splits["test"], "shift", 3, 0)
+    moved = np.roll(mask, (3, 3), (0, 1)) > 0
+    assert torch.equal(gather().any(dim=0)[0], torch.from_numpy(moved))
 
 
 @pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name not in ("none", "noise")])

@@ -76,6 +76,25 @@ def test_histograms_count_every_image_in_common_bins(write_run):
         assert "seed" in panel.get_title()
 
 
+def test_metrics_that_are_asked_for_stand_beside_their_things(write_run):
+    folder = write_run("0")
+    known = results(folder)
+    wanted = ["image_ap", "pixel_f1_max", "image_auroc"]
+    panels = draw_curves(shown(folder), metrics=wanted).axes
+    told = [(p.get_legend().get_title().get_text(), p.get_legend().get_texts()[0].get_text()) for p in panels]
+    first, second, third = (
+        ", ".join(f"{100 * known[name]:.1f}" for name in names)
+        for names in (("image_auroc", "image_ap"), ("pixel_auroc", "pixel_f1_max"), ("pro",))
+    )
+    assert told == [("AUROC, AP (%)", first), ("AUROC, F1-max (%)", second), ("PRO (%)", third)]
+    above = f"image AP {100 * known['image_ap']:.1f} %, pixel F1-max {100 * known['pixel_f1_max']:.1f} %"
+    legend = draw_histograms(shown(folder), metrics=wanted[:2]).axes[0].get_legend()
+    assert legend.get_title().get_text() == above
+    assert draw_gallery(shown(folder), images="1", metrics=wanted[:2]).axes[1].get_title() == f"STPM\n{above}".replace(
+        ", ", "\n"
+    )
+
+
 def test_logarithmic_bins_count_every_image(write_run):
     panel = draw_histograms(shown(write_run("0")), bins=5, log=True).axes[0]
     assert panel.get_xscale() == "log" and sum(bar.get_height() for bars in panel.containers for bar in bars) == 14

@@ -317,3 +317,14 @@ def test_a_page_and_tables_go_into_one_folder(write_run, tmp_path, monkeypatch):
     ]  # fmt: skip
     main(["runs", "--html", "elsewhere/page.html", "--out", "study", "--pictures", "0"])
     assert (tmp_path / "elsewhere/page.html").is_file()
+
+
+def test_a_page_and_a_comparison_in_one_command(write_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        for model in ("rd", "stpm"):
+            write_run(0.9, model=model, seed=seed, folder=f"{model}{seed}")
+    main(["runs", "--compare"])
+    alone = capsys.readouterr().out
+    main(["runs", "--compare", "--html", "--pictures", "0"])
+    assert capsys.readouterr().out.partition("\n")[2] == alone and (tmp_path / "report.html").is_file()

@@ -118,6 +118,14 @@ def test_what_makes_another_job(plain, other):
     assert hashed(other) != plain
 
 
+def test_a_key_that_means_nothing_beside_another_ones_value_makes_no_other_job(plain):
+    assert hashed("corruption=none", "severity=3") == plain
+    assert hashed("decision.k=4") == hashed("decision.rule=quantile", "decision.k=5") == plain
+    blurred, mean = "corruption=blur", "decision.rule=mean_std"
+    assert len({plain, hashed(blurred), hashed(blurred, "severity=2"), hashed(mean), hashed(mean, "decision.k=4")}) == 5
+    assert hashed(mean, "decision.false_alarms=0.05") == hashed(mean)
+
+
 def test_every_key_in_a_deciding_role_changes_the_hash_and_no_other_does():
     """Whatever the key, its value changed to something that it never is."""
     config = resolve(compose(*BASE))
@@ -127,7 +135,9 @@ def test_every_key_in_a_deciding_role_changes_the_hash_and_no_other_does():
         for group in groups:
             node = node[group]
         node[last] = "changed"
-        decides = find_key(key).role in (Role.METHOD, Role.CONDITION, Role.IDENTITY)
+        about = find_key(key)
+        idle = about.needs and OmegaConf.select(compose(*BASE), about.needs[0]) not in about.needs[1]
+        decides = about.role in (Role.METHOD, Role.CONDITION, Role.IDENTITY) and not idle
         assert (config_hash(changed) != config_hash(config)) == decides, key
         assert (key in find_differences(config, changed)) == decides, key
 
