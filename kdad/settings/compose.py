@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,18 +84,20 @@ def list_choices(group: str, config_name: str = "") -> list[str]:
     return sorted(p.with_suffix("").as_posix() for p in paths)
 
 
-def list_groups(config_name: str) -> list[str]:
+@cache
+def list_groups(config_name: str) -> tuple[str, ...]:
     """Return the groups that an entry point's own file lists, in its order."""
     entry = OmegaConf.load(find_home(config_name) / f"{config_name}.yaml")
     names = [str(next(iter(d))) for d in entry.defaults if isinstance(d, DictConfig)]
-    return [name for name in names if not name.startswith(("optional ", "override "))]
+    return tuple(name for name in names if not name.startswith(("optional ", "override ")))
 
 
-def list_top_level_keys(config_name: str) -> list[str]:
+@cache
+def list_top_level_keys(config_name: str) -> tuple[str, ...]:
     """Return the keys of an entry point's own file, and those of its groups that become configuration nodes."""
     entry = OmegaConf.load(find_home(config_name) / f"{config_name}.yaml")
     own = [str(key) for key in entry if key not in ("defaults", "hydra")]
-    return [*own, *(name for name in list_groups(config_name) if name not in OPTIONAL)]
+    return *own, *(name for name in list_groups(config_name) if name not in OPTIONAL)
 
 
 def list_keys(config_name: str, overrides: Iterable[str] = ()) -> list[str]:
@@ -111,7 +114,7 @@ def compose_chosen(config_name: str, overrides: Iterable[str]) -> DictConfig:
         return compose(config_name=config_name)
 
 
-def suggest_nearest(name: str, valid: list[str]) -> str:
+def suggest_nearest(name: str, valid: Sequence[str]) -> str:
     """Return a sentence with the valid names that are nearest, or with all of them where none is near."""
     same = [key for key in valid if key != name and key.rpartition(".")[2] == name.rpartition(".")[2]]
     close = list(dict.fromkeys([*same, *get_close_matches(name, list(dict.fromkeys(valid)), n=3, cutoff=0.4)]))[:3]

@@ -41,7 +41,7 @@ def start(tiny_mvtec, tmp_path):
 
     def call(*overrides, folder="run"):
         cfg = compose(
-            "model=rd", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18",
+            "model=rd", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k",
             "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.max_epochs=1",
             "trainer.accelerator=cpu", "overwrite=true", f"hydra.searchpath=[file://{PLUGINS}]", *overrides,
         )  # fmt: skip

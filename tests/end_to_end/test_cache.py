@@ -103,7 +103,7 @@ def test_cached_and_fresh_features_agree(tiny_mvtec, model):
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose(
             "run",
-            [f"model={model}", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18",
+            [f"model={model}", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k",
              "backbone.pretrained=false", "image_size=64", "batch_size=4", "cache.storage=memory"],
         )  # fmt: skip
     data, detector = build(cfg)

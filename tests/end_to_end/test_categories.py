@@ -13,7 +13,7 @@ from kdad.settings.compose import resolve
 from kdad.settings.roles import config_hash
 
 TINY = [
-    "model=stpm", "dataset=mvtec", "backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4",
+    "model=stpm", "dataset=mvtec", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false", "image_size=64", "batch_size=4",
     "trainer.max_epochs=1", "trainer.accelerator=cpu", "optimizer.lr=0.05", "pictures=0", "logger=none",
 ]  # fmt: skip
 

@@ -17,7 +17,7 @@ from tests.processes import run_module, start_module
 
 def options(tiny_mvtec, *more, model="rd"):
     return [
-        f"dataset.root={tiny_mvtec}", "dataset=mvtec", "category=tile", "backbone=resnet18", "backbone.pretrained=false",
+        f"dataset.root={tiny_mvtec}", "dataset=mvtec", "category=tile", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false",
         "image_size=64", "batch_size=4", "trainer.accelerator=cpu", f"model={model}", *more,
     ]  # fmt: skip
 

@@ -13,7 +13,7 @@ from kdad.evaluate import main as evaluate
 
 RNG = np.random.default_rng(0)
 TINY = [
-    "model=stpm", "dataset=folder", "dataset.anomalous=scratch", "backbone=resnet18", "backbone.pretrained=false",
+    "model=stpm", "dataset=folder", "dataset.anomalous=scratch", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false",
     "image_size=64", "batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu", "optimizer.lr=0.05",
     "pictures=0", "logger=none", "val_fraction=0", "monitor=null", "dataset.root=pictures", "hydra.run.dir=run",
 ]  # fmt: skip

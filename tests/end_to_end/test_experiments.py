@@ -145,7 +145,7 @@ def test_tables_of_the_same_jobs_are_run_once():
 # One job of each, tiny ----------------------------------------------------------------------------------------
 
 TINY = [
-    "backbone=resnet18", "backbone.pretrained=false", "image_size=32", "batch_size=4", "trainer.max_epochs=1",
+    "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false", "image_size=32", "batch_size=4", "trainer.max_epochs=1",
     "trainer.accelerator=cpu", "pictures=0", "logger=none", "optimizer.lr=0.001", "cache.storage=memory",
 ]  # fmt: skip
 

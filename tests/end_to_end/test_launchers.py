@@ -30,17 +30,24 @@ def read(folder):
     return {key: value for key, value in found.items() if not any(part in key for part in BESIDES)}
 
 
+@pytest.fixture(scope="module")
+def plain(tiny_mvtec, tmp_path_factory):
+    """A sweep in turn: what was printed, and its folder."""
+    folder = tmp_path_factory.mktemp("plain")
+    return sweep(folder, tiny_mvtec), folder
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_jobs_in_other_processes_are_as_those_in_turn(tiny_mvtec, tmp_path, launcher):
+def test_jobs_in_other_processes_are_as_those_in_turn(plain, tiny_mvtec, tmp_path, launcher):
     if find_spec(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher") is None:
         pytest.skip("needs kdad[launchers]")
-    plain = sweep(tmp_path / "plain", tiny_mvtec)
+    in_turn, folder = plain
     found = sweep(tmp_path / "found", tiny_mvtec, *LAUNCHERS[launcher])
     for job in ("0", "1"):
-        assert read(tmp_path / "found" / job) == read(tmp_path / "plain" / job)
-        scores = [(tmp_path / name / job / "scores.csv").read_bytes() for name in ("found", "plain")]
+        assert read(tmp_path / "found" / job) == read(folder / job)
+        scores = [(place / job / "scores.csv").read_bytes() for place in (tmp_path / "found", folder)]
         assert scores[0] == scores[1]
-    for done in (plain, found):
+    for done in (in_turn, found):
         assert done.returncode == 2
         assert "1 of the sweep's jobs failed" in done.stderr and "seed=-1: give a whole number" in done.stderr
         table = done.stdout[done.stdout.index("The sweep's jobs") :]

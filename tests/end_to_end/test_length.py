@@ -45,7 +45,7 @@ def test_training_ends_where_validation_has_lost_patience(start):
 def test_a_run_that_was_killed_before_its_results_ends_as_it_had_ended(command, tiny_mvtec, tmp_path, limit):
     """What ended it before its last epoch ends it when it goes on, without an epoch more."""
     tiny = [
-        "model=stpm", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18",
+        "model=stpm", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k",
         "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.accelerator=cpu", "pictures=0",
         "logger=none", "monitor=null", "average_epochs=1", "normalisation=auto", "checkpoint_seconds=0",
         "hydra.run.dir=run",

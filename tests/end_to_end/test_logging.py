@@ -53,7 +53,7 @@ def test_config_losses_metrics_maps_tags_and_group(start):
     results, folder = start(*LOGGER, "model=rd", "trainer.max_epochs=2", "pictures=3")
     (found,) = CAPTURED
     assert found["save_dir"] == str(folder) and found["group"] == "study"
-    assert found["tags"] == ["rd", "mvtec", "tile", "resnet18.tv_in1k"]
+    assert found["tags"] == ["rd", "mvtec", "tile", "test_resnet.r160_in1k"]
     assert found["config"]["dataset"]["image_size"] == 64 and found["config"]["optimizer"]["lr"] == 0.005
     epochs = [m for m in found["metrics"] if "loss_level_1" in m]
     assert len(epochs) == 2 and epochs[1]["loss"] < epochs[0]["loss"]
@@ -63,7 +63,7 @@ def test_config_losses_metrics_maps_tags_and_group(start):
     assert found["images"] == [str(p) for p in sorted((folder / "maps").iterdir())] and len(found["images"]) == 3
     (row,) = found["tables"]["summary"]
     assert row == {key: results.get(key) for key in SUMMARY} and row["val_loss"] is None
-    assert (row["model"], row["backbone"], row["n_test"]) == ("rd", "resnet18.tv_in1k", 6)
+    assert (row["model"], row["backbone"], row["n_test"]) == ("rd", "test_resnet.r160_in1k", 6)
     assert row["loss"] == pytest.approx(epochs[1]["loss"], rel=1e-6)
     assert (found["status"], found["exit_code"]) == ("success", 0)
 
@@ -122,7 +122,14 @@ def test_wandb_offline_leaves_its_file(start, monkeypatch):
         _, folder = start("logger=wandb", "model=rd", "pictures=2", folder=name)
         (run,) = folder.glob("wandb/offline-run-*")
         content = next(run.glob("run-*.wandb")).read_bytes()  # plain text inside
-        for part in (b"rd_mvtec", b"tile", b"resnet18.tv_in1k", b"scores_normal", b"scores_anomalous", b"image_auroc"):
+        for part in (
+            b"rd_mvtec",
+            b"tile",
+            b"test_resnet.r160_in1k",
+            b"scores_normal",
+            b"scores_anomalous",
+            b"image_auroc",
+        ):
             assert part in content
         assert content.count(b'"histogram"') >= 2
         (table,) = run.glob("files/media/table/summary_*.table.json")

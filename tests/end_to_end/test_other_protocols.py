@@ -34,7 +34,7 @@ def test_ones_own_that_changes_nothing_has_the_same_numbers(command, tiny_mvtec,
     (tmp_path / "mine/protocols").mkdir(parents=True)
     (tmp_path / "mine/protocols/same.yaml").write_text("# as kdad\n")
     given = [
-        "model=stpm", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18",
+        "model=stpm", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k",
         "backbone.pretrained=false", "image_size=48", "batch_size=4", "trainer.max_epochs=1", "pictures=0",
         "hydra.run.dir=first",
     ]  # fmt: skip

@@ -57,7 +57,7 @@ def test_the_readme_s_detector_runs_as_printed(tiny_mvtec, tmp_path):
     (tmp_path / "conf/model/mine.yaml").write_text(config)
     arguments = [
         "--config-dir", "conf", "model=mine", "dataset=mvtec",
-        f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18", "backbone.pretrained=false",
+        f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false",
         "image_size=64", "trainer.max_epochs=1", "trainer.accelerator=cpu", "hydra.run.dir=run",
     ]  # fmt: skip
     result = run_module("kdad.run", arguments, tmp_path)

@@ -27,7 +27,7 @@ def test_what_a_run_leaves(start):
         "tile",
     )
     assert all(0 <= written[key] <= 1 for key in ("image_auroc", "pixel_auroc", "pro"))
-    expected = {"backbone": "resnet18.tv_in1k", "image_size": 64, "epochs": 1, "seed": 0, "split_seed": 0, "n_train": 8,
+    expected = {"backbone": "test_resnet.r160_in1k", "image_size": 64, "epochs": 1, "seed": 0, "split_seed": 0, "n_train": 8,
                 "n_test": 6, "weights": "random", "levels": "layer1 layer2 layer3"}  # fmt: skip
     assert {key: written[key] for key in expected} == expected
     assert written["fit_seconds"] > 0 and written["test_seconds"] > 0 and len(written["weights_fingerprint"]) == 16
@@ -279,7 +279,14 @@ def test_only_good_parts_exist_yet(command, tiny_mvtec, tmp_path):
 
     shutil.copytree(tiny_mvtec / "tile/train/good", tmp_path / "parts/normal")
     own = ("dataset=folder", "dataset.root=parts", "dataset.anomalous=null")
-    small = ("backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.max_epochs=1")
+    small = (
+        "backbone=resnet18",
+        "backbone.name=test_resnet.r160_in1k",
+        "backbone.pretrained=false",
+        "image_size=64",
+        "batch_size=4",
+        "trainer.max_epochs=1",
+    )
     for number, more in enumerate(((), ("dataset.test_fraction=0",))):
         assert command("model=rd", *own, *small, *more, f"hydra.run.dir=run{number}") == 0
         results = json.loads((tmp_path / f"run{number}/results.json").read_text())
@@ -316,7 +323,7 @@ def test_a_checkpoint_holds_the_student_and_recognises_the_teacher(start, monkey
     saved = checkpoint(folder)
     assert saved["state_dict"].keys() == {k for k in detector.state_dict() if not k.startswith("teacher.")}
     assert saved["teacher"] == {
-        "backbone": "resnet18.tv_in1k", "fingerprint": results["weights_fingerprint"], "levels": "layer1 layer2 layer3",
+        "backbone": "test_resnet.r160_in1k", "fingerprint": results["weights_fingerprint"], "levels": "layer1 layer2 layer3",
     }  # fmt: skip
 
     trained = {k: v.clone() for k, v in detector.state_dict().items()}

@@ -72,7 +72,7 @@ def test_optuna(tiny_mvtec, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs kdad[optuna]")
     shared = [
         "-m", "+sweep=optuna", "model=stpm", "dataset=mvtec", "category=tile",
-        f"dataset.root={tiny_mvtec}", "backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4",
+        f"dataset.root={tiny_mvtec}", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false", "image_size=64", "batch_size=4",
         "trainer.max_epochs=2", "trainer.accelerator=cpu", "pictures=0", "logger=none", "hydra.sweeper.n_trials=3",
     ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from kdad.settings.roles import config_hash
 from kdad.storage.lock import hold_folder
 
 TINY = [
-    "model=stpm", "dataset=mvtec", "category=tile", "backbone=resnet18", "backbone.pretrained=false", "image_size=64",
+    "model=stpm", "dataset=mvtec", "category=tile", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false", "image_size=64",
     "batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu", "optimizer.lr=0.05", "pictures=1", "logger=none",
     "val_fraction=0", "monitor=null",
 ]  # fmt: skip

@@ -18,9 +18,9 @@ def test_specks_are_found_in_tiles_alone(tmp_path, lite0):
     spec = importlib.util.spec_from_file_location("make_pictures", MAKE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.main(tmp_path / "data", 12, 5, 5)
+    module.main(tmp_path / "data", 8, 3, 3)
     found = {}
-    for name, tiling, epochs in (("tiles", "auto", 3), ("whole", "null", 20)):
+    for name, tiling, epochs in (("tiles", "auto", 3), ("whole", "null", 6)):
         cfg = compose(
             "model=stpm", "dataset=mvtec", f"dataset.root={tmp_path / 'data'}", "category=gravel",
             "backbone=efficientnet_lite0", "image_size=96", f"trainer.max_epochs={epochs}", f"tiling.size={tiling}",

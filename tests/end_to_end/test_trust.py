@@ -229,8 +229,8 @@ def test_evaluate_with_other_levels_map_size_and_root(start, tiny_mvtec, tmp_pat
 
 def test_evaluate_refuses_other_weights_and_what_needs_training(start):
     _, folder = start("model=rd")
-    with pytest.raises(UserError, match="The checkpoint was trained with a teacher of backbone resnet18.tv_in1k"):
-        again(start, folder, "model=rd", "backbone=resnet50")
+    with pytest.raises(UserError, match="The checkpoint was trained with a teacher of backbone test_resnet.r160_in1k"):
+        again(start, folder, "model=rd", "backbone.name=resnet50.tv_in1k")
     for override in (
         "model.bottleneck=oce", "model.loss=flattened", "seed=5", "image_size=96", "optimizer.lr=0.1", "levels=[1,2]",
         "normalisation=none", "val_fraction=0.5", "trainer.max_epochs=9", "dataset.train_fraction=0.5",
@@ -248,7 +248,14 @@ def test_evaluate_on_other_data_where_there_are_no_training_images(command, tiny
     """Neither those that it was trained on nor any at the new place; what comes out is no run's result."""
     shutil.copytree(tiny_mvtec, tmp_path / "there")
     where = ("dataset.root=there", "hydra.run.dir=run")
-    small = ("backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.max_epochs=1")
+    small = (
+        "backbone=resnet18",
+        "backbone.name=test_resnet.r160_in1k",
+        "backbone.pretrained=false",
+        "image_size=64",
+        "batch_size=4",
+        "trainer.max_epochs=1",
+    )
     assert command("model=rd", "dataset=mvtec", "category=tile", *small, *where) == 0
     shutil.move(tmp_path / "there/tile/test/good", tmp_path / "line 2/ok")
     shutil.move(tmp_path / "there/tile/test/square", tmp_path / "line 2/square")

@@ -22,7 +22,7 @@ from kdad.settings.compose import list_choices, resolve
 from kdad.settings.roles import config_hash
 
 TINY = [
-    "dataset=mvtec", "backbone=resnet18", "backbone.pretrained=false", "image_size=64", "batch_size=4",
+    "dataset=mvtec", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false", "image_size=64", "batch_size=4",
     "trainer.max_epochs=1", "trainer.accelerator=cpu", "pictures=1", "logger=none",
 ]  # fmt: skip
 
