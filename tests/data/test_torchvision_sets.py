@@ -187,7 +187,7 @@ def test_real_mnist(kdad_data, options):
     data.check()
     assert data.facts["n_train"] == counts[8] and data.facts["n_duplicates"] == 0
     assert Counter(sample.label for sample in data.test_samples) == {0: 974, 1: 9026}
-    for digit, count in enumerate(counts):
+    for digit in (0, 1):
         other = MNIST(**options(kdad_data / "mnist", category=digit))
         other.check()
-        assert other.facts["n_train"] == count
+        assert other.facts["n_train"] == counts[digit]
