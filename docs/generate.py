@@ -315,6 +315,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return relink(fill_tables(markdown), source if source.startswith(("experiments/", *ELSEWHERE)) else f"docs/{place}")
 
 
-def on_page_content(page: str, **_: Any) -> str:
+def on_page_content(content: str, **_: Any) -> str:
     """Draw a page's formulas."""
-    return draw_formulas(page)
+    return draw_formulas(content)
