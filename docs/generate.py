@@ -10,6 +10,7 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ ELSEWHERE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md
 SHOWN = {".md", ".csv", ".png"}  # of experiments/
 NAMES = {"rd": "RD", "stpm": "STPM", "mkd": "MKD", "dskd": "DSKD"}
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO", "aupimo": "AUPIMO"}
+RECIPE = "the detector's"  # default of a key that each recipe sets
 COMMANDS = ("run", "predict", "calibrate", "export", "app", "benchmark", "pretrain")
 PLACEHOLDER = re.compile(r"^<!-- table: (\w+) ?(\S*) -->$", re.MULTILINE)
 LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
@@ -59,10 +61,16 @@ def list_keys() -> list[tuple[str, Key]]:
     return [(next((c for c in COMMANDS if key.name in known[c]), "run"), key) for key in shown]
 
 
+@cache
 def find_defaults(command: str) -> dict[str, Any]:
-    """Return every key of a command's configuration, in dots, with its default; an interpolation is left as written."""
-    cfg = compose(config_name=command)
-    return flatten(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+    """Return every key of a command's configuration, in dots, with its default; an interpolation is left as written.
+
+    Of a key that detectors set otherwise than each other it is RECIPE.
+    """
+    overrides = [[f"model={name}", "dataset=folder"] for name in NAMES] if command == "run" else [[]]
+    found = [flatten(OmegaConf.to_container(compose(*o, config_name=command))) for o in overrides]  # type: ignore[arg-type]
+    alike = {key: all(other.get(key) == value for other in found) for key, value in found[0].items()}
+    return {key: value if alike[key] or isinstance(value, dict) else RECIPE for key, value in found[0].items()}
 
 
 def tabulate_keys(command: str) -> str:
@@ -85,7 +93,7 @@ def show_default(value: Any) -> str:
     """Return a default as the reference shows it: nothing for a group's whole mapping, or for a key that is not set."""
     if value is ... or isinstance(value, dict):
         return ""
-    return f"`{describe_value(value)}`"
+    return value if value is RECIPE else f"`{describe_value(value)}`"
 
 
 def tabulate_arguments(target: str) -> str:
@@ -154,7 +162,7 @@ def _write_published(paper: str, table: str) -> str:
     for title, part in (("", cells[whole]), ("by category", cells[~whole])):
         if not part.empty:
             text = _pivot(part, about["setting"])
-            parts.append(text if not title else f"??? note \"{name} {title}\"\n\n" + _indent(text))
+            parts.append(text if not title else f'??? note "{name} {title}"\n\n' + _indent(text))
     return "\n\n".join(parts)
 
 
