@@ -3,14 +3,21 @@
 What a command does is tested elsewhere, and for the story of own pictures in `test_story.py`.
 """
 
+import copy
 import re
 import shutil
 import sys
 import tomllib
+from functools import cache
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
+import yaml
+from hydra._internal.hydra import Hydra
 from hydra.core.plugins import Plugins
+from hydra.types import RunMode
+from omegaconf._utils import get_yaml_loader
 
 from kdad.__main__ import PACKAGES, VERBS
 from kdad.engine import launch
@@ -45,8 +52,22 @@ def test_commands_stand_in_bash_blocks():
         assert not re.findall(r"^ {4,}(?:python -m kdad|kdad |make |pip ).*", text, re.MULTILINE), page
 
 
+@cache
+def read_yaml(text):
+    return yaml.load(text, get_yaml_loader())
+
+
 @pytest.fixture
-def taken(at_printed, monkeypatch):
+def quick(monkeypatch):
+    """Hydra composes each configuration once, not twice to find out its mode, and reads each file once."""
+    modes = RunMode.MULTIRUN, RunMode.RUN
+    monkeypatch.setattr(Hydra, "get_mode", lambda self, **_: modes["-m" not in sys.argv])
+    cached = vars(yaml) | {"load": lambda file, Loader: copy.deepcopy(read_yaml(file.read()))}
+    monkeypatch.setattr("omegaconf.omegaconf.yaml", SimpleNamespace(**cached))
+
+
+@pytest.fixture
+def taken(at_printed, quick, monkeypatch):
     """taken(command) -> exit status, and the configurations that its jobs would get."""
     configurations = []
 
@@ -66,13 +87,8 @@ def taken(at_printed, monkeypatch):
 
     # Hydra imports its plug-ins anew: the class that it starts is not the module's.
     sweeper = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"]
-    split = sweeper.split_arguments
-
-    def split_few(overrides, size):
-        (jobs,) = split(overrides, None)
-        return [jobs[:1] + jobs[1:][-1:]]  # the first and the last
-
-    monkeypatch.setattr(sweeper, "split_arguments", staticmethod(split_few))
+    split = sweeper.split_arguments  # of all jobs the last one is enough
+    monkeypatch.setattr(sweeper, "split_arguments", staticmethod(lambda given, size: [split(given, None)[0][-1:]]))
 
     def take(command):
         module = import_module(f"kdad.{command.verb}.__main__" if command.verb in PACKAGES else f"kdad.{command.verb}")

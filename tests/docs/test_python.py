@@ -27,7 +27,7 @@ def test_a_block_runs(page, number, block, at_printed, monkeypatch, capsys):
 
 def serve(monkeypatch):
     """Return a client of the server that `kdad app` would start."""
-    pytest.importorskip("gradio", reason="needs gradio: pip install 'kdad[app]'")
+    pytest.importorskip("fastapi", reason="needs fastapi: pip install 'kdad[app]'")
     from fastapi.testclient import TestClient
 
     from kdad import load
