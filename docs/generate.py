@@ -263,7 +263,7 @@ def relink(text: str, page: str) -> str:
     `page` is where the page lies in the repository. A link to a file that the site has not becomes its text.
     """
     here = posixpath.dirname(page)
-    site = posixpath.dirname(find_place(page) or page.removeprefix("docs/"))
+    site = posixpath.dirname(find_place(page) or page)
 
     def move(found: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(here, found[2]))
@@ -278,9 +278,11 @@ def relink(text: str, page: str) -> str:
 
 
 def find_place(path: str) -> str | None:
-    """Return where the site has a file of the repository; None of one that it has not, or that lies in docs/."""
+    """Return where the site has a file of the repository, None of one that it has not."""
     if path in ELSEWHERE:
         return ELSEWHERE[path]
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
     return path if path.startswith("experiments/") and Path(path).suffix in SHOWN else None
 
 
