@@ -43,6 +43,13 @@ WHOLE = {
 class Detector:
     """A trained detector. Called with one picture it returns a `Result`, with several it yields one for each, lazily.
 
+    >>> detector = kdad.load("run", device="cpu")
+    >>> result = detector("part.png")
+    >>> result.anomaly_map.shape, result.mask.dtype  # of the picture's own height and width
+    ((70, 90), dtype('bool'))
+    >>> [result.source.name for result in detector(["a.png", "b.png"])]
+    ['a.png', 'b.png']
+
     `network` is the trained module, `decision` its thresholds or None, `rule` how values of its pictures become 8 bits,
     as in training; `tiling` and `roi` how they are cut, and where in them is looked. Of pictures that are cut one is
     judged at a time, `batch_size` tiles at once. Calls from several threads take turns.
@@ -139,7 +146,10 @@ class Detector:
         ]
 
     def open_picture(self, source: Picture) -> Image.Image:
-        """Return a picture as an upright RGB image at its own size, by the rule of training. Raises `UserError`."""
+        """Return a picture as an upright RGB image of H x W pixels, its own, by the rule of training.
+
+        Raises `UserError` for what is no picture.
+        """
         return open_picture(source, self.rule)
 
     def prepare(self, image: Image.Image) -> Tensor:
@@ -194,6 +204,10 @@ def load(
     roi: str | os.PathLike | None = None,
 ) -> Detector:
     """Load a trained detector: `path` is a run's folder or a checkpoint.
+
+    >>> detector = kdad.load("run", device="cpu")
+    >>> detector.image_size, detector.decision.rule
+    (64, 'quantile')
 
     `device` auto takes an accelerator where there is one. `weights` is a file of the teacher's, where it lies elsewhere
     than in training; a checkpoint that holds its teacher needs none. `plugins` names modules of detectors of one's own
