@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from kdad.__main__ import PACKAGES
-from kdad.data.demo import write_demo
 from tests.docs.blocks import COMMANDS
 
 PAGE = "docs/own_pictures.md"
@@ -59,9 +58,3 @@ def test_the_story_runs_as_printed(lite0, tmp_path, monkeypatch, capsys):
     assert len(list(Path("study").glob("*/results.json"))) == 4
     for name in ("report.html", "first/checkpoints/tested.onnx", "first/checkpoints/tested.whole.ckpt", "figures"):
         assert Path(name).exists(), name
-
-
-def test_the_demo_lies_where_the_story_copies_it_from(tmp_path):
-    write_demo(tmp_path / "demo")
-    for folder in ("train/good", "test/scratch", "test/hole", "test/good", "ground_truth/scratch"):
-        assert any((tmp_path / "demo/brick" / folder).iterdir()), folder
