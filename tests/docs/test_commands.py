@@ -67,7 +67,16 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def taken(at_printed, quick, monkeypatch):
+def last_job(monkeypatch):
+    """A sweep is its last job alone."""
+    # Hydra imports its plug-ins anew: the class that it starts is not the module's.
+    sweeper = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"]
+    split = sweeper.split_arguments
+    monkeypatch.setattr(sweeper, "split_arguments", staticmethod(lambda given, size: [split(given, None)[0][-1:]]))
+
+
+@pytest.fixture
+def taken(at_printed, quick, last_job, monkeypatch):
     """taken(command) -> exit status, and the configurations that its jobs would get."""
     configurations = []
 
@@ -84,11 +93,6 @@ def taken(at_printed, quick, monkeypatch):
             return original(note, config_name, *rest, **keywords)
 
         return start
-
-    # Hydra imports its plug-ins anew: the class that it starts is not the module's.
-    sweeper = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"]
-    split = sweeper.split_arguments  # of all jobs the last one is enough
-    monkeypatch.setattr(sweeper, "split_arguments", staticmethod(lambda given, size: [split(given, None)[0][-1:]]))
 
     def take(command):
         module = import_module(f"kdad.{command.verb}.__main__" if command.verb in PACKAGES else f"kdad.{command.verb}")
@@ -170,7 +174,7 @@ RUN = [c for c in RUN if not any("protocol" in word or "corruption" in word for 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUN, ids=show)
-def test_a_command_runs(command, at_printed, monkeypatch, capsys):
+def test_a_command_runs(command, at_printed, last_job, monkeypatch, capsys):
     shutil.rmtree("judged", ignore_errors=True)
     more = []
     if "plugins=[mine]" in command.words:
