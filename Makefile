@@ -33,7 +33,7 @@ lint: install   ## check format, style and types
 	$(BIN)/mypy
 
 docs: install   ## build the documentation into site/; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: install  ## time STPM and RD beside anomalib's, in 20 minutes on two cores; OPTIONS=--quick in 3
 	$(BIN)/python -m pip install --quiet -e '.[bench]'

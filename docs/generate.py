@@ -68,7 +68,8 @@ def find_defaults(command: str) -> dict[str, Any]:
     Of a key that detectors set otherwise than each other it is RECIPE.
     """
     overrides = [[f"model={name}", "dataset=folder"] for name in NAMES] if command == "run" else [[]]
-    found = [flatten(OmegaConf.to_container(compose(*o, config_name=command))) for o in overrides]  # type: ignore[arg-type]
+    composed = [OmegaConf.to_container(compose(*chosen, config_name=command)) for chosen in overrides]
+    found = [flatten(cfg) for cfg in composed if isinstance(cfg, dict)]
     alike = {key: all(other.get(key) == value for other in found) for key, value in found[0].items()}
     return {key: value if alike[key] or isinstance(value, dict) else RECIPE for key, value in found[0].items()}
 

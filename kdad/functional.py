@@ -19,9 +19,10 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
 
     A zero vector is at distance 1 from everything.
 
-    >>> a = torch.tensor([[[[1.0]], [[0.0]]]])  # one image, two channels, one position
-    >>> cosine_distance(a, 3 * a).item(), cosine_distance(a, -a).item()
-    (0.0, 2.0)
+    Examples:
+        >>> a = torch.tensor([[[[1.0]], [[0.0]]]])  # one image, two channels, one position
+        >>> cosine_distance(a, 3 * a).item(), cosine_distance(a, -a).item()
+        (0.0, 2.0)
     """
     return 1 - F.cosine_similarity(at_least_float32(a), at_least_float32(b), dim=1)
 
@@ -42,8 +43,9 @@ def at_least_float32(x: Tensor) -> Tensor:
 def upsample(distance_map: Tensor, size: ImageSize, align_corners: bool) -> Tensor:
     """Enlarge one level's map by bilinear interpolation: (B, h, w) -> (B, H, W) of that size.
 
-    >>> upsample(torch.zeros(2, 8, 8), (64, 96), align_corners=False).shape
-    torch.Size([2, 64, 96])
+    Examples:
+        >>> upsample(torch.zeros(2, 8, 8), (64, 96), align_corners=False).shape
+        torch.Size([2, 64, 96])
     """
     return F.interpolate(distance_map[:, None], size=as_pair(size), mode="bilinear", align_corners=align_corners)[:, 0]
 

@@ -43,16 +43,17 @@ WHOLE = {
 class Detector:
     """A trained detector. Called with one picture it returns a `Result`, with several it yields one for each, lazily.
 
-    >>> detector = kdad.load("run", device="cpu")
-    >>> result = detector("part.png")
-    >>> result.anomaly_map.shape, result.mask.dtype  # of the picture's own height and width
-    ((70, 90), dtype('bool'))
-    >>> [result.source.name for result in detector(["a.png", "b.png"])]
-    ['a.png', 'b.png']
-
     `network` is the trained module, `decision` its thresholds or None, `rule` how values of its pictures become 8 bits,
     as in training; `tiling` and `roi` how they are cut, and where in them is looked. Of pictures that are cut one is
     judged at a time, `batch_size` tiles at once. Calls from several threads take turns.
+
+    Examples:
+        >>> detector = kdad.load("run", device="cpu")
+        >>> result = detector("part.png")
+        >>> result.anomaly_map.shape, result.mask.dtype  # of the picture's own height and width
+        ((70, 90), dtype('bool'))
+        >>> [result.source.name for result in detector(["a.png", "b.png"])]
+        ['a.png', 'b.png']
     """
 
     def __init__(
@@ -205,10 +206,6 @@ def load(
 ) -> Detector:
     """Load a trained detector: `path` is a run's folder or a checkpoint.
 
-    >>> detector = kdad.load("run", device="cpu")
-    >>> detector.image_size, detector.decision.rule
-    (64, 'quantile')
-
     `device` auto takes an accelerator where there is one. `weights` is a file of the teacher's, where it lies elsewhere
     than in training; a checkpoint that holds its teacher needs none. `plugins` names modules of detectors of one's own
     that may be imported: no other code of a checkpoint's is run. `batch_size` is how many pictures of an iterable are
@@ -216,6 +213,11 @@ def load(
     quicker for single pictures, and scores are then a test phase's but for rounding (1e-6). `roi` is the folder of the
     pictures' regions of interest, for a detector trained with one of a folder each. Nothing is written. Raises
     `UserError`: no checkpoint, not kdad's, another teacher, no such device.
+
+    Examples:
+        >>> detector = kdad.load("run", device="cpu")
+        >>> detector.image_size, detector.decision.rule
+        (64, 'quantile')
     """
     limit_threads()
     keep_float32()

@@ -71,9 +71,10 @@ def load_table(paper: str, table: int | str) -> pd.DataFrame:
     which is `printed` or `unknown` (such a cell has no `value`); and `fraction`, a score in [0, 1], missing for costs
     and unknown cells. Raises `UserError` for an unknown paper or table.
 
-    >>> cells = load_table("stpm", 2)
-    >>> cells.loc[cells["own"], ["category", "metric", "value", "fraction"]].values.tolist()
-    [['average', 'image_auroc', '0.955', 0.955]]
+    Examples:
+        >>> cells = load_table("stpm", 2)
+        >>> cells.loc[cells["own"], ["category", "metric", "value", "fraction"]].values.tolist()
+        [['average', 'image_auroc', '0.955', 0.955]]
     """
     describe_table(paper, table)  # which names what was asked for
     return _load_table(paper, str(table)).copy()

@@ -21,8 +21,9 @@ def at_strides(*strides: int) -> Callable[[str], list[Level]]:
 
     Returns a function from a network's name to its levels, which raises `UserError` where a stride is missing.
 
-    >>> at_strides(4, 8, 16)("resnet18.tv_in1k")
-    [1, 2, 3]
+    Examples:
+        >>> at_strides(4, 8, 16)("resnet18.tv_in1k")
+        [1, 2, 3]
     """
 
     def choose(name: str) -> list[Level]:
