@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # As many processes as cores, of one thread each: more threads than cores would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help install demo test test-unit lint bench clean
+.PHONY: help install demo test test-unit lint docs bench clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/: *.*## */\t/' | expand -t 14
@@ -31,6 +31,9 @@ lint: install   ## check format, style and types
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+docs: install   ## build the documentation into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: install  ## time STPM and RD beside anomalib's, in 20 minutes on two cores; OPTIONS=--quick in 3
 	$(BIN)/python -m pip install --quiet -e '.[bench]'

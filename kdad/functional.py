@@ -18,6 +18,11 @@ def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     """Return 1 - cosine similarity along channels: (B, C, h, w) twice -> (B, h, w) in [0, 2], at least float32.
 
     A zero vector is at distance 1 from everything.
+
+    Examples:
+        >>> a = torch.tensor([[[[1.0]], [[0.0]]]])  # one image, two channels, one position
+        >>> cosine_distance(a, 3 * a).item(), cosine_distance(a, -a).item()
+        (0.0, 2.0)
     """
     return 1 - F.cosine_similarity(at_least_float32(a), at_least_float32(b), dim=1)
 
@@ -28,7 +33,7 @@ def flattened_cosine_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Turn half-precision features into float32: 8 bits would lose the differences of nearly equal vectors.
+    """Turn half-precision features of any shape into float32: 8 bits lose the differences of nearly equal vectors.
 
     Returns others as they are.
     """
@@ -36,7 +41,12 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def upsample(distance_map: Tensor, size: ImageSize, align_corners: bool) -> Tensor:
-    """Enlarge one level's map by bilinear interpolation: (B, h, w) -> (B, H, W) of that size."""
+    """Enlarge one level's map by bilinear interpolation: (B, h, w) -> (B, H, W) of that size.
+
+    Examples:
+        >>> upsample(torch.zeros(2, 8, 8), (64, 96), align_corners=False).shape
+        torch.Size([2, 64, 96])
+    """
     return F.interpolate(distance_map[:, None], size=as_pair(size), mode="bilinear", align_corners=align_corners)[:, 0]
 
 

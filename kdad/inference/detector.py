@@ -46,6 +46,14 @@ class Detector:
     `network` is the trained module, `decision` its thresholds or None, `rule` how values of its pictures become 8 bits,
     as in training; `tiling` and `roi` how they are cut, and where in them is looked. Of pictures that are cut one is
     judged at a time, `batch_size` tiles at once. Calls from several threads take turns.
+
+    Examples:
+        >>> detector = kdad.load("run", device="cpu")
+        >>> result = detector("part.png")
+        >>> result.anomaly_map.shape, result.mask.dtype  # of the picture's own height and width
+        ((70, 90), dtype('bool'))
+        >>> [result.source.name for result in detector(["a.png", "b.png"])]
+        ['a.png', 'b.png']
     """
 
     def __init__(
@@ -139,7 +147,10 @@ class Detector:
         ]
 
     def open_picture(self, source: Picture) -> Image.Image:
-        """Return a picture as an upright RGB image at its own size, by the rule of training. Raises `UserError`."""
+        """Return a picture as an upright RGB image of H x W pixels, its own, by the rule of training.
+
+        Raises `UserError` for what is no picture.
+        """
         return open_picture(source, self.rule)
 
     def prepare(self, image: Image.Image) -> Tensor:
@@ -202,6 +213,11 @@ def load(
     quicker for single pictures, and scores are then a test phase's but for rounding (1e-6). `roi` is the folder of the
     pictures' regions of interest, for a detector trained with one of a folder each. Nothing is written. Raises
     `UserError`: no checkpoint, not kdad's, another teacher, no such device.
+
+    Examples:
+        >>> detector = kdad.load("run", device="cpu")
+        >>> detector.image_size, detector.decision.rule
+        (64, 'quantile')
     """
     limit_threads()
     keep_float32()

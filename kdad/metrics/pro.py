@@ -47,6 +47,11 @@ def pro(anomaly_maps: ArrayLike, masks: ArrayLike, limit: float = LIMIT) -> floa
     threshold; the rate is over all normal pixels of all images; every distinct score is a threshold. Give all images at
     once: PRO of batches cannot be averaged. Raises ValueError if there is no normal or no anomalous pixel, or a score
     is not finite.
+
+    Examples:
+        >>> mask = np.array([[[0, 0, 0, 1], [0, 0, 0, 1]]])
+        >>> pro(mask * 0.9, mask)  # all of the region, before any normal pixel
+        1.0
     """
     anomaly_maps, masks = np.asarray(anomaly_maps), np.asarray(masks, dtype=bool)
     if anomaly_maps.ndim != 3 or anomaly_maps.shape != masks.shape:

@@ -99,6 +99,10 @@ def auroc(curve: Curve) -> float:
     """Return the probability that an anomalous item scores higher than a normal one, ties counting half.
 
     Weights are ignored.
+
+    Examples:
+        >>> auroc(rank_curve(normal_scores=[0.1, 0.3, 0.5], anomalous_scores=[0.4, 0.5]))  # 4.5 of 6 pairs
+        0.75
     """
     return area(curve.drop_weights())
 

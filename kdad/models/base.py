@@ -158,7 +158,7 @@ class KDDetector(pl.LightningModule):
         self.log_losses(losses, len(batch["image"]), prefix="val_")
 
     def log_losses(self, losses: dict[str, Tensor], batch_size: int, prefix: str = "") -> dict[str, Tensor]:
-        """Log the means of losses over an epoch. Returns the losses. Raises `UserError` where one is not finite."""
+        """Log the means of scalar losses over an epoch. Returns them. Raises `UserError` where one is not finite."""
         bad = {key: value.item() for key, value in losses.items() if not torch.isfinite(value)}
         if bad:
             raise UserError(

@@ -103,10 +103,11 @@ ARGUMENTS: Mapping[str, Mapping[str, Values]] = {
     },
     "pytorch_lightning.loggers.WandbLogger": {
         **dict.fromkeys(("project", "name", "group"), v.WORD_OR_NULL),
-        "tags": v.or_null(v.PLUGINS._replace(words="a list of texts")),
+        "tags": v.or_null(Values("a list of texts",
+            lambda tags: isinstance(tags, list) and all(v.CATEGORY.fit(tag) for tag in tags))),  # the category is one
         "offline": v.SWITCH,
     },
-}
+}  # fmt: skip
 
 
 def find_argument(target: str, name: str) -> Values | None:

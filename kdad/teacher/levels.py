@@ -20,6 +20,10 @@ def at_strides(*strides: int) -> Callable[[str], list[Level]]:
     """Make a rule for `levels: auto`: take a network's deepest level at each of these strides.
 
     Returns a function from a network's name to its levels, which raises `UserError` where a stride is missing.
+
+    Examples:
+        >>> at_strides(4, 8, 16)("resnet18.tv_in1k")
+        [1, 2, 3]
     """
 
     def choose(name: str) -> list[Level]:

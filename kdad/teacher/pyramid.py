@@ -44,6 +44,7 @@ class FeaturePyramid(nn.Module):
         self.channels = [c for c, _, _ in self.shapes]
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the levels' features of normalised images (B, 3, H, W), shallow to deep: list of (B, C, h, w)."""
         self._run_body(images)
         features = [self._outputs[path] for path in self.paths]
         self._outputs.clear()

@@ -268,3 +268,9 @@ def test_the_command_line_ends_with_one_message(tmp_path, module, given, said):
     done = run_module(module, given, tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert all(text in done.stderr for text in said), done.stderr
+
+
+@pytest.mark.parametrize("chosen", [[], ["category=screw"], ["dataset=mnist", "category=0"], ["category=[a,b]"]])
+def test_any_category_is_a_tag_of_weights_and_biases(chosen):
+    """The logger makes a text of it, and leaves null out."""
+    assert not checks.list_bad_keys(compose("logger=wandb", *chosen), "run")

@@ -1,0 +1,65 @@
+"""What README and docs tell a reader to type: the commands of their bash blocks, and their Python."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+class Command(NamedTuple):
+    """One command as printed: its words, without comments."""
+
+    page: str
+    words: tuple[str, ...]
+
+    @property
+    def verb(self):
+        """What follows `kdad`, or None of another command."""
+        words = self.words
+        if words[0] == "kdad":
+            return words[1]
+        if words[:2] == ("python", "-m") and words[2].startswith("kdad."):
+            return words[2].removeprefix("kdad.")
+        return None
+
+    @property
+    def arguments(self):
+        return list(self.words[2 if self.words[0] == "kdad" else 3 :])
+
+    def __str__(self):
+        return f"{self.page}: {shlex.join(self.words)}"
+
+
+def read_blocks(page, language):
+    """Return the texts of a page's blocks of a language, as they would be pasted."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def split_line(line):
+    """Return the commands of a line of a shell, each as words; a variable becomes its name."""
+    words, found = shlex.split(line, comments=True), []
+    for word in [*words, "&&"]:
+        if word in ("&&", "|"):
+            if found:
+                yield tuple(found)
+            found = []
+        else:
+            found.append(word.replace("$KDAD_DATA", "data").replace("$", ""))
+
+
+COMMANDS = [
+    Command(page.relative_to(ROOT).as_posix(), words)
+    for page in PAGES
+    for block in read_blocks(page, "bash")
+    for line in block.replace("\\\n", " ").splitlines()
+    for words in split_line(line)
+]
+PYTHON = [
+    (page.relative_to(ROOT).as_posix(), number, block)
+    for page in PAGES
+    for number, block in enumerate(read_blocks(page, "python"))
+]

@@ -1,0 +1,60 @@
+"""The story of own pictures, command by command as printed, with settings so small that it takes a minute."""
+
+import csv
+import json
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from kdad.__main__ import PACKAGES
+from tests.docs.blocks import COMMANDS
+
+PAGE = "docs/own_pictures.md"
+TINY = ["image_size=64", "trainer.max_epochs=1", "trainer.accelerator=cpu", "+trainer.limit_train_batches=2"]
+
+
+def start(command):
+    """Run a command in this process. Returns its exit status."""
+    words, verb = command.arguments, command.verb
+    if verb == "run":
+        given = {word.partition("=")[0] for word in TINY}
+        words = [word for word in words if word.partition("=")[0] not in given] + TINY
+    module = import_module(f"kdad.{verb}.__main__" if verb in PACKAGES else f"kdad.{verb}")
+    if verb in ("report", "figures", "cache"):
+        module.main(words)
+        return 0
+    sys.argv = [f"kdad {verb}", *words]
+    try:
+        module.main()
+    except SystemExit as stopped:
+        return stopped.code
+    return 0
+
+
+@pytest.mark.slow
+def test_the_story_runs_as_printed(lite0, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    commands = [command for command in COMMANDS if command.page == PAGE]
+    assert len(commands) > 15
+    for command in commands:
+        if command.words[0] == "mkdir":
+            Path(command.words[1]).mkdir()
+        elif command.words[0] == "cp":
+            *sources, target = command.words[2:]
+            for source in sources:  # as cp -r: into a folder that is there, else under that name
+                place = Path(target, Path(source).name) if Path(target).is_dir() else Path(target)
+                shutil.copytree(source, place)
+        else:
+            assert not start(command), (str(command), capsys.readouterr().err)
+    results = json.loads(Path("first/results.json").read_text())
+    assert results["status"] == "ok" and 0 <= results["pro"] <= 1 and results["false_alarm_rate"] is not None
+    with open("judged/scores.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 100  # the test images of the demo's bricks
+    assert len(list(Path("judged/overlays").rglob("*.png"))) == 100
+    assert len(list(Path("study").glob("*/results.json"))) == 4
+    for name in ("report.html", "first/checkpoints/tested.onnx", "first/checkpoints/tested.whole.ckpt", "figures"):
+        assert Path(name).exists(), name
