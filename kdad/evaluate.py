@@ -12,6 +12,7 @@ from kdad.engine.categories import unite
 from kdad.engine.launch import CONFIG, launch
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
+from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
 
 
@@ -22,6 +23,8 @@ def main() -> None:
 
 def job(cfg: DictConfig) -> None:
     """Do one job of the command line or of a sweep."""
+    if cfg.plan:
+        raise UserError("plan=true prices kdad run; a test takes a part of what its run took: test_seconds")
     unite(cfg)
     folder = RunFolder(HydraConfig.get().runtime.output_dir)
     with folder.hold(), folder.record(cfg) as record:

@@ -256,6 +256,7 @@ KEYS = (
     Key("ckpt_path", PLACE, "a checkpoint: run goes on training from it, evaluate tests it, others apply it",
         v.or_null(v.TEXTS)),
     Key("skip_done", DISPLAY, "leave out a job whose configuration has complete results already", v.SWITCH),
+    Key("plan", DISPLAY, "price the job or sweep, hours, memory, disk, without running it", v.SWITCH),
     Key("overwrite", DISPLAY, "replace complete results in the folder that is written to", v.SWITCH),
     Key("max_categories", DISPLAY, "category=all: only the first so many", v.COUNT_OR_NULL),
     Key("pictures", DISPLAY, "at most so many pictures of image, map and mask", v.FROM_ZERO),
