@@ -14,7 +14,7 @@ import kdad
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, describe, make_trainer
 from kdad.engine.checkpoint import Checkpoint
-from kdad.engine.combinations import check_average
+from kdad.engine.combinations import check_average, check_processes
 from kdad.engine.decide import check_decision, decide
 from kdad.engine.features import attach_features
 from kdad.engine.fit import Training, fit, stop_early, takes_single, watch_best
@@ -111,6 +111,8 @@ def train_and_test(
     with open_logger(logger, resolve(told), problems):
         callbacks = [*watching, evaluation, *others, *early, training, *([best] if best else [])]
         trainer = make_trainer(cfg, folder, data, logger, *callbacks)
+        parts = {"train": data.train_samples, "validate": data.val_samples, "test": data.test_samples}
+        check_processes({what: len(samples) for what, samples in parts.items()}, trainer.world_size)
         training.start_clock()
         attach_features(detector, data, data.store, trainer.strategy.root_device)
         folder.claim(cfg, record, keep_checkpoints=path is not None and folder.owns(path))
