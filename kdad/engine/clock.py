@@ -76,7 +76,7 @@ class Clock(pl.Callback):
         self.memory["training"] = read_memory()[1]
         before = time.perf_counter()
         with TemporaryDirectory() as folder:
-            trainer.save_checkpoint(Path(folder) / "weights.ckpt", weights_only=True)
+            trainer.save_checkpoint(Path(folder) / "weights", weights_only=True)
         self.save = time.perf_counter() - before
         self._note("trained")
 

@@ -59,7 +59,7 @@ class Plan:
 
     def __init__(self) -> None:
         self.folders: dict[str, str] = {}  # as given, in whose place a temporary one is used
-        self.launcher, self.at_once = "", 1
+        self.launcher, self.at_once = "", 0  # 0: the launcher does not say
         self.rows: list[Row] = []
         self.done = 0
         self.costs: dict[str, Any] = {}  # what was measured, by what decides it
@@ -87,8 +87,8 @@ class Plan:
             raise UserError("plan=true: a search chooses its jobs as it goes. Price one of them, without sweep= and -m")
         if "basic_launcher" not in str(hydra_cfg.launcher.get("_target_")):
             self.launcher = str(hydra_cfg.runtime.choices.get("hydra/launcher"))
-            found: Any = hydra_cfg.launcher.get("n_jobs") or hydra_cfg.launcher.get("array_parallelism") or 1
-            self.at_once = found if found > 0 else os.cpu_count() or 1
+            found: Any = hydra_cfg.launcher.get("n_jobs") or hydra_cfg.launcher.get("array_parallelism") or 0
+            self.at_once = found if found >= 0 else os.cpu_count() or 1
         left = [text for text in overrides if text not in launching and split(text)[0] not in FOLDERS]
         return [*left, "hydra/launcher=basic", *(write(key, self.temporary.name) for key in FOLDERS)]
 
@@ -198,7 +198,7 @@ class Plan:
         from kdad.engine.price import time_at_once
 
         apart = [row.alone.seconds + self.start for row in self.rows]
-        if self.launcher:
+        if self.at_once:
             at_once = write_time(time_at_once(apart, self.at_once))
             said.append(
                 f"By {self.launcher}, {self.at_once} at once, each with a machine or GPU and cores as here: "

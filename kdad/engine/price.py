@@ -96,7 +96,9 @@ def price_job(cfg: Any, costs: Costs, images: Images, data: Any, kept: Kept, beh
             seconds += costs.feature * count if missing else 0.0
             feature_anew = costs.feature if missing is None else feature_anew
     again = anew + feature_anew
-    epochs = max(0, count_epochs(cfg, images, costs) - behind)
+    epochs = count_epochs(cfg, images, costs)
+    averaged = max(1, min(cfg.average_epochs, epochs))
+    epochs = max(0, epochs - behind)
     processes = count_processes(cfg)
     train = limit(cfg.trainer.get("limit_train_batches"), images.train * costs.units / processes, cfg.batch_size)
     validation = images.validation * costs.units / processes
@@ -107,7 +109,7 @@ def price_job(cfg: Any, costs: Costs, images: Images, data: Any, kept: Kept, beh
     normals = images.calibration or images.validation or min(images.train, MOST)
     seconds += normals * (costs.decide + again)
     test = limit(cfg.trainer.get("limit_test_batches"), images.test / processes, cfg.batch_size)
-    tests = cfg.average_epochs + len(cfg.variants)
+    tests = averaged + len(cfg.variants)
     seconds += tests * (costs.begin_test * images.tests + test * (costs.test + again))
     written = min(cfg.pictures * images.tests, images.test) * (1 + len(cfg.variants))
     seconds += written * costs.write
@@ -115,7 +117,7 @@ def price_job(cfg: Any, costs: Costs, images: Images, data: Any, kept: Kept, beh
     testing = costs.testing_bytes + min(pixels, cfg.metrics.memory_gb * GB)
     disk = sum(costs.checkpoints.values()) + written * costs.picture_bytes + costs.file_bytes
     if cfg.average_epochs > 1:
-        disk += cfg.average_epochs * costs.checkpoints["tested"]
+        disk += averaged * costs.checkpoints["tested"]
     in_memory = max(sum(held.values()), sum(kept.memory.values()))
     return Price(seconds, round(max(costs.training_bytes, testing) + in_memory), round(disk))
 

@@ -157,7 +157,7 @@ KEYS = (
     Key("trainer.precision", CONDITION, "32-true, bf16-mixed, ...", v.PRECISION, retest=True),
     Key("trainer.devices", CONDITION, "processes or accelerators; batch_size is each one's own",
         v.DEVICES, retest=True),
-    Key("trainer.num_nodes", CONDITION, "machines", v.COUNT, retest=True),
+    Key("trainer.num_nodes", CONDITION, "machines", v.COUNT, retest=True, before=1),
     Key("trainer.limit_test_batches", CONDITION, "test a number of batches, or a fraction", v.BATCHES, retest=True),
     Key("trainer.accelerator", SPEED, "auto, cpu, gpu, ...", v.OBJECT),
     Key("trainer.strategy", SPEED, "auto, ddp, ...", v.OBJECT),

@@ -70,6 +70,7 @@ def test_more_epochs_variants_and_tests_are_more_seconds():
     plain = price().seconds
     assert price(trainer={"max_epochs": 5}).seconds - plain == pytest.approx(2 * 13)
     assert price(average_epochs=3).seconds - plain == pytest.approx(2 * (4 + 8 * 0.6))
+    assert price(average_epochs=9) == price(average_epochs=3)  # there are no more
     assert price(variants={"v": {}}).seconds - plain == pytest.approx(4 + 8 * 0.6 + 6 * 0.05)
     assert price_job(configure(), COSTS, IMAGES, "data", Kept(), behind=3).seconds - plain == pytest.approx(-3 * 13)
 
