@@ -53,7 +53,7 @@ def run_module(module, arguments, cwd, timeout=300):
         return subprocess.CompletedProcess([module, *arguments], process.exitcode, *read)
 
 
-def run_processes(count, module, arguments, cwd, timeout=120):
+def run_processes(count, module, arguments, cwd, timeout=300):
     """Run `python -m module arguments...` in so many processes that train together, as `torchrun` starts them.
 
     Returns the exit status and standard error of each.
