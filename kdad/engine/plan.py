@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -146,7 +147,7 @@ class Plan:
         alone = price_job(cfg, costs, images, listed, Kept(), behind)
         in_turn = price_job(cfg, costs, images, listed, self.kept, behind)
         self.rows.append(Row(self.name_row(config), alone, in_turn))
-        self.start = max(costs.start for costs in self.costs.values())
+        self.start = median(costs.start for costs in self.costs.values())
 
     def name_row(self, config: dict[str, Any]) -> tuple[str, ...]:
         """Return what a job's row of the table says of it, by columns: detector, data set, and `TOLD`."""
@@ -170,7 +171,9 @@ class Plan:
             table.add_column(("detector", "data set", *TOLD)[i], overflow="fold")
         for column in ("jobs", "each", "in all", "peak GB", "disk GB"):
             table.add_column(column, justify="right")
-        compose_seconds = sum(self.composed) / len(self.composed)
+        later = self.composed[1:]  # the first is Hydra's own start
+        compose_seconds = sum(later) / len(later) if later else 0.0
+        self.start += self.composed[0]
         for name in names:
             jobs = [row for row in self.rows if row.name == name]
             seconds = [row.in_turn.seconds + compose_seconds for row in jobs]
