@@ -13,6 +13,7 @@ from kdad.engine.combinations import list_impossible_to_test
 from kdad.engine.launch import CONFIG, launch
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
+from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
 
 
@@ -23,6 +24,8 @@ def main() -> None:
 
 def job(cfg: DictConfig) -> None:
     """Do one job of the command line or of a sweep. One that is refused leaves nothing in the run that it is of."""
+    if cfg.plan:
+        raise UserError("plan=true prices kdad run; a test takes a part of what its run took: test_seconds")
     unite(cfg)
     folder = RunFolder(HydraConfig.get().runtime.output_dir)
     with folder.hold(), folder.record(cfg, and_refusals=False) as record:

@@ -2,10 +2,12 @@
 
 - `kdad run -m model=rd,stpm dataset=mvtec category=grid,screw seed=0,1,2`: every combination
 - `kdad run ckpt_path=<run>/checkpoints/last.ckpt`: go on after an interruption
+- `kdad run -m ... plan=true`: hours, memory and disk that a sweep would take, measured without running it
 - `kdad run +debug=cpu model=rd dataset=demo`: see it run, in a minute
 """
 
 import copy
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from kdad.engine.categories import list_categories, unite
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.combinations import list_impossible
 from kdad.engine.launch import CONFIG, carry_on, launch
+from kdad.engine.plan import Plan, asks_for_plan
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import check_objective, compute_objective
 from kdad.engine.show import show
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run `kdad run`, which is `python -m kdad.run`."""
-    launch(job, CONFIG, impossible=list_impossible)
+    plan = Plan() if asks_for_plan(sys.argv[1:]) else None
+    launch(plan.add if plan else job, CONFIG, impossible=list_impossible, plan=plan)
 
 
 def job(cfg: DictConfig) -> float | None:

@@ -8,6 +8,7 @@ What a library reads from the environment while it is imported was read before: 
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,9 +32,9 @@ def become(module, arguments, cwd, environment, out, err):
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def start_module(module, arguments, cwd, out=os.devnull, err=os.devnull):
+def start_module(module, arguments, cwd, out=os.devnull, err=os.devnull, **environment):
     """Start `python -m module arguments...` in cwd, and return its process."""
-    given = (module, [*map(str, arguments)], str(cwd), dict(os.environ), str(out), str(err))
+    given = (module, [*map(str, arguments)], str(cwd), os.environ | environment, str(out), str(err))
     process = CONTEXT.Process(target=become, args=given)
     process.start()
     return process
@@ -50,3 +51,29 @@ def run_module(module, arguments, cwd, timeout=300):
             raise subprocess.TimeoutExpired([module, *arguments], timeout)
         read = [path.read_text() if path.exists() else "" for path in (out, err)]
         return subprocess.CompletedProcess([module, *arguments], process.exitcode, *read)
+
+
+def run_processes(count, module, arguments, cwd, timeout=300):
+    """Run `python -m module arguments...` in so many processes that train together, as `torchrun` starts them.
+
+    Returns the exit status and standard error of each.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    shared |= {"LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+    with tempfile.TemporaryDirectory() as folder:
+        errors = [Path(folder, str(rank)) for rank in range(count)]
+        started = [
+            start_module(module, arguments, cwd, err=err, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+            for rank, err in enumerate(errors)
+        ]
+        for process in started:
+            process.join(timeout)
+        late = [process for process in started if process.exitcode is None]
+        for process in late:
+            process.kill()
+        if late:
+            raise subprocess.TimeoutExpired([module, *arguments], timeout)
+        return [(p.exitcode, err.read_text() if err.exists() else "") for p, err in zip(started, errors, strict=True)]

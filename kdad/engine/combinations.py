@@ -45,6 +45,19 @@ def check_validation(key: str, value: Any, n_val: int) -> None:
         raise UserError(f"{key}={value} needs validation images: set val_fraction above 0 (found {n_val} images)")
 
 
+def check_processes(images: Mapping[str, int], processes: int) -> None:
+    """Refuse more processes than there are images of a part, for each to have one. Raises `UserError`.
+
+    `images`: the number of them, by what they are there for.
+    """
+    few = [f"{count} to {what}" for what, count in images.items() if 0 < count < processes]
+    if few:
+        raise UserError(
+            f"trainer.devices: {processes} processes, and images {' and '.join(few)}: each process needs one. Give "
+            "fewer processes, or more images, to validate by val_fraction"
+        )
+
+
 def check_unified(unified: bool, category: Any) -> None:
     """Refuse one detector for several categories where none is named. Raises `UserError`."""
     if unified and category is None:

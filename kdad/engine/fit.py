@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import nn
+from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdad.data.base import AnomalyDataModule
@@ -160,6 +160,7 @@ class Training(pl.Callback):
             checkpoint = Checkpoint.load(self.best.best_model_path)
             checkpoint.restore(detector)
             self.tested_epoch = checkpoint.epochs
+        share_buffers(detector)
         data: AnomalyDataModule = trainer.datamodule  # type: ignore[attr-defined]
         before = {name: value.clone() for name, value in detector.named_buffers()}
         detector.after_fit(detector.move_batches(data.val_dataloader() or data.train_dataloader()))
@@ -171,6 +172,17 @@ class Training(pl.Callback):
         self.save(trainer, self.folder.checkpoint("tested"), weights_only=True)
         if trainer.is_global_zero:
             self.folder.remove_epochs(up_to=epochs - self.average_epochs)
+
+
+def share_buffers(detector: KDDetector) -> None:
+    """Give every process the first one's buffers, which are those that a checkpoint holds.
+
+    In training batch norm's running statistics go their own way in each process after its last step.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        for name, buffer in detector.named_buffers():
+            if not name.startswith("teacher."):
+                distributed.broadcast(buffer, src=0)
 
 
 class BestCheckpoint(ModelCheckpoint):

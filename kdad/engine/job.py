@@ -2,17 +2,19 @@
 
 import copy
 import logging
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback
 
 import kdad
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.build import build, describe, make_trainer
 from kdad.engine.checkpoint import Checkpoint
-from kdad.engine.combinations import check_average
+from kdad.engine.combinations import check_average, check_processes
 from kdad.engine.decide import check_decision, decide
 from kdad.engine.features import attach_features
 from kdad.engine.fit import Training, fit, stop_early, takes_single, watch_best
@@ -26,6 +28,7 @@ from kdad.engine.search import check_objective
 from kdad.engine.test import Evaluation
 from kdad.engine.unified import test_all
 from kdad.inference.decision import read_setting
+from kdad.models.base import KDDetector
 from kdad.settings.compose import resolve
 
 log = logging.getLogger(__name__)
@@ -57,12 +60,19 @@ def describe_origin(
 
 
 def train_and_test(
-    cfg: DictConfig, folder: RunFolder, record: Record, goes_on: bool, chosen: tuple[str, ...]
+    cfg: DictConfig,
+    folder: RunFolder,
+    record: Record,
+    goes_on: bool = False,
+    chosen: tuple[str, ...] = (),
+    begin: Callable[..., tuple[AnomalyDataModule, KDDetector]] = build,
+    watching: Sequence[Callback] = (),
 ) -> AnomalyDataModule:
     """Train and test once, or go on from `ckpt_path`; add to the record what results.json will hold; return the data.
 
     `goes_on`: from a checkpoint in this very folder. `chosen`: overrides that this job's checkpoints need besides those
-    of the command line. Results of a run that went on with other settings are no configuration's: their `config_hash`
+    of the command line. `begin` builds data and detector; callbacks that are `watching` come before kdad's own. Results
+    of a run that went on with other settings are no configuration's: their `config_hash`
     is null, `changed_when_resumed` says why.
     """
     record.add(**describe(cfg))
@@ -71,7 +81,7 @@ def train_and_test(
     resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
     changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
     with resumed.explain_root() if resumed else nullcontext():
-        data, detector = build(cfg, rule=resumed.rule if resumed else None)
+        data, detector = begin(cfg, rule=resumed.rule if resumed else None)
     record.add(data_fingerprint=data.fingerprint)
     data.takes_single = takes_single(detector)
     if resumed and (other := resumed.describe_changed_data(data)):
@@ -99,8 +109,10 @@ def train_and_test(
     logger = make_logger(told, folder, name_sweep())
     problems: list[str] = []
     with open_logger(logger, resolve(told), problems):
-        callbacks = [evaluation, *others, *early, training, *([best] if best else [])]
+        callbacks = [*watching, evaluation, *others, *early, training, *([best] if best else [])]
         trainer = make_trainer(cfg, folder, data, logger, *callbacks)
+        parts = {"train": data.train_samples, "validate": data.val_samples, "test": data.test_samples}
+        check_processes({what: len(samples) for what, samples in parts.items()}, trainer.world_size)
         training.start_clock()
         attach_features(detector, data, data.store, trainer.strategy.root_device)
         folder.claim(cfg, record, keep_checkpoints=path is not None and folder.owns(path))

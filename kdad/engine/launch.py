@@ -12,7 +12,7 @@ from functools import wraps
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 # Hydra's own runner, which `hydra.main` would start with an argument parser that takes overrides in one block only, and
 # with its own page of help: pyproject.toml bounds Hydra's version for that.
@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import kdad
+from kdad.engine.devices import take_device
 from kdad.engine.help import describe_command
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.signals import end_on_signals
@@ -52,6 +53,16 @@ LISTS = {"app": ("ckpt_path",)}  # by command: which of a key's texts may be sev
 CONFIG = "run"  # the configuration of run and evaluate
 
 
+class Plan(Protocol):
+    """What prices jobs instead of running them, see `plan.py`."""
+
+    def divert(self, overrides: list[str]) -> list[str]:
+        """Return the overrides by which all jobs come to this process, and write to a folder that goes."""
+
+    def show(self) -> None:
+        """Print the prices, when all jobs have come."""
+
+
 def launch_without_folder(job: Callable[[DictConfig], Any], config_name: str, completes: bool = True) -> None:
     """Do as `launch` does, for a command that leaves no folder of results: Hydra's own files go to a temporary one."""
     with TemporaryDirectory() as folder:
@@ -61,15 +72,15 @@ def launch_without_folder(job: Callable[[DictConfig], Any], config_name: str, co
 
 def launch(
     job: Callable[[DictConfig], Any], config_name: str, stored_in: str = "", completes: bool = True,
-    impossible: Callable[[DictConfig, Collection[str]], list[str]] | None = None,
+    impossible: Callable[[DictConfig, Collection[str]], list[str]] | None = None, plan: Plan | None = None,
 ) -> None:  # fmt: skip
     """Compose the command line's configuration and call `job` with it, once or for each job of a sweep.
 
     With `ckpt_path=` the command line adds to the one that made the checkpoint, and results go to that run's folder,
     or to `stored_in` below it; not for a command that only reads the checkpoint (`completes` False). `impossible` lists
-    the settings that do not go together. Exits with status
-    2 and a message, not a traceback, on a `UserError` or a configuration that does not compose. In a sweep a failing
-    job does not stop the others.
+    the settings that do not go together. With a `plan`, whose `add` is then the `job`, jobs are priced. Exits with
+    status 2 and a message, not a traceback, on a `UserError` or a configuration that does not compose. In a sweep a
+    failing job does not stop the others.
     """
     sweep = Sweep([])
     typed: list[str] = []  # the command line as given
@@ -78,13 +89,16 @@ def launch(
     @wraps(job)
     def reporting(cfg: DictConfig) -> Any:
         hydra_cfg = HydraConfig.get()
-        sweep.begin(hydra_cfg)
+        if plan is None:
+            sweep.begin(hydra_cfg)
         try:
             refuse_first_job_alone()
             if completes and cfg.get("ckpt_path"):
                 fill_in(cfg, typed)
             make_paths_absolute(cfg)
             refuse_settings(cfg, config_name, impossible, recorded=config_name == CONFIG and not stored_in)
+            if os.getpid() != sweep.process and config_name == CONFIG:
+                take_device(cfg.trainer)
             value = job(cfg)
             sweep.end(hydra_cfg, "ok")
             return value
@@ -93,7 +107,8 @@ def launch(
             if isinstance(error, OSError) and error.errno in DISK:
                 error = UserError(explain_disk(error))
             task, folder = " ".join(hydra_cfg.overrides.task), hydra_cfg.runtime.output_dir
-            failure = f"- {task}\n  {error}\n  {folder}" if several else ""
+            where = "" if plan else f"\n  {folder}"
+            failure = f"- {task}\n  {error}{where}" if several else ""
             sweep.end(hydra_cfg, "failed", failure)
             if not isinstance(error, UserError):
                 if not several:
@@ -130,6 +145,7 @@ def launch(
         refuse_empty_groups(given.overrides, config_name)
         typed[:] = choose_optional(given.overrides)
         given.overrides = add_stored(typed, stored_in) if completes else list(typed)
+        given.overrides = plan.divert(given.overrides) if plan else given.overrides
         sweep.overrides = list(given.overrides)
         if given.multirun:
             sweep.set_digits(config_name)
@@ -148,7 +164,7 @@ def launch(
         if not failures:  # a search over hyper-parameters ends so where every job of it has failed
             raise
     failures += sweep.collect()
-    sweep.show()
+    plan.show() if plan else sweep.show()
     if failures:
         if any(failures):
             print(f"\nkdad: {len(failures)} of the sweep's jobs failed:", *failures, sep="\n", file=sys.stderr)

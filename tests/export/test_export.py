@@ -108,7 +108,9 @@ def test_what_a_runtime_cannot_compute_is_a_sentence(trained, export, monkeypatc
     monkeypatch.setitem(formats.FORMATS, "torch", broken)
     status, output, said = export(trained("stpm"), "format=torch", name="a.pt2")
     assert status == 2 and not output.exists() and "Traceback" not in said
-    assert said.strip().endswith("format=torch precision=fp32: stpm does not run so: ScatterElements is not implemented")
+    assert said.strip().endswith(
+        "format=torch precision=fp32: stpm does not run so: ScatterElements is not implemented"
+    )
 
 
 def test_a_file_that_computes_something_else_is_not_kept(trained, export, monkeypatch):
