@@ -40,14 +40,14 @@ def read_blocks(page, language):
 
 
 def split_line(line):
-    """Return the commands of a line of a shell, each as words; a variable becomes its name."""
+    """Return the commands of a line of a shell, each as words; a variable becomes its name, and `srun` is left out."""
     words, found = shlex.split(line, comments=True), []
     for word in [*words, "&&"]:
         if word in ("&&", "|"):
             if found:
                 yield tuple(found)
             found = []
-        else:
+        elif found or word != "srun":
             found.append(word.replace("$KDAD_DATA", "data").replace("$", ""))
 
 
