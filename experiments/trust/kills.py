@@ -129,7 +129,7 @@ def turn_read_only(folder: Path, moment: float) -> None:
             return
         if time.monotonic() < since or not isinstance(arguments[0], str | bytes | os.PathLike):
             return
-        path = os.path.abspath(os.fsdecode(arguments[0]))
+        path = str(Path(os.fsdecode(arguments[0])).absolute())
         if path.startswith(root):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
@@ -486,21 +486,20 @@ def run_chain(command: Command, way: str, seed: int, chain: int, base: Path, vol
     return wrong
 
 
+def describe_machine() -> str:
+    """Return the commit and the machine."""
+    said = subprocess.run(["lscpu"], capture_output=True, text=True).stdout.splitlines()
+    cpu = next((line.split(":")[1].strip() for line in said if "Model name" in line), platform.machine())
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return f"commit {commit}, {cpu}, {os.cpu_count()} cores shared with other work, torch {torch.__version__}"
+
+
 def write_log(path: Path, commands: list[Command], arguments: list[str], seconds: float, mounted: bool) -> None:
     """Write the table of all deaths."""
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in subprocess.run(["lscpu"], capture_output=True, text=True).stdout.splitlines()
-            if "Model name" in line
-        ),
-        platform.machine(),
-    )
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     outcomes = ("before anything", "in the middle", "ended anyway", "violations")
     lines = ["# Commands killed at random moments", "",
              f"    python experiments/trust/kills.py {' '.join(arguments)}", "",
-             f"At commit {commit}, {cpu}, {os.cpu_count()} cores shared with other work, torch {torch.__version__}, {seconds:.0f} s. "
+             f"At {describe_machine()}, {seconds:.0f} s. "
              f"Full disk: {'a tmpfs' if mounted else 'a limit on the size of each file'}. "
              "A death is *before anything* where the command had written nothing but its lock, and *ended anyway* where "
              "the command was over by then or needed no more room. A violation is any of: a file that is cut short under a name that is believed, "

@@ -117,6 +117,8 @@ def read_scores(run: pd.Series) -> pd.DataFrame:
         raise UserError(f"{path}: cannot be read as a table: {error}") from error
     if lacking := {"path", "label", "score"} - set(scores.columns):
         raise UserError(f"{path}: no column {', '.join(sorted(lacking))}; is it a kdad run's?")
+    if not scores["label"].isin((0, 1)).all() or not np.isfinite(pd.to_numeric(scores["score"], "coerce")).all():
+        raise UserError(f"{path}: a label that is neither 0 nor 1, or a score that is no number; was it changed?")
     return scores
 
 
