@@ -538,10 +538,9 @@ def main(arguments: list[str]) -> list[str]:
                 if outcome.startswith("fault"):
                     faults.append(f"only={number} seed={seed}: {kind}, {way}: {outcome}")
                     print(faults[-1], flush=True)
-    seconds = time.monotonic() - began
-    print(f"{sum(outcomes.values())} files, {len(faults)} faults, {seconds:.0f} s")
-    if given["log"]:
-        write_log(Path(given["log"]), outcomes, arguments, seconds)
+            if given["log"]:
+                write_log(Path(given["log"]), outcomes, arguments, time.monotonic() - began)
+    print(f"{sum(outcomes.values())} files, {len(faults)} faults, {time.monotonic() - began:.0f} s")
     return faults
 
 

@@ -21,6 +21,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         isinstance(content.get(key), Mapping) for key in ("state_dict", "teacher", "kdad")
     ):
         raise UserError(f"ckpt_path={path}: not a checkpoint written by kdad")
+    made_by, empty = content["kdad"], {"overrides": [], "config": {}, "parts": {}}
+    wrong = [key for key, none in empty.items() if not isinstance(made_by.get(key, none), type(none))]
+    lists = [made_by.get("overrides", []), *made_by.get("parts", {}).values()] if not wrong else []
+    if wrong or not all(isinstance(text, str) for texts in lists for text in texts) or "epoch" not in content:
+        raise UserError(f"ckpt_path={path}: what it says of its making cannot be read. Was it changed?")
     return content
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from kdad.engine.record import HEADLINE as METRICS
-from kdad.engine.record import SEVEN, name_category
+from kdad.engine.record import RATES, SEVEN, name_category
 from kdad.engine.run_folder import RESULTS, RunFolder
 from kdad.errors import UserError
 from kdad.geometry import name_size
@@ -34,11 +34,38 @@ COLUMNS = (
 # What of results.json is reckoned with, by what it must be; bool is a whole number to Python
 TYPES: tuple[tuple[Sequence[str], tuple[type, ...], str], ...] = (
     (
-        ("model", "dataset", "category", "backbone", "config_hash", "error", "trained_on", *REASONS),
+        (
+            "model",
+            "dataset",
+            "category",
+            "backbone",
+            "config_hash",
+            "error",
+            "trained_on",
+            "decision_rule",
+            "decision_source",
+            *REASONS,
+        ),
         (str, NoneType),
         "text",
     ),
-    ((*SEVEN, "seed", "split_seed", "epochs", "fit_seconds", "test_seconds"), (int, float, NoneType), "a number"),
+    (
+        (
+            *SEVEN,
+            "seed",
+            "split_seed",
+            "epochs",
+            "fit_seconds",
+            "test_seconds",
+            *RATES,
+            "image_threshold",
+            "decision_images",
+            "false_alarms_promised",
+            "pixel_threshold",
+        ),
+        (int, float, NoneType),
+        "a number",
+    ),
     (("image_size",), (int, list, NoneType), "a size"),
 )
 NAMED = ("model", "dataset", "backbone")  # groups of every run's configuration
