@@ -227,8 +227,19 @@ def check_sweep(folder: Path, reference: Path, ended: bool) -> list[str]:
     return wrong
 
 
+def is_same_row(row: list[str], other: list[str]) -> bool:
+    """Return whether two rows of a table are equal but for rounding, 1e-5 of a number."""
+
+    def is_same(a: str, b: str) -> bool:
+        with suppress(ValueError):
+            return a == b or abs(float(a) - float(b)) <= 1e-5 * abs(float(b))
+        return False
+
+    return len(row) == len(other) and all(map(is_same, row, other))
+
+
 def check_predictions(folder: Path, reference: Path, ended: bool) -> list[str]:
-    """Return what is wrong with the folder of `kdad predict`: rows are whole, scores right to the bit."""
+    """Return what is wrong with the folder of `kdad predict`: rows are whole, scores right but for rounding."""
     found, expected, wrong = list_files(folder), list_files(reference), []
     for name, path in found.items():
         if name in expected and path.suffix == ".png" and path.read_bytes() != expected[name].read_bytes():
@@ -239,12 +250,13 @@ def check_predictions(folder: Path, reference: Path, ended: bool) -> list[str]:
         rows, whole = (
             list(csv.reader(p.read_text().splitlines())) for p in (found["scores.csv"], expected["scores.csv"])
         )
-        if [row for row in rows if row not in whole]:
-            wrong.append("scores.csv has rows that are not the uninterrupted command's")
+        # What goes on has other batches, and the size of a batch moves the last digit of a score.
+        if odd := [row for row in rows if not any(is_same_row(row, other) for other in whole)]:
+            wrong.append(f"scores.csv has rows that are not the uninterrupted command's: {odd[:3]}")
+        if ended and (len(rows) != len(whole) or not all(map(is_same_row, rows, whole))):
+            wrong.append("scores.csv differs from the uninterrupted command's")
     if ended:
         wrong += [f"ended without {name}" for name in expected if name not in found]
-        if "scores.csv" in found and found["scores.csv"].read_bytes() != expected["scores.csv"].read_bytes():
-            wrong.append("scores.csv differs from the uninterrupted command's")
     return wrong
 
 
@@ -503,7 +515,7 @@ def write_log(path: Path, commands: list[Command], arguments: list[str], seconds
              f"Full disk: {'a tmpfs' if mounted else 'a limit on the size of each file'}. "
              "A death is *before anything* where the command had written nothing but its lock, and *ended anyway* where "
              "the command was over by then or needed no more room. A violation is any of: a file that is cut short under a name that is believed, "
-             "a result other than the uninterrupted command's (to the bit), a stranger's file touched, a traceback, a command that does "
+             "a result other than the uninterrupted command's (to the bit; of predict, whose batches are others when it goes on, to 1e-5), a stranger's file touched, a traceback, a command that does "
              "not go on.", "",
              f"| command | way of dying | {' | '.join(outcomes)} |", "|---|---|--:|--:|--:|--:|"]  # fmt: skip
     total: Counter = Counter()

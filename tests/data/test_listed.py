@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdad.data import Folder
+from kdad.data.listed import read_list
 from kdad.errors import UserError
 
 SIDE = 16
