@@ -21,6 +21,8 @@ from kdad.geometry import ImageSize, as_pair
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `limit_size` says what is too large
 _limit_key = "dataset.max_megapixels"
+# Pillow looks at the content, not at the name, and opens some 40 formats: for EPS it would start Ghostscript.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF")
 SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm"),
 }
@@ -115,7 +117,7 @@ def look(path: Path, rule: Rule = AUTO) -> Look:
     A PNG is checked by the checksums it carries, a JPEG decoded at an eighth of its size, others whole.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             turn_to_page(image, path, rule)
             mode = image.mode
             if image.format == "PNG":
@@ -194,7 +196,7 @@ def decode_image(path: Path, file: IO[bytes] | None = None, rule: Rule = AUTO) -
     Raises `UserError` where it cannot be read.
     """
     try:
-        with Image.open(file or path) as image:
+        with Image.open(file or path, formats=FORMATS) as image:
             turn_to_page(image, path, rule)
             image.load()
             return ImageOps.exif_transpose(image)
@@ -207,7 +209,7 @@ def decode_image(path: Path, file: IO[bytes] | None = None, rule: Rule = AUTO) -
 def read_size(path: Path, rule: Rule = AUTO) -> tuple[int, int]:
     """Read the width and height of an image's page once it is upright, from the header alone."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             turn_to_page(image, path, rule)
             if image.format == "PNG" and not _tells_orientation(path):
                 return image.size

@@ -137,8 +137,12 @@ def _read_row(cells: dict[str, str], folder: Path, line: int, has_split: bool) -
 def _find_file(column: str, name: str, folder: Path) -> Path:
     if not name:
         raise UserError(f"{column} is empty")
-    path = Path(os.path.normpath(folder / Path(name).expanduser()))  # by its name below root its part is decided
-    if not path.is_file():
+    try:
+        path = Path(os.path.normpath(folder / Path(name).expanduser()))  # by its name below root its part is decided
+        there = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user's home, with a NUL
+        raise UserError(f"{column} {name[:80]}: {error}") from error
+    if not there:
         raise UserError(f"{column} {name}: no file {path}")
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{column} {name}: only {', '.join(sorted(SUFFIXES))} are read")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from kdad.data.images import SUFFIXES, has_transparency, is_deep
+from kdad.data.images import FORMATS, SUFFIXES, has_transparency, is_deep
 from kdad.data.intensity import AUTO, Rule
 from kdad.data.samples import Sample
 
@@ -129,7 +129,7 @@ def find_oddities(samples: Sequence[Sample], threads: ThreadPoolExecutor, rule: 
 def read_header(path: Path) -> Header:
     """Read what is odd about an image file from its header; nothing where it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             # A JPEG with a second, smaller picture for previews is one picture.
             pages = getattr(image, "n_frames", 1) if image.format in ("TIFF", "GIF", "PNG", "WEBP") else 1
             deep = is_deep(image.mode) or _read_depth(image, path) > 8
@@ -151,7 +151,7 @@ def _read_depth(image: Image.Image, path: Path) -> int:
 
 def _find_range(path: Path, rule: Rule) -> tuple[float, float] | None:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.seek(rule.page)
             values = np.array(image)
     except Exception:

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from kdad.storage.atomic import atomic_write
+from kdad.storage.tensors import write_tensors
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -17,8 +16,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with atomic_write(Path(path), "wb") as file:
-            torch.save(checkpoint, file)
+        write_tensors(checkpoint, Path(path))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **keywords: Any) -> dict[str, Any]:
         return super().load_checkpoint(path, *args, **{**keywords, "weights_only": True})

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
 from kdad.engine.record import Record, is_first_process
 from kdad.errors import UserError
@@ -21,6 +20,7 @@ from kdad.settings.compose import resolve
 from kdad.settings.roles import config_hash
 from kdad.storage.atomic import atomic_write
 from kdad.storage.lock import LOCK, hold_folder
+from kdad.storage.plain import parse_json, parse_yaml
 from kdad.storage.written import MARKER, WrittenFiles
 
 RESULTS = "results.json"
@@ -82,7 +82,7 @@ class RunFolder:
     def read(self) -> dict[str, Any]:
         """Return what results.json holds; nothing where there is none, or where it is not kdad's."""
         try:
-            found = json.loads(self.results.read_text(encoding="utf-8"))
+            found = parse_json(self.results.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -90,8 +90,9 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """Return the resolved configuration of the job; nothing where there is none that can be read."""
         try:
+            parse_yaml(self.config.read_text(encoding="utf-8"))  # which refuses what would never end
             return resolve(DictConfig(OmegaConf.load(self.config)))
-        except (OSError, ValueError, TypeError, YAMLError):
+        except Exception:  # others' files bear any name, and OmegaConf raises nearly anything
             return {}
 
     def read_hash(self) -> str | None:

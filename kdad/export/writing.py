@@ -108,6 +108,8 @@ def export_graph(cfg: DictConfig, path: Path, format: Format) -> None:
                 )
         card["sha256"] = {file.name: hash_file(file) for file in list_files(made, format)}
         output.parent.mkdir(parents=True, exist_ok=True)
+        for file in (card_file, *list_files(output, format)):  # a kill must not leave new files beside an old card
+            file.unlink(missing_ok=True)
         for file in reversed(list_files(made, format)):  # what is named last is there only if the rest is
             with atomic_write(output.with_name(file.name), "wb") as stream:
                 stream.write(file.read_bytes())

@@ -114,7 +114,7 @@ def read_curve(run: pd.Series, about: Panel) -> Curve:
         with np.load(path) as stored:
             if about.x in stored and about.y in stored:
                 return stored[about.x], stored[about.y]
-    except (OSError, ValueError) as error:
+    except Exception as error:  # archives raise nearly anything when damaged
         raise UserError(f"{path}: cannot be read: {error}") from error
     reason = run.get(f"{about.metric}_reason")
     why = f": {reason}" if isinstance(reason, str) else ""

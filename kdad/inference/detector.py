@@ -25,7 +25,7 @@ from kdad.inference.files import find_checkpoint
 from kdad.inference.pictures import Picture, is_single, iterate, open_picture
 from kdad.inference.prepared import Geometry, Prepared, make_batches, prepare
 from kdad.inference.result import Result
-from kdad.inference.trained import build_trained
+from kdad.inference.trained import build_trained, explain_damage
 from kdad.models.base import KDDetector
 from kdad.speed import keep_float32, lay_out, limit_threads
 
@@ -221,17 +221,19 @@ def load(
     """
     limit_threads()
     keep_float32()
-    network, decision, config = build_trained(find_checkpoint(Path(path)), weights, plugins, with_decision)
+    found = find_checkpoint(Path(path))
+    network, decision, config = build_trained(found, weights, plugins, with_decision)
     lay_out(network)
     if fold:
         from kdad.inference.fold import fold_batch_norms  # after kdad.models, which imports timm alone
 
         fold_batch_norms(network, torch.rand(2, 3, *as_pair(network.image_size)))
-    region = restore_roi(network.provenance.get("roi"), roi)
-    tiling = read_tiling(image_size=network.image_size, **config["tiling"])
-    precision = str(config["trainer"].get("precision") or "32-true")
-    detector = Detector(network, decision, precision, batch_size, tiling, region)
-    detector.setting = read_setting(config["model"], network.scoring)
+    with explain_damage(found):
+        region = restore_roi(network.provenance.get("roi"), roi)
+        tiling = read_tiling(image_size=network.image_size, **config["tiling"])
+        precision = str(config["trainer"].get("precision") or "32-true")
+        detector = Detector(network, decision, precision, batch_size, tiling, region)
+        detector.setting = read_setting(config["model"], network.scoring)
     return detector.to(find_device() if device == "auto" else device)
 
 

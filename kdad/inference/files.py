@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from kdad.errors import UserError
-from kdad.storage.atomic import atomic_write, refuse_existing
-from kdad.storage.tensors import read_plain
+from kdad.storage.atomic import refuse_existing
+from kdad.storage.tensors import read_plain, write_tensors
 
 TESTED = Path("checkpoints/tested.ckpt")  # of a run: the weights that were tested
 OWN = "teacher_state"  # the teacher's weights, in a checkpoint that needs no other file
@@ -21,6 +21,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         isinstance(content.get(key), Mapping) for key in ("state_dict", "teacher", "kdad")
     ):
         raise UserError(f"ckpt_path={path}: not a checkpoint written by kdad")
+    made_by, empty = content["kdad"], {"overrides": [], "config": {}, "parts": {}}
+    wrong = [key for key, none in empty.items() if not isinstance(made_by.get(key, none), type(none))]
+    lists = [made_by.get("overrides", []), *made_by.get("parts", {}).values()] if not wrong else []
+    if wrong or not all(isinstance(text, str) for texts in lists for text in texts) or "epoch" not in content:
+        raise UserError(f"ckpt_path={path}: what it says of its making cannot be read. Was it changed?")
     return content
 
 
@@ -38,11 +43,8 @@ def find_checkpoint(path: str | Path) -> Path:
 
 def write_checkpoint(content: Mapping[str, Any], path: Path, overwrite: bool) -> None:
     """Write a checkpoint, whole or not at all. Raises `UserError` where there is a file already, unless `overwrite`."""
-    import torch  # which finding a file, or refusing one, does without
-
     check_output(path, overwrite)
-    with atomic_write(path, "wb") as file:
-        torch.save(dict(content), file)
+    write_tensors(dict(content), path)
 
 
 def check_output(path: Path, overwrite: bool) -> None:

@@ -3,7 +3,8 @@
 import inspect
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -51,6 +52,26 @@ def build_trained(
     detector, its decision, None where it has none, and the resolved parts of the configuration. Raises `UserError`.
     """
     content = read_checkpoint(path)
+    with explain_damage(path):
+        return build_from(content, path, weights, plugins, with_decision)
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Raise `UserError` for whatever goes wrong in the block: what a file holds may be of any type and size."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        raise UserError(f"ckpt_path={path}: what it holds makes no detector ({reason}). Was it changed?") from error
+
+
+def build_from(
+    content: dict[str, Any], path: Path, weights: str | None, plugins: Sequence[str], with_decision: bool
+) -> tuple[KDDetector, Decision | None, dict[str, Any]]:
+    """Build the detector from what a checkpoint holds, see `build_trained`."""
     made_by = content["kdad"]
     warn_of_newer(path, str(made_by.get("version", "0.1")))
     config = read_parts(path, made_by.get("config"))

@@ -1,10 +1,14 @@
 """What runs say of some of their defects: kinds of images, by their scores, and regions, as the test measured them."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
+
+from kdad.errors import UserError
 
 
 def measure_kinds(scores_file: Path | None) -> pd.DataFrame:
@@ -16,9 +20,10 @@ def measure_kinds(scores_file: Path | None) -> pd.DataFrame:
     empty = pd.DataFrame(columns=["images", "image_auroc", "detected"])
     if not isinstance(scores_file, Path):
         return empty
-    table = pd.read_csv(scores_file)
+    table = read_table(scores_file)
     if not {"label", "score", "kind"} <= set(table):
         return empty
+    refuse_text(table, scores_file, ("label", "score", "decision"))
     normal = table.loc[table["label"] == 0, "score"].to_numpy()
     rows = {}
     for kind, part in table[table["label"] == 1].groupby("kind"):
@@ -36,8 +41,26 @@ def read_defects(file: Path | None) -> pd.DataFrame:
     columns = ["by", "name", "images", "regions", "pixels", "pro", "pixel_ap", "pixel_f1_max", "aupimo"]
     if not isinstance(file, Path):
         return pd.DataFrame(columns=columns)
-    table = pd.read_csv(file, dtype={"by": str, "name": str}, keep_default_na=False, na_values=["nan", ""])
-    return table if set(columns) <= set(table) else pd.DataFrame(columns=columns)
+    table = read_table(file, dtype={"by": str, "name": str}, keep_default_na=False, na_values=["nan", ""])
+    if not set(columns) <= set(table):
+        return pd.DataFrame(columns=columns)
+    refuse_text(table, file, columns[2:])
+    return table
+
+
+def read_table(path: Path, **options: Any) -> pd.DataFrame:
+    """Read a CSV file by pandas' options. Raises `UserError` where it is none."""
+    try:
+        return pd.read_csv(path, **options)
+    except (ValueError, OverflowError) as error:  # pandas' own errors, and text that is not UTF-8
+        raise UserError(f"{path}: cannot be read as a table: {error}. Was it changed?") from error
+
+
+def refuse_text(table: pd.DataFrame, path: Path, columns: Sequence[str]) -> None:
+    """Raise `UserError` where one of these columns, which hold numbers, holds anything else."""
+    for name in columns:
+        if name in table and not pd.api.types.is_numeric_dtype(table[name]):
+            raise UserError(f"{path}: the column {name} holds something else than numbers. Was it changed?")
 
 
 def rank(normal: np.ndarray, anomalous: np.ndarray) -> float:

@@ -1,21 +1,21 @@
 """What runs have left on disk, as one data frame. Reads only; the first step of every report."""
 
-import json
 import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from kdad.engine.record import HEADLINE as METRICS
-from kdad.engine.record import SEVEN, name_category
+from kdad.engine.record import RATES, SEVEN, name_category
 from kdad.engine.run_folder import RESULTS, RunFolder
 from kdad.errors import UserError
 from kdad.geometry import name_size
+from kdad.storage.plain import parse_json, parse_yaml
 
 MEAN = "mad"  # of all seven metrics
 EVERY = (*SEVEN, MEAN)
@@ -31,8 +31,14 @@ COLUMNS = (
     "weights_fingerprint", "config", "config_file", "scores_file", "curves_file", "maps_folder", "modified",
     *(metric for metric in EVERY if metric not in METRICS), "defects_file",
 )  # fmt: skip
-# A run's config.yaml is resolved; OmegaConf's loader would take ten times as long.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# What of results.json is reckoned with, by what it must be; bool is a whole number to Python
+TYPES: tuple[tuple[tuple[str, ...], tuple[type, ...], str], ...] = (
+    (("model", "dataset", "category", "backbone", "config_hash", "error", "trained_on", "decision_rule",
+      "decision_source", *REASONS), (str, NoneType), "text"),
+    ((*SEVEN, "seed", "split_seed", "epochs", "fit_seconds", "test_seconds", *RATES, "image_threshold",
+      "pixel_threshold", "decision_images", "false_alarms_promised"), (int, float, NoneType), "a number"),
+    (("image_size",), (int, list, NoneType), "a size"),
+)  # fmt: skip
 NAMED = ("model", "dataset", "backbone")  # groups of every run's configuration
 OPAQUE = {RunFolder("").maps.name, RunFolder("").checkpoints.name}  # folders without results, of many files
 
@@ -172,8 +178,8 @@ def _read_run(folder: Path, skipped: list[str]) -> dict[str, Any] | None:
 def _read_config(path: Path) -> tuple[dict[str, Any], str]:
     """Read a run's configuration. Returns it and "", or {} and what is wrong with it."""
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), LOADER)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        config = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         return {}, str(error)
     return (config, "") if _is_of_a_run(config) else ({}, "not the configuration of a kdad run")
 
@@ -185,9 +191,12 @@ def _is_of_a_run(config: Any) -> bool:
 
 def _read_results(path: Path) -> dict[str, Any]:
     """Read a results.json. Raises `ValueError` where it is not a kdad run's, or lacks what complete ones hold."""
-    results = json.loads(path.read_text(encoding="utf-8"))
+    results = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(results, dict) or results.get("status") not in ("ok", "failed"):
         raise ValueError("not the results of a kdad run: no status ok or failed")
     if results["status"] == "ok" and (lacking := [m for m in ("model", "dataset", *METRICS) if m not in results]):
         raise ValueError(f"it says ok but has no {', '.join(lacking)}")
+    for names, kinds, what in TYPES:
+        if wrong := [name for name in names if not isinstance(results.get(name), kinds)]:
+            raise ValueError(f"{wrong[0]} is {str(results[wrong[0]])[:40]!r}, not {what}")
     return results

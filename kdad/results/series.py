@@ -12,6 +12,7 @@ import pandas as pd
 from kdad import published
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
+from kdad.results.kinds import read_table
 from kdad.results.read import locate_files, read_runs
 from kdad.results.settings import describe_runs
 from kdad.results.statistics import drop_repeats
@@ -111,12 +112,11 @@ def read_scores(run: pd.Series) -> pd.DataFrame:
     there is none, or it is no such table.
     """
     path = find_file(run, "scores_file")
-    try:
-        scores = pd.read_csv(path, dtype={"path": str})
-    except ValueError as error:  # pandas' own errors, and text that is not UTF-8
-        raise UserError(f"{path}: cannot be read as a table: {error}") from error
+    scores = read_table(path, dtype={"path": str})
     if lacking := {"path", "label", "score"} - set(scores.columns):
         raise UserError(f"{path}: no column {', '.join(sorted(lacking))}; is it a kdad run's?")
+    if not scores["label"].isin((0, 1)).all() or not np.isfinite(pd.to_numeric(scores["score"], "coerce")).all():
+        raise UserError(f"{path}: a label that is neither 0 nor 1, or a score that is no number; was it changed?")
     return scores
 
 

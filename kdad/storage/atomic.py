@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -37,15 +37,18 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files private; give them what open() would have given
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # of a disk that has turned read-only: the first error tells more
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk names no file
+            error.filename = str(path)
         raise
 
 
 def name_temporary(path: Path) -> str:
-    """Return how the names of a file's temporary ones begin; eight letters follow."""
+    """Return how the names of a file's temporary ones begin; eight letters follow. No user's copy is called so."""
     short = len(os.fsencode(path.name)) <= LONGEST
-    return f".{path.name if short else hashlib.sha256(os.fsencode(path.name)).hexdigest()}."
+    return f".{path.name if short else hashlib.sha256(os.fsencode(path.name)).hexdigest()}.kdad."
 
 
 def refuse_existing(path: Path, overwrite: bool, key: str = "hydra.run.dir=<folder>") -> None:

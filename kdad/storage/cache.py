@@ -108,9 +108,11 @@ class ArrayStore:
             path = self.locate(array)
             try:
                 found = FileRows(path, array.key)
+                if (found.shape, found.dtype) != (array.shape, np.dtype(array.dtype)):
+                    raise ValueError(f"it holds {found.dtype} of shape {found.shape}")
             except FileNotFoundError:
                 return None
-            except (OSError, ValueError, EOFError) as error:
+            except Exception as error:  # a damaged header is Python text, which raises nearly anything
                 log.warning("cannot read %s from %s (%s); computing it anew", array.what, path, error)
                 return None
             with suppress(OSError):  # removed in the meantime, or another user's

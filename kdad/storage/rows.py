@@ -32,8 +32,10 @@ class FileRows:
     """
 
     def __init__(self, path: Path, key: str):
-        mapped = np.load(path, mmap_mode="r")  # which checks header and length, and reads nothing
-        self.shape, self.key, self._dtype = mapped.shape, key, mapped.dtype
+        mapped = np.lib.format.open_memmap(path, mode="r")  # which checks header and length, and reads nothing
+        if not mapped.flags.c_contiguous:
+            raise ValueError("its rows do not lie one after the other")
+        self.shape, self.key, self.dtype = mapped.shape, key, mapped.dtype
         self._start, self._bytes = mapped.offset, mapped.nbytes // max(1, len(mapped))
         self._file = path.open("rb")
 
@@ -42,7 +44,7 @@ class FileRows:
 
     def __getitem__(self, rows: Rows) -> Tensor:
         numbers = list_rows(rows, len(self))
-        found = np.empty((len(numbers), *self.shape[1:]), self._dtype)
+        found = np.empty((len(numbers), *self.shape[1:]), self.dtype)
         for place, row in enumerate(numbers):
             view = found[place].reshape(-1).view(np.uint8).data
             if os.preadv(self._file.fileno(), [view], self._start + row * self._bytes) != self._bytes:

@@ -216,3 +216,18 @@ def test_a_look_finds_a_changed_byte_in_a_png(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match="x.png"):
         look(path)
+
+
+def test_a_picture_of_a_format_that_starts_programs_is_not_opened(tmp_path):
+    """Pillow goes by the content, and gives EPS to Ghostscript, whatever the file is called."""
+    from PIL import Image
+
+    from kdad.data.images import look, read_image
+    from kdad.errors import UserError
+
+    path = tmp_path / "a.png"
+    Image.new("RGB", (64, 64)).save(path, "EPS")
+    assert Image.open(path).format == "EPS"
+    for read in (look, lambda file: read_image(file, 32)):
+        with pytest.raises(UserError, match="cannot read image .*a.png: not of a known format"):
+            read(path)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdad.data import Folder
+from kdad.data.listed import read_list
 from kdad.errors import UserError
 
 SIDE = 16
@@ -241,3 +242,10 @@ def test_masks_the_wrong_way_round_are_told_of(listed, root, save, caplog, top):
     )
     regions = data.splits["test"].masks.float().mean((1, 2, 3)).tolist()
     assert sorted(regions)[-2:] == [0.25, 0.75]
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/a.png", "x" * 5000 + ".png"])
+def test_a_path_that_cannot_be_one_is_a_bad_row(tmp_path, name):
+    (tmp_path / "list.csv").write_text(f"path,label\n{name},0\n")
+    with pytest.raises(UserError, match="line 2: path "):
+        read_list(tmp_path / "list.csv")

@@ -1,18 +1,13 @@
 """The command line: sweeps that go on, resuming, what a checkpoint brings, kill -9."""
 
 import json
-import time
 
 import hydra
-import numpy as np
 import pytest
-import yaml
-from omegaconf import OmegaConf
 
-from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.launch import add_stored
 from kdad.settings.compose import CONF
-from tests.processes import run_module, start_module
+from tests.processes import run_module
 
 
 def options(tiny_mvtec, *more, model="rd"):
@@ -100,48 +95,3 @@ def test_a_group_takes_the_keys_of_the_one_before_with_it(start, monkeypatch):
         "model=rd", "model.sigma=2", "trainer.max_epochs=1", "trainer=default", "logger=none",
     ]  # fmt: skip
     assert found("model=stpm") == [*stored[2:], "model=stpm"]
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_nothing_truncated_is_believed(tiny_mvtec, tmp_path):
-    """kill -9 at five moments of a run: what is there afterwards is whole, and the run can be completed."""
-    folder = tmp_path / "run"
-    arguments = ["trainer.max_epochs=15", "checkpoint_seconds=0", f"hydra.run.dir={folder}"]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        given = [o for o in options(tiny_mvtec, *arguments) if not o.startswith("hydra.")]
-        expected = OmegaConf.to_container(hydra.compose("run", given), resolve=True)
-    generator = np.random.default_rng(0)
-    seen, configurations = set(), 0
-    last = folder / "checkpoints/last.ckpt"
-    for number, delay in enumerate(generator.uniform(0, 2, 5)):
-        resume = [f"ckpt_path={last}"] if last.exists() else []
-        began = time.time()
-        process = start_module("kdad.run", options(tiny_mvtec, *arguments, *resume), tmp_path)
-
-        def is_at_work(process=process, began=began, number=number):
-            """Whether there is something to meet: every other kill waits for a checkpoint of its own."""
-            met = number % 2 == 0 or (last.exists() and last.stat().st_mtime > began)
-            return not process.is_alive() or (met and (folder / "config.yaml").exists())
-
-        while not is_at_work() and time.time() - began < 60:
-            time.sleep(0.05)
-        time.sleep(delay)
-        process.kill()
-        process.join()
-        if (folder / "results.json").exists():
-            assert json.loads((folder / "results.json").read_text())["status"] == "ok"
-        if (folder / "config.yaml").exists():
-            whole = yaml.safe_load((folder / "config.yaml").read_text())
-            assert {**whole, "ckpt_path": None} == expected
-            configurations += 1
-        for path in (folder / "checkpoints").glob("*.ckpt"):
-            seen.add((path.name, Checkpoint.load(path).content["epoch"]))
-        (folder / "config.yaml").unlink(missing_ok=True)
-    assert len(seen) > 1, "the kills never met a checkpoint"
-    assert configurations > 1, "nor a configuration"
-    result = run_module("kdad.run", options(tiny_mvtec, *arguments, f"ckpt_path={last}"), tmp_path)
-    assert result.returncode == 0, result.stderr
-    undisturbed = options(tiny_mvtec, "trainer.max_epochs=15", f"hydra.run.dir={tmp_path / 'whole'}")
-    whole = run_module("kdad.run", undisturbed, tmp_path)
-    assert whole.returncode == 0
-    assert (folder / "scores.csv").read_bytes() == (tmp_path / "whole" / "scores.csv").read_bytes()

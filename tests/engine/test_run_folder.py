@@ -154,7 +154,7 @@ def test_epochs_that_kdad_has_not_written_stay(folder):
 def test_a_kill_while_the_folder_is_claimed_leaves_it_kdads(folder, monkeypatch):
     """The list of its files is the old one or the new one, and what was being written goes at the next job."""
     job(folder, keep_checkpoints=True)
-    (folder.checkpoints / ".last.ckpt.abcd1234").write_text("half")
+    (folder.checkpoints / ".last.ckpt.kdad.abcd1234").write_text("half")
     with monkeypatch.context() as patch:
         patch.setattr("kdad.storage.written.atomic_write", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -200,3 +200,11 @@ def test_files_of_others_that_are_named_as_results_are_no_results(folder):
     for content in ("[1]", "half {", "", "\udcff".encode("utf-8", "surrogateescape")):
         folder.results.write_bytes(content if isinstance(content, bytes) else content.encode())
         assert folder.read() == {} and not folder.is_complete()
+
+
+def test_a_strangers_copy_beside_a_file_stays(folder):
+    """Eight letters behind the name of a file: as a temporary one's end, but not as they are called."""
+    job(folder, keep_checkpoints=False)
+    (folder.path / ".results.json.original").write_text("mine")
+    folder.clear()
+    assert (folder.path / ".results.json.original").read_text() == "mine"

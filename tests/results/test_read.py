@@ -125,3 +125,13 @@ def test_no_runs_and_no_folder(tmp_path):
     assert table.empty and table.columns.tolist() == list(COLUMNS)
     with pytest.raises(UserError, match="nowhere: no such folder"):
         read_runs([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("changed", [{"image_auroc": {"a": 1}}, {"model": ["rd"]}, {"decision_images": "many"}])
+def test_results_of_another_type_are_skipped(tmp_path, changed):
+    whole = {"status": "ok", "model": "rd", "dataset": "mvtec", "image_auroc": 0.5, "pixel_auroc": None, "pro": None}
+    (tmp_path / "results.json").write_text(json.dumps(whole))
+    assert len(read_runs([tmp_path])) == 1
+    (tmp_path / "results.json").write_text(json.dumps(whole | changed))
+    with pytest.warns(UserWarning, match=f"is skipped: {next(iter(changed))} is"):
+        assert read_runs([tmp_path]).empty

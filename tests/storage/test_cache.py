@@ -201,3 +201,18 @@ def test_an_upgrade_lets_go_of_what_older_code_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "CODE", ("later",))
     later = ArrayStore("disk", folder=tmp_path)
     assert same(later.fetch(ARRAYS, produce)) and later.report["misses"] == 2
+
+
+def test_a_file_of_another_array_is_computed_anew(tmp_path, caplog):
+    """Of another shape, another type or order of rows, an archive, or objects that would have to be unpickled."""
+    store = ArrayStore("disk", folder=tmp_path)
+    store.folder.mkdir()
+    place = store.locate(ARRAYS[0])
+    for other in (VALUES[0].reshape(5, 6), VALUES[0].astype("int32"), np.asfortranarray(VALUES[0]), np.array([{}])):
+        np.save(place, other)
+        assert same(ArrayStore("disk", folder=tmp_path).fetch(ARRAYS, produce))
+        store.locate(ARRAYS[1]).unlink()
+    with place.open("wb") as file:
+        np.savez(file, VALUES[0])
+    assert same(ArrayStore("disk", folder=tmp_path).fetch(ARRAYS, produce))
+    assert caplog.text.count("computing it anew") == 5
