@@ -21,7 +21,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         isinstance(content.get(key), Mapping) for key in ("state_dict", "teacher", "kdad")
     ):
         raise UserError(f"ckpt_path={path}: not a checkpoint written by kdad")
-    made_by, empty = content["kdad"], {"overrides": [], "config": {}, "parts": {}}
+    made_by = content["kdad"]
+    empty: dict[str, Any] = {"overrides": [], "config": {}, "parts": {}}
     wrong = [key for key, none in empty.items() if not isinstance(made_by.get(key, none), type(none))]
     lists = [made_by.get("overrides", []), *made_by.get("parts", {}).values()] if not wrong else []
     if wrong or not all(isinstance(text, str) for texts in lists for text in texts) or "epoch" not in content:

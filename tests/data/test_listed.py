@@ -113,7 +113,7 @@ def test_a_list_with_parts_is_taken_at_its_word(listed, root):
     )  # fmt: skip
     data.setup()
     assert data.facts == {"n_train": 8, "n_val": 1, "n_test": 3, "n_duplicates": 0} | {
-        f"n_{key}_masks": 0 for key in ("vanished", "nonbinary", "large", "empty")
+        f"n_{key}_masks": 0 for key in ("vanished", "nonbinary", "large", "outside", "empty")
     }
     assert below(root, data.val_samples) == ["normal/monday/4.png"]
     assert {(s.path.name, s.label, s.kind) for s in data.test_samples} == {
