@@ -139,7 +139,7 @@ def test_networks_of_the_same_weights_are_told_apart(start):
 
 
 def test_the_report_is_in_the_results(start):
-    results, folder = start("model=rd")
+    results, folder = start("model=rd", "backbone.name=resnet18.tv_in1k")
     written = json.loads((folder / "results.json").read_text())
     assert written == results
     # uint8 images of 64 px, float32 features at strides 4, 8 and 16, of 14 images.

@@ -27,7 +27,8 @@ def test_loggers(start, name):
 
 
 def test_debug(start, lite0):
-    results, _ = start("+debug=cpu", "backbone=efficientnet_lite0", "backbone.pretrained=true", "batch_size=2")
+    teacher = ["backbone=efficientnet_lite0", "backbone.name=tf_efficientnet_lite0.in1k", "backbone.pretrained=true"]
+    results, _ = start("+debug=cpu", *teacher, "batch_size=2")
     assert (results["status"], results["image_size"]) == ("ok", 64) and results["weights"].startswith("package:")
 
 
