@@ -65,7 +65,7 @@ def train_and_test(
     record: Record,
     goes_on: bool = False,
     chosen: tuple[str, ...] = (),
-    begin: Callable[..., tuple[AnomalyDataModule, KDDetector]] = build,
+    begin: Callable[..., tuple[AnomalyDataModule, KDDetector]] | None = None,
     watching: Sequence[Callback] = (),
 ) -> AnomalyDataModule:
     """Train and test once, or go on from `ckpt_path`; add to the record what results.json will hold; return the data.
@@ -81,7 +81,7 @@ def train_and_test(
     resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
     changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
     with resumed.explain_root() if resumed else nullcontext():
-        data, detector = begin(cfg, rule=resumed.rule if resumed else None)
+        data, detector = (begin or build)(cfg, rule=resumed.rule if resumed else None)
     record.add(data_fingerprint=data.fingerprint)
     data.takes_single = takes_single(detector)
     if resumed and (other := resumed.describe_changed_data(data)):
