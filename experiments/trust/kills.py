@@ -60,7 +60,6 @@ NETWORK = (
 PLANTED = ("notes.txt", "results.txt", ".results.json.original", "maps/mine.png", "checkpoints/mine.ckpt.bak")
 # What tells the time, or which way a run came
 VARYING = {
-    "loss",  # of the last step that a process took itself: one that only had to test has taken none
     "fit_seconds", "test_seconds", "step_seconds", "ckpt_path", "modified", "error", "traceback", "cache_storage",
     "cache_hits", "cache_misses", "cache_bytes", "cache",
 }  # fmt: skip

@@ -59,6 +59,7 @@ class Training(pl.Callback):
         self.beside: list[Path] = []  # what goes on with it
         self.tested_epoch: int | None = None
         self.started = time.perf_counter()
+        self.losses: dict[str, float] = {}  # of the last epoch
         self.earlier_seconds = 0.0  # of the run that is gone on with, until its checkpoint was written
 
     def seconds(self) -> float:
@@ -80,10 +81,11 @@ class Training(pl.Callback):
         self.listening.close()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds()}
+        return {"seconds": self.seconds(), "losses": self.losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.earlier_seconds = state_dict["seconds"]
+        self.losses = state_dict.get("losses", {})
 
     def setup(self, trainer: pl.Trainer, detector: pl.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = AtomicCheckpoints()
@@ -133,6 +135,7 @@ class Training(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
+        self.losses = read_losses(trainer)
         # Also where patience, trainer.max_steps or max_time ends it: a checkpoint made later would count an epoch more.
         final = trainer.should_stop or epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
         if self.average_epochs > 1 and epoch > (trainer.max_epochs or 0) - self.average_epochs:
@@ -149,6 +152,11 @@ class Training(pl.Callback):
         if trainer.is_global_zero:
             self.folder.note(path)
         trainer.save_checkpoint(path, weights_only=weights_only)
+
+    def read_lowest(self) -> dict[str, float]:
+        """Return the lowest value of what chooses the weights that are tested, by its name; nothing without such."""
+        lowest = self.best.best_model_score if self.best else None
+        return {} if self.best is None or lowest is None else {str(self.best.monitor): lowest.item()}
 
     def on_train_end(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
         self.choose_tested(trainer, detector, trainer.current_epoch)
@@ -281,13 +289,12 @@ def fit(
         "epochs": max(trainer.current_epoch, training.resumed_epochs),
         "tested_epoch": training.tested_epoch,
         "fit_seconds": round(training.seconds(), 3),
-        **read_losses(trainer, training.best),
+        **training.losses,
+        **read_losses(trainer),
+        **training.read_lowest(),
     }
 
 
-def read_losses(trainer: pl.Trainer, best: ModelCheckpoint | None) -> dict[str, float]:
-    """Return the last epoch's mean losses, but the lowest validation loss where the weights tested are of it."""
-    found = {key: trainer.callback_metrics[key].item() for key in TRAINING if key in trainer.callback_metrics}
-    if best is not None and best.best_model_score is not None:
-        found[str(best.monitor)] = best.best_model_score.item()
-    return found
+def read_losses(trainer: pl.Trainer) -> dict[str, float]:
+    """Return the last epoch's mean losses, of those epochs that this process has trained."""
+    return {key: trainer.callback_metrics[key].item() for key in TRAINING if key in trainer.callback_metrics}

@@ -115,13 +115,13 @@ def test_a_resumed_run_keeps_the_best_epoch_so_far(start, monkeypatch):
 
 
 def test_a_run_killed_before_its_test_takes_its_statistics_when_resumed(start):
-    _, folder = start("model=statistics", "trainer.max_epochs=2")
+    whole, folder = start("model=statistics", "trainer.max_epochs=2")
     scores, tested = (folder / "scores.csv").read_bytes(), weights(folder)
     for name in ("results.json", "scores.csv", "checkpoints/tested.ckpt"):
         (folder / name).unlink()
     results, _ = start("model=statistics", "trainer.max_epochs=2", f"ckpt_path={folder / 'checkpoints/last.ckpt'}")
     assert (folder / "scores.csv").read_bytes() == scores and equal(weights(folder), tested)
-    assert results["epochs"] == results["tested_epoch"] == 2
+    assert results["epochs"] == results["tested_epoch"] == 2 and results["loss"] == whole["loss"]
 
 
 def test_what_cannot_be_resumed(start):
