@@ -11,6 +11,11 @@ from kdad.engine.run_folder import RunFolder
 from kdad.run import main, run
 from kdad.settings.compose import compose
 
+# One epoch of a network of half a million random weights
+SMALL = (
+    "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false", "image_size=64",
+    "batch_size=4", "trainer.max_epochs=1",
+)  # fmt: skip
 PLUGINS = Path(__file__).parents[1] / "plugins" / "conf"
 
 
@@ -41,8 +46,7 @@ def start(tiny_mvtec, tmp_path):
 
     def call(*overrides, folder="run"):
         cfg = compose(
-            "model=rd", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", "backbone=resnet18", "backbone.name=test_resnet.r160_in1k",
-            "backbone.pretrained=false", "image_size=64", "batch_size=4", "trainer.max_epochs=1",
+            "model=rd", "dataset=mvtec", f"dataset.root={tiny_mvtec}", "category=tile", *SMALL,
             "trainer.accelerator=cpu", "overwrite=true", f"hydra.searchpath=[file://{PLUGINS}]", *overrides,
         )  # fmt: skip
         return run(cfg, RunFolder(tmp_path / folder)), tmp_path / folder

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from kdad.errors import UserError
+from tests.end_to_end.conftest import SMALL
 
 
 def test_what_a_run_leaves(start):
@@ -279,16 +280,8 @@ def test_only_good_parts_exist_yet(command, tiny_mvtec, tmp_path):
 
     shutil.copytree(tiny_mvtec / "tile/train/good", tmp_path / "parts/normal")
     own = ("dataset=folder", "dataset.root=parts", "dataset.anomalous=null")
-    small = (
-        "backbone=resnet18",
-        "backbone.name=test_resnet.r160_in1k",
-        "backbone.pretrained=false",
-        "image_size=64",
-        "batch_size=4",
-        "trainer.max_epochs=1",
-    )
     for number, more in enumerate(((), ("dataset.test_fraction=0",))):
-        assert command("model=rd", *own, *small, *more, f"hydra.run.dir=run{number}") == 0
+        assert command("model=rd", *own, *SMALL, *more, f"hydra.run.dir=run{number}") == 0
         results = json.loads((tmp_path / f"run{number}/results.json").read_text())
         assert results["status"] == "ok" and results["image_auroc"] is None is results["detection_rate"]
         assert results["image_auroc_reason"] == "no anomalous image in the test set"

@@ -15,6 +15,7 @@ from kdad.engine.retest import retest
 from kdad.errors import UserError
 from kdad.evaluate import main as evaluate
 from kdad.results.read import read_runs
+from tests.end_to_end.conftest import SMALL
 
 STPM = ["model=stpm", "optimizer.lr=0.05", "checkpoint_seconds=0", "val_fraction=0.25"]
 
@@ -248,15 +249,7 @@ def test_evaluate_on_other_data_where_there_are_no_training_images(command, tiny
     """Neither those that it was trained on nor any at the new place; what comes out is no run's result."""
     shutil.copytree(tiny_mvtec, tmp_path / "there")
     where = ("dataset.root=there", "hydra.run.dir=run")
-    small = (
-        "backbone=resnet18",
-        "backbone.name=test_resnet.r160_in1k",
-        "backbone.pretrained=false",
-        "image_size=64",
-        "batch_size=4",
-        "trainer.max_epochs=1",
-    )
-    assert command("model=rd", "dataset=mvtec", "category=tile", *small, *where) == 0
+    assert command("model=rd", "dataset=mvtec", "category=tile", *SMALL, *where) == 0
     shutil.move(tmp_path / "there/tile/test/good", tmp_path / "line 2/ok")
     shutil.move(tmp_path / "there/tile/test/square", tmp_path / "line 2/square")
     shutil.rmtree(tmp_path / "there")
