@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from heapq import heapreplace
 from typing import Any, NamedTuple
 
+from kdad.engine.decide import MOST
 from kdad.engine.trial import Costs, Images
 from kdad.geometry import as_pair
+from kdad.metrics.detection import EXACT_ANOMALOUS, EXACT_NORMAL
 from kdad.storage.files import GB
 
-MOST = 1000  # training images that thresholds are taken from, as in `decide.py`
-EXACT_NORMAL, EXACT_ANOMALOUS = 12, 200  # bytes of a test's pixel, as in `metrics/detection.py`
+FLOAT = 4  # bytes of a pixel's score
 
 
 class Price(NamedTuple):
@@ -113,7 +114,8 @@ def price_job(cfg: Any, costs: Costs, images: Images, data: Any, kept: Kept, beh
     seconds += tests * (costs.begin_test * images.tests + test * (costs.test + again))
     written = min(cfg.pictures * images.tests, images.test) * (1 + len(cfg.variants))
     seconds += written * costs.write
-    pixels = test * costs.pixels * (EXACT_NORMAL * (1 - costs.anomalous) + EXACT_ANOMALOUS * costs.anomalous)
+    normal, anomalous = FLOAT * EXACT_NORMAL * (1 - costs.anomalous), EXACT_ANOMALOUS * costs.anomalous
+    pixels = test * costs.pixels * (normal + anomalous)
     testing = costs.testing_bytes + min(pixels, cfg.metrics.memory_gb * GB)
     disk = sum(costs.checkpoints.values()) + written * costs.picture_bytes + costs.file_bytes
     if cfg.average_epochs > 1:
