@@ -15,7 +15,10 @@ import tempfile
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["kdad.run", "kdad.evaluate", "kdad.predict.__main__", "matplotlib.figure", "wandb"])
+# The commands' own modules import late what is heavy: it is named here.
+COMMANDS = ["kdad.run", "kdad.evaluate", "kdad.predict.__main__"]
+HEAVY = ["kdad.engine.job", "kdad.engine.plan", "kdad.inference.detector", "kdad.models", "matplotlib.figure", "wandb"]
+CONTEXT.set_forkserver_preload([*COMMANDS, *HEAVY])
 
 
 def become(module, arguments, cwd, environment, out, err):
