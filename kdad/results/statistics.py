@@ -44,6 +44,8 @@ class Measured:
 
 def average_seeds(rows: pd.DataFrame, metric: str) -> Measured:
     """Return the mean of a metric over the runs of one category, one row per seed."""
+    if rows.empty:  # as of most cells of a paper's table, and to select from nothing takes as long
+        return Measured(gap=_name_gap(rows))
     values = rows.loc[rows["status"] == "ok", metric].dropna()
     if values.empty:
         return Measured(gap=_name_gap(rows))
@@ -57,6 +59,8 @@ def average_categories(rows: pd.DataFrame, metric: str, wanted: Sequence[str]) -
     seed's average would be over fewer of them.
     """
     rows = rows[rows["category"].isin(wanted)]
+    if rows.empty:
+        return Measured(gap=_name_gap(rows), absent=tuple(wanted))
     values = rows[rows["status"] == "ok"].dropna(subset=[metric]).pivot(index="seed", columns="category", values=metric)
     absent = tuple(category for category in wanted if category not in values.columns)
     if values.empty:
