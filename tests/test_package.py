@@ -88,7 +88,7 @@ def list_imports(path):
 def test_what_is_imported_is_declared():
     """What every installation has is a dependency, and used; what an extra brings is imported where it is asked for."""
     known = packages_distributions()
-    mandatory, optional = list_names(PROJECT["dependencies"]), list_names(sum(EXTRAS.values(), [])) - {"kdad"}
+    mandatory, optional = list_names(PROJECT["dependencies"]), set().union(*map(list_names, EXTRAS.values())) - {"kdad"}
     used = set()
     for path in sorted((ROOT / "kdad").rglob("*.py")):
         for name, at_once in list_imports(path):
