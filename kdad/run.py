@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from kdad.engine.categories import list_categories, unite
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.combinations import list_impossible
+from kdad.engine.early import refuse_early
 from kdad.engine.launch import CONFIG, carry_on, launch
 from kdad.engine.plan import Plan, asks_for_plan
 from kdad.engine.run_folder import RunFolder
@@ -136,9 +137,10 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> "tuple[dict[str, 
     """
     with folder.record(cfg) as record:
         check_configuration(cfg, CONFIG)
+        refuse_early(cfg, folder, record, goes_on_in(folder, cfg))
         from kdad.engine.job import train_and_test
 
-        data = train_and_test(cfg, folder, record, goes_on_in(folder, cfg), chosen)
+        data = train_and_test(cfg, folder, record, chosen)
     return record.results, data
 
 

@@ -9,13 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from kdad.data.base import AnomalyDataModule
-from kdad.engine.build import build, build_detector, describe, make_trainer
+from kdad.engine.build import build, build_detector, describe_versions, make_trainer
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import decide, find_decision
 from kdad.engine.features import attach_features
 from kdad.engine.launch import CONFIG, carry_on
 from kdad.engine.protocols import watch_protocols
-from kdad.engine.record import Record
+from kdad.engine.record import Record, describe
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
 from kdad.engine.test import Evaluation
@@ -43,7 +43,7 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
 
 def test_again(cfg: DictConfig, folder: RunFolder, record: Record, data: AnomalyDataModule | None = None) -> None:
     """Do as `retest` does, once the configuration is in order: add to the record what results.json will hold."""
-    record.add(**describe(cfg))
+    record.add(**describe(cfg), versions=describe_versions())
     folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
     if not cfg.ckpt_path:
         raise UserError("ckpt_path=<run folder or checkpoint> is needed: the checkpoint to test")
