@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -13,9 +13,14 @@ from kdad.engine.record import Record, describe
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.inference.decision import check_rule
+from kdad.settings.checks import list_scoring_keys
 from kdad.settings.compose import resolve
+from kdad.settings.roles import list_other_data, may_retest
 from kdad.settings.source import read_constant, read_defaults
 from kdad.teacher.weights import find_weights
+
+if TYPE_CHECKING:
+    from kdad.engine.checkpoint import Checkpoint
 
 OURS, TEACHER = "kdad.data.", "kdad.teacher.Teacher"
 
@@ -34,6 +39,38 @@ def refuse_early(cfg: DictConfig, folder: RunFolder, record: Record, goes_on: bo
         check_place(cfg)
     if cfg.backbone.get("_target_") == TEACHER and cfg.backbone.get("weights") is not None:
         check_weights(cfg)
+
+
+def refuse_retest(cfg: DictConfig) -> None:
+    """Refuse a test of trained weights whose checkpoint or data are missing, or that needs training."""
+    if not cfg.ckpt_path:
+        raise UserError("ckpt_path=<run folder or checkpoint> is needed: the checkpoint to test")
+    from kdad.engine.checkpoint import Checkpoint  # with torch, by which the file is read
+
+    checkpoint = Checkpoint.load(cfg.ckpt_path)
+    refuse_training(cfg, checkpoint)
+    with checkpoint.explain_root():
+        check_place(cfg)
+
+
+def refuse_training(cfg: DictConfig, checkpoint: "Checkpoint") -> bool:
+    """Refuse a configuration that differs from the checkpoint's in what needs training. Raises `UserError`.
+
+    Returns whether the data are other ones than those that it was trained on.
+    """
+    scoring = list_scoring_keys(cfg)
+    changed = checkpoint.differences(resolve(cfg))
+    others = list_other_data(changed)
+    for key, (trained, value) in changed.items():
+        if key == "dataset.roi":
+            raise UserError(f"dataset.roi={value}: the checkpoint {cfg.ckpt_path} looks at {trained}, and nowhere else")
+        if key not in others and not may_retest(key, scoring):
+            raise UserError(
+                f"{key}={value} needs training: the checkpoint {cfg.ckpt_path} was trained with {trained}. "
+                f"Without training may change: {', '.join([*scoring, 'dataset', 'category', 'batch_size'])}. "
+                "python -m kdad.run trains."
+            )
+    return bool(others)
 
 
 def check_place(cfg: DictConfig, with_category: bool = True) -> None:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+PACKAGE = "__init__.py"
 Found = ast.ClassDef | ast.FunctionDef
 
 
@@ -86,15 +87,25 @@ def _name_in_full(module: str, name: str) -> str:
     """Return what a name in a module, such as `pl.Trainer`, stands for: with the module that it is imported from."""
     first, dot, rest = name.partition(".")
     for node in _list_statements(module):
-        if isinstance(node, ast.ImportFrom) and not node.level:
+        if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if first == (alias.asname or alias.name):
-                    return f"{node.module}.{alias.name}{dot}{rest}"
+                    return f"{_locate(node, module)}.{alias.name}{dot}{rest}"
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if first == alias.asname:
                     return f"{alias.name}{dot}{rest}"
     return f"{module}.{name}"
+
+
+def _locate(node: ast.ImportFrom, module: str) -> str:
+    """Return the module that names are imported from, in full also where it is given by dots from this one."""
+    if not node.level:
+        return str(node.module)
+    file = _find_file(module)
+    above = module.split(".")
+    above = above[: len(above) - node.level + bool(file and file.name == PACKAGE)]
+    return ".".join([*above, *([node.module] if node.module else [])])
 
 
 def _list_statements(module: str) -> Iterator[ast.stmt]:
@@ -107,17 +118,22 @@ def _list_statements(module: str) -> Iterator[ast.stmt]:
 
 @cache
 def _parse(module: str) -> list[ast.stmt]:
-    """Parse a module's file; a package's, its `__init__.py`. Empty where there is none."""
-    first, *inside = module.split(".")
-    try:
-        spec = find_spec(first)  # of a dotted name, the packages above it would be imported
-    except (ImportError, ValueError):
-        return []
-    if not spec or not spec.submodule_search_locations:
-        return []
-    place = Path(spec.submodule_search_locations[0], *inside)
-    file = next((f for f in (place / "__init__.py", place.with_suffix(".py")) if f.is_file()), None)
+    """Parse a module's file. Empty where there is none."""
+    file = _find_file(module)
     try:
         return ast.parse(file.read_text(encoding="utf-8")).body if file else []
     except (OSError, ValueError, SyntaxError):
         return []
+
+
+def _find_file(module: str) -> Path | None:
+    """Find the file of a module below a package; None where there is none."""
+    first, *inside = module.split(".")
+    try:
+        spec = find_spec(first)  # of a dotted name, the packages above it would be imported
+    except (ImportError, ValueError):
+        return None
+    if not spec or not spec.submodule_search_locations:
+        return None
+    place = Path(spec.submodule_search_locations[0], *inside)
+    return next((file for file in (place / PACKAGE, place.with_suffix(".py")) if file.is_file()), None)

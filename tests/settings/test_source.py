@@ -12,7 +12,7 @@ from kdad.settings.compose import CONF
 from kdad.settings.source import read_constant, read_parameters
 
 NAMED = {t for path in CONF.rglob("*.yaml") for t in re.findall(r"^\s*_target_: ([\w.]+)", path.read_text(), re.M)}
-TARGETS = sorted(target for target in NAMED if target.startswith(targets.KNOWN))
+TARGETS = sorted(target for target in NAMED if target.startswith(targets.READ))
 # Which pass any further argument on, so that only their import says what they take: anything
 ANY = {
     "kdad.engine.outcomes.NoteFolder",
@@ -45,6 +45,7 @@ MODULE = """
 from typing import TYPE_CHECKING, NamedTuple
 from dataclasses import dataclass
 import other as o
+from .other import Odd as Near
 if TYPE_CHECKING:
     from other import Far
 class Base:
@@ -52,6 +53,8 @@ class Base:
     def __init__(self, a, *, b=1): ...
 class Middle(o.Odd, Base):
     number = 1 + 1
+class Beside(Near):
+    def __init__(self, j, **rest): ...
 class Child(Base):
     def __init__(self, c, **rest): ...
 class Open(o.Far):
@@ -65,19 +68,21 @@ class Pair(NamedTuple):
     g: int
 def make(h, *, i=None): ...
 """
-OTHER = "class Far:\n    def __init__(self, far): ...\nclass Odd:\n    text = None\n"
+OTHER = "class Far:\n    def __init__(self, far): ...\nclass Odd:\n    text = None\n    def __init__(self, odd): ...\n"
 
 
 @pytest.mark.parametrize(
     ("name", "names"),
-    [("Base", ["a", "b"]), ("Middle", ["a", "b"]), ("Child", ["c", "a", "b"]), ("Open", ["d", "far"]), ("Far", ["far"]),
+    [("Base", ["a", "b"]), ("Middle", ["odd"]), ("Beside", ["j", "odd"]), ("Child", ["c", "a", "b"]), ("Open", ["d", "far"]), ("Far", ["far"]),
      ("Unknown", None), ("Plain", None), ("Pair", None), ("make", ["h", "i"])],
 )  # fmt: skip
 def test_parents_and_imports_are_followed_without_an_import(tmp_path, monkeypatch, name, names):
     package = tmp_path / "written"
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit")
-    (package / "module.py").write_text(MODULE.replace("other", "written.other"))
+    (package / "module.py").write_text(
+        MODULE.replace("from other", "from written.other").replace("import other", "import written.other")
+    )
     (package / "other.py").write_text(OTHER)
     monkeypatch.syspath_prepend(tmp_path)
     assert read_parameters(f"written.module.{name}") == names
