@@ -50,10 +50,10 @@ def tabulate_kinds(named: Sequence[tuple[list[str], pd.DataFrame]], columns: Seq
         for name, rows in beside:
             for run_category, runs in rows.groupby("category", sort=False):
                 measured = [measure_kinds(file) for file in runs["scores_file"]]
-                several = pd.concat(measured) if measured else pd.DataFrame()
-                for run_kind, values in several.groupby(level=0):
-                    key = str(run_category), str(run_kind), int(values["images"].iloc[0])
-                    found.setdefault(key, {})[name] = values.astype(float).mean()
+                for kind in sorted({kind for each in measured for kind in each}):
+                    values = [each[kind] for each in measured if kind in each]
+                    key = str(run_category), kind, values[0].images
+                    found.setdefault(key, {})[name] = pd.DataFrame(values).mean()
         shown = [name for name, _ in beside]
         head = [("", "category"), ("", "kind"), ("", "images")]
         head += [(name, part) for name in shown for part in ("image AUROC (%)", "detected (%)")]

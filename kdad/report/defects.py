@@ -46,7 +46,10 @@ def tabulate_defects(named: Sequence[tuple[list[str], pd.DataFrame]], columns: S
 
 def _average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Return what the runs have measured of each category, kind and size: means over seeds of the same images."""
-    each = [read_defects(run["defects_file"]).assign(category=str(run["category"])) for _, run in rows.iterrows()]
+    each = [
+        read_defects(file).assign(category=str(category))
+        for file, category in zip(rows["defects_file"], rows["category"], strict=True)
+    ]
     each = [table for table in each if len(table)]
     if not each:
         return pd.DataFrame(columns=["category", "by", "name", "images", "regions", *SHOWN])

@@ -128,17 +128,19 @@ class Block:
     def measured(self) -> dict[str, dict[str, Measured]]:
         """What the runs have measured: category or average -> metric -> value."""
         names = (*self.metrics, *SECONDS)
-        return {category: {name: self._measure(category, name) for name in names} for category in self._order()}
+        needed = self.rows[list(dict.fromkeys(["category", "seed", "status", "error", *names]))]
+        parts = {category: self.select_runs(category, needed) for category in self._order()}
+        return {category: {m: self._measure(category, rows, m) for m in names} for category, rows in parts.items()}
 
-    def select_runs(self, category: str) -> pd.DataFrame:
-        """Return the runs behind a category or an average."""
+    def select_runs(self, category: str, columns: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Return the runs behind a category or an average, in all columns unless some are given."""
+        rows = self.rows if columns is None else columns
         if category in AVERAGES:
             wanted = list_averages(self.dataset).get(category)
-            return self.rows[self.rows["category"].isin(wanted)] if wanted else self.rows
-        return self.rows[self.rows["category"] == category]
+            return rows[rows["category"].isin(wanted)] if wanted else rows
+        return rows[rows["category"] == category]
 
-    def _measure(self, category: str, metric: str) -> Measured:
-        rows = self.select_runs(category)
+    def _measure(self, category: str, rows: pd.DataFrame, metric: str) -> Measured:
         if category in AVERAGES:
             wanted = list_averages(self.dataset).get(category) or sorted(rows["category"].unique())
             return average_categories(rows, metric, wanted)
