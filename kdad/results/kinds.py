@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from kdad.errors import UserError
 
@@ -42,8 +41,8 @@ def measure_kinds(scores_file: Path | None) -> dict[str, Kind]:
     return found
 
 
-def read_defects(file: Path | None) -> pd.DataFrame:
-    """Read a run's defects.csv. Returns a row for each kind and each size of region that its test has; else none.
+def read_defects(file: Path | None) -> dict[str, NDArray[Any]]:
+    """Read a run's defects.csv. Returns its columns, with a row for each kind and size of region; {} where it has none.
 
     Columns: `by` (kind or size), `name`, `images`, `regions`, `pixels`, and pro, pixel_ap, pixel_f1_max and aupimo in
     [0, 1]. Raises `UserError` for a file that is no such table.
@@ -51,10 +50,10 @@ def read_defects(file: Path | None) -> pd.DataFrame:
     columns = ["by", "name", "images", "regions", "pixels", "pro", "pixel_ap", "pixel_f1_max", "aupimo"]
     table = read_columns(file) if isinstance(file, Path) else {}
     if not file or not set(columns) <= set(table):
-        return pd.DataFrame(columns=columns)
+        return {}
     numbers = {name: parse_numbers(table[name], file, name) for name in columns[2:]}
     counts = {name: numbers[name].astype(int) for name in columns[2:5] if np.isfinite(numbers[name]).all()}
-    return pd.DataFrame({"by": table["by"], "name": table["name"], **numbers, **counts})
+    return {name: np.array(table[name], dtype=object) for name in columns[:2]} | numbers | counts
 
 
 def read_columns(path: Path) -> dict[str, list[str]]:
@@ -93,5 +92,8 @@ def rank(normal: np.ndarray, anomalous: np.ndarray) -> float:
     """Return the share of pairs of a normal and an anomalous score that are in order, ties counting half."""
     if not len(normal) or not len(anomalous):
         return float("nan")
-    ranks = rankdata(np.concatenate([normal, anomalous]))[len(normal) :]
-    return float((ranks.sum() - len(ranks) * (len(ranks) + 1) / 2) / (len(normal) * len(anomalous)))
+    if np.isnan(normal).any() or np.isnan(anomalous).any():
+        return float("nan")
+    ordered = np.sort(normal)
+    below, not_above = (np.searchsorted(ordered, anomalous, side).sum() for side in ("left", "right"))
+    return float((below + not_above) / 2 / (len(normal) * len(anomalous)))
