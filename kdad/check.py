@@ -17,6 +17,7 @@ from rich.console import Console, JustifyMethod
 from rich.progress import track
 from rich.table import Table
 
+from kdad.engine.early import check_place
 from kdad.engine.launch import launch_without_folder
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
@@ -42,6 +43,7 @@ def check_data_set(cfg: DictConfig) -> None:
     for group in ("model", "backbone", "optimizer", "trainer", "logger"):
         checked[group] = {}  # what their targets are is not looked up: that imports networks
     check_configuration(checked, "run")
+    check_place(cfg, with_category=cfg.category not in (None, "all"))
     from kdad.data.decoding import count_mask_facts, start_threads  # with torch, which a refusal need not wait for
     from kdad.data.inspection import inspect_category
     from kdad.data.oddities import find_oddities

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from kdad.engine.categories import unite
 from kdad.engine.combinations import list_impossible_to_test
+from kdad.engine.early import refuse_retest
 from kdad.engine.launch import CONFIG, launch
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
@@ -30,6 +31,7 @@ def job(cfg: DictConfig) -> None:
     folder = RunFolder(HydraConfig.get().runtime.output_dir)
     with folder.hold(), folder.record(cfg, and_refusals=False) as record:
         check_configuration(cfg, CONFIG)
+        refuse_retest(cfg)
         from kdad.engine.retest import test_again  # with Lightning, which a refusal need not wait for
 
         test_again(cfg, folder, record)

@@ -6,7 +6,7 @@ statistics that timm states for the backbone, so that `normalisation=auto` fits 
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -14,6 +14,9 @@ from rich.console import Console
 
 from kdad.engine.launch import launch
 from kdad.engine.record import is_first_process
+
+if TYPE_CHECKING:
+    from kdad.engine.pretraining import LabelledImages as LabelledImages
 
 CONFIG = "pretrain"
 

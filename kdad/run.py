@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from kdad.engine.categories import list_categories, unite
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.combinations import list_impossible
+from kdad.engine.early import check_place, refuse_early
 from kdad.engine.launch import CONFIG, carry_on, launch
 from kdad.engine.plan import Plan, asks_for_plan
 from kdad.engine.run_folder import RunFolder
@@ -70,11 +71,10 @@ def job(cfg: DictConfig) -> float | None:
 def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chosen: str) -> dict[str, Any]:
     """Run a job, with skip_done only what is not done here or below `roots`; return what results.json holds."""
     if cfg.skip_done:
-        from kdad.engine.build import fingerprint_data
-        from kdad.engine.retest import test_variants
-
-        wanted, data = config_hash(resolve(cfg)), fingerprint_data(cfg)
+        wanted, data = config_hash(resolve(cfg)), fingerprint(cfg)
         if done := folder.find_done(wanted, roots, data):
+            from kdad.engine.retest import test_variants
+
             print(f"Done already: {done}")
             note_results(done)
             test_variants(cfg, done)
@@ -87,16 +87,25 @@ def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chos
             cfg = copy.deepcopy(cfg)
             cfg.ckpt_path = str(last.absolute())
     elif goes_on_in(folder, cfg) and folder.is_complete() and not cfg.overwrite:
-        from kdad.engine.build import fingerprint_data
-
         wanted = config_hash(resolve(cfg))
-        if folder.is_trained(wanted, fingerprint_data(cfg)):
+        if folder.is_trained(wanted, fingerprint(cfg)):
             print(f"Done already: {folder}. overwrite=true tests it once more")
             note_results(folder)
             return folder.read()
         folder = folder.find_free(wanted)
         print(f"The run that the checkpoint is of is complete and stays as it is; this one goes to {folder}")
     return run(cfg, folder, *chosen)
+
+
+def fingerprint(cfg: DictConfig) -> str | None:
+    """Return the fingerprint of the data as they are now; None where they cannot be listed."""
+    try:
+        check_place(cfg)
+    except UserError:  # the run says what is wrong, if there is to be one
+        return None
+    from kdad.engine.build import fingerprint_data
+
+    return fingerprint_data(cfg)
 
 
 def find_last(folder: RunFolder, cfg: DictConfig, data: str | None) -> Path | None:
@@ -136,9 +145,10 @@ def train(cfg: DictConfig, folder: RunFolder, *chosen: str) -> "tuple[dict[str, 
     """
     with folder.record(cfg) as record:
         check_configuration(cfg, CONFIG)
+        refuse_early(cfg, folder, record, goes_on_in(folder, cfg))
         from kdad.engine.job import train_and_test
 
-        data = train_and_test(cfg, folder, record, goes_on_in(folder, cfg), chosen)
+        data = train_and_test(cfg, folder, record, chosen)
     return record.results, data
 
 

@@ -9,7 +9,8 @@ import pytest
 from kdad.__main__ import PACKAGES, VERBS
 
 HEAVY = {"torch", "torchvision", "torchmetrics", "timm", "pytorch_lightning", "wandb", "pandas", "matplotlib", "scipy"}
-TABLES = {"report": {"pandas", "scipy"}, "figures": {"pandas", "scipy", "matplotlib"}}  # which are made of these
+TABLES = {"report": {"pandas"}, "figures": {"pandas", "scipy", "matplotlib"}}  # which are made of these
+ABSENT = ["dataset=mvtec", "dataset.root=/nowhere", "category=screw"]
 MOST = 1000  # modules, of Python, NumPy, Hydra and Rich; torch alone has about as many, Lightning four times that
 CHILD = """
 import runpy, sys
@@ -45,6 +46,21 @@ def test_help_imports_nothing_heavy(tmp_path, verb):
         ("run", ["pictures=-1", "hydra.run.dir=job"], "pictures=-1: give"),
         ("run", ["-m", "pictures=-1", "seed=0,1", "hydra.sweep.dir=sweep"], "2 of the sweep's jobs failed"),
         ("run", ["ckpt_path=absent.ckpt"], "no such file"),
+        ("run", ["model.levles=[1]"], "model.levles: no such key"),
+        ("run", ["+model.levles=[1]", "hydra.run.dir=job"], "RD takes no such argument"),
+        ("run", ["+trainer.max_epoch=1", "hydra.run.dir=job"], "pytorch_lightning.Trainer takes no such argument"),
+        ("run", ["trainer.detect_anomaly=true"], "add it by a leading +"),
+        ("run", ["+optimizer.beta=1", "hydra.run.dir=job"], "torch.optim.Adam takes no such argument"),
+        ("run", [*ABSENT, "hydra.run.dir=job"], "data set mvtec: no folder /nowhere"),
+        ("run", [*ABSENT, "hydra.run.dir=job", "skip_done=true"], "data set mvtec: no folder /nowhere"),
+        ("run", [*ABSENT, "hydra.run.dir=job", "category=all"], "data set mvtec: no folder /nowhere"),
+        ("run", [*ABSENT, "plan=true"], "data set mvtec: no folder /nowhere"),
+        ("run", [*ABSENT, "-m", "seed=0,1", "hydra.sweep.dir=sweep"], "2 of the sweep's jobs failed"),
+        ("run", ["dataset=folder", "dataset.root=/nowhere", "hydra.run.dir=job"], "data set folder: no folder"),
+        ("run", ["backbone.weights=absent.pth", "hydra.run.dir=job"], "absent.pth: no such file"),
+        ("evaluate", ["hydra.run.dir=job"], "the checkpoint to test"),
+        ("check", ABSENT, "data set mvtec: no folder /nowhere"),
+        ("pretrain", ["dataset=mnist", "dataset.source.root=x"], "add it by a leading +"),
         ("evaluate", ["pictures=-1", "hydra.run.dir=job"], "pictures=-1: give"),
         ("predict", ["input=."], "ckpt_path=<run folder>"),
         ("calibrate", ["normal=."], "are needed"),
@@ -58,6 +74,21 @@ def test_help_imports_nothing_heavy(tmp_path, verb):
 def test_a_refusal_imports_nothing_heavy(tmp_path, verb, arguments, said):
     result, modules = start(tmp_path, verb, *arguments)
     assert result.returncode == 2 and said in result.stderr
+    assert not modules & HEAVY and len(modules) < MOST
+
+
+def test_a_category_that_is_not_there_is_refused_without_anything_heavy(tmp_path):
+    (tmp_path / "set/screw/train/good").mkdir(parents=True)
+    result, modules = start(tmp_path, "run", "dataset=mvtec", "dataset.root=set", "category=scrwe", "hydra.run.dir=job")
+    assert result.returncode == 2 and "no category scrwe" in result.stderr and "Did you mean screw?" in result.stderr
+    assert not modules & HEAVY
+
+
+def test_another_one_s_results_are_refused_without_anything_heavy(tmp_path):
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job/results.json").write_text("of somebody else")
+    result, modules = start(tmp_path, "run", "hydra.run.dir=job")
+    assert result.returncode == 2 and "was not written by kdad" in result.stderr
     assert not modules & HEAVY
 
 

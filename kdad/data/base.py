@@ -19,6 +19,7 @@ from kdad.data.intensity import read_rule
 from kdad.data.layout import Layout
 from kdad.data.loading import Pool, make_ordered_loader, make_split, make_train_loader, spread_evenly
 from kdad.data.parts import check_shots, check_studies, divide, take_shots
+from kdad.data.place import Place, check_category, check_folder
 from kdad.data.roi import Roi
 from kdad.data.samples import Sample
 from kdad.data.tiles import PictureSplit
@@ -108,9 +109,9 @@ class AnomalyDataModule(Layout, pl.LightningDataModule):
     # Checking
 
     @property
-    def place(self) -> checks.Place:
+    def place(self) -> Place:
         """The name, root and layout of this data set and how to get it, for messages."""
-        return checks.Place(self.name, self.root, self.layout, self.obtain)
+        return Place(self.name, self.root, self.layout, self.obtain)
 
     def prepare_data(self) -> None:
         """Download a missing data set if asked to. Raises `UserError` where it fails or must be done by hand."""
@@ -121,11 +122,11 @@ class AnomalyDataModule(Layout, pl.LightningDataModule):
     def check_root(self) -> None:
         """Raise `UserError` where the data set's folder is missing, after a download if one was asked for."""
         self.prepare_data()
-        checks.check_folder(self.place, downloadable=self.archive is not None)
+        check_folder(self.place, downloadable=self.archive is not None)
 
     def check(self) -> None:
         """List the files and check them, without decoding any. Raises `UserError` for what cannot be used."""
-        checks.check_category(self.place, self.category, self.categories())
+        check_category(self.place, self.category, self.categories())
         (train, test), own = self.find_samples(), self.find_validation()
         if self.roi:
             self.roi.check()

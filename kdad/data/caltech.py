@@ -11,7 +11,8 @@ from typing import Any
 from torchvision import datasets
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import list_folders, list_images
+from kdad.data.images import list_images
+from kdad.data.place import list_folders
 from kdad.data.samples import Sample, hold_out, order_samples
 from kdad.data.torchvision_sets import describe_missing, download_by_torchvision
 from kdad.errors import UserError
@@ -32,6 +33,7 @@ class Caltech256(AnomalyDataModule):
     """
 
     layout = "256_ObjectCategories/<number>.<name>/*.jpg with 257.clutter (or caltech256/256_ObjectCategories/...)"
+    needs_root = False  # it says more of what is missing
     obtain = "Caltech-256 is at https://data.caltech.edu/records/nyy15-4j048"
     default_category = "all"
     counted = "images to draw from"

@@ -1,27 +1,17 @@
 """Checks of a data set before any image is decoded: what is refused, and what is only warned of."""
 
-import difflib
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from kdad.data.download import Archive
+from kdad.data.place import Place
 from kdad.data.roi import Roi
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 from kdad.geometry import ImageSize, as_pair
 
 log = logging.getLogger(__name__)
-
-
-class Place(NamedTuple):
-    """What an error message needs to know of a data set."""
-
-    name: str
-    root: Path
-    layout: str  # the folders expected below root
-    obtain: str  # where to get it, and its licence
 
 
 def check_numbers(
@@ -68,34 +58,6 @@ def require_archive(place: Place, archive: Archive | None) -> Archive:
             f"{place.root}, or say where it is: dataset.root=<folder>"
         )
     return archive
-
-
-def check_folder(place: Place, downloadable: bool) -> None:
-    """Raise `UserError` where the data set's folder is missing; the message says how to get it."""
-    if not place.root.is_dir():
-        raise UserError(
-            f"data set {place.name}: no folder {place.root}. dataset.root=<folder> says where it is; KDAD_DATA "
-            f"sets the parent of the default. Expected below it: {place.layout}. {place.obtain}."
-            + (" dataset.download=true downloads it." if downloadable else "")
-        )
-
-
-def check_category(place: Place, category: str, categories: Sequence[str]) -> None:
-    """Raise `UserError` unless `category` is one of the data set's; the message names the nearest."""
-    listed = ", ".join(categories)
-    if not categories:
-        raise UserError(
-            f"data set {place.name}: {place.root} has no category. Expected: {place.layout}. {place.obtain}."
-        )
-    if not category:
-        raise UserError(f"data set {place.name}: category=<name> is needed, one of {listed} (in {place.root})")
-    if category not in categories:
-        near = difflib.get_close_matches(category, categories, 1, cutoff=0.5)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(
-            f"data set {place.name}: no category {category} in {place.root}.{hint} It has: {listed}. "
-            f"dataset.root=<folder> says where others are. {place.obtain}."
-        )
 
 
 def check_parts(place: Place, category: str, parts: Mapping[str, Sequence[Sample]]) -> None:

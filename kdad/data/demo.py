@@ -37,6 +37,7 @@ CATEGORIES = tuple(FOREIGN)
 class Demo(MVTec):
     """The demo set as a datamodule; its images are written below `root` when they are first needed."""
 
+    needs_root = False
     default_category = "brick"
     obtain = "kdad makes it from photographs bundled with scikit-image (CC0); there is nothing to download"
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import SUFFIXES, list_folders, list_image_folders, list_images
+from kdad.data.images import SUFFIXES, list_image_folders, list_images
 from kdad.data.listed import Listed, read_list
 from kdad.data.mask_files import Unmasked, find_masks
 from kdad.data.masks import MASK_KINDS
+from kdad.data.place import list_folders
 from kdad.data.samples import Sample, hold_out, hold_out_share, keep_fraction
 from kdad.errors import UserError
 

@@ -64,13 +64,6 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(path for path in files if path.is_file())
 
 
-def list_folders(folder: Path) -> list[Path]:
-    """List the folders directly in `folder`, sorted, hidden ones left out; none where it does not exist."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
 def list_image_folders(folder: Path) -> list[Path]:
     """List the folders below `folder`, at any depth, that have images directly in them, hidden ones left out."""
     found = []

@@ -24,6 +24,7 @@ class Layout:
 
     layout: str  # folders below root, for error messages
     obtain: str  # where the data set comes from, and its licence
+    needs_root: bool = True  # whether a missing root is refused: False where it is made, or pictures may lie elsewhere
     default_category: str = ""
     mask_kind: str = "binary"  # how masks are read: see `masks.find_anomalous_pixels`
     counted: str = "images"  # what the official counts are of

@@ -12,9 +12,10 @@ from typing import Any
 from kdad.data.base import AnomalyDataModule
 from kdad.data.checks import warn_of
 from kdad.data.download import Archive
-from kdad.data.images import list_folders, list_image_folders, list_images
+from kdad.data.images import list_image_folders, list_images
 from kdad.data.masks import MASK_KINDS
 from kdad.data.oddities import find_unread
+from kdad.data.place import describe_folders, list_categories, list_folders
 from kdad.data.regions import Region, read_regions, read_saturations
 from kdad.data.samples import Sample
 from kdad.errors import UserError
@@ -66,13 +67,11 @@ class MVTec(AnomalyDataModule):
         self.regions: dict[int, list[Region]] = {}  # of test images, by index
         self.obtain = obtain or self.obtain
         self.archive = Archive(**archive) if archive else None
-        folders = (f"<category>/{pattern}" for pattern in (train, validation, test, masks) if pattern)
-        self.layout = ", ".join(folders).replace("{kind}", "<kind>").replace("{stem}", "<stem>")
+        self.layout = describe_folders({"train": train, "validation": validation, "test": test, "masks": masks})
 
     def categories(self) -> list[str]:
         self.check_root()
-        needed = Path(self.train if self.trains else self.test).parts[0]
-        return sorted(folder.name for folder in list_folders(self.root) if (folder / needed).is_dir())
+        return list_categories(self.root, self.train if self.trains else self.test)
 
     def find_samples(self) -> tuple[list[Sample], list[Sample]]:
         """Return the training and the test images of the category, each list sorted by path.

@@ -15,8 +15,9 @@ from PIL import Image
 
 from kdad.data import video
 from kdad.data.base import AnomalyDataModule
-from kdad.data.images import Look, list_folders, list_images, shrink_image
+from kdad.data.images import Look, list_images, shrink_image
 from kdad.data.intensity import refuse_rule
+from kdad.data.place import list_folders
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 

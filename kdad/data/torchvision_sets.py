@@ -14,9 +14,9 @@ from PIL import Image
 from torchvision import datasets
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.checks import Place
 from kdad.data.images import Look
 from kdad.data.intensity import refuse_rule
+from kdad.data.place import Place
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 

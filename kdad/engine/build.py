@@ -20,17 +20,13 @@ from kdad.data.intensity import adopt_rule
 from kdad.data.union import Union
 from kdad.engine.bar import ProgressBar
 from kdad.engine.combinations import check_unified
-from kdad.engine.record import name_category
+from kdad.engine.early import add_weights
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
-from kdad.geometry import simplify
 from kdad.models.base import KDDetector
-from kdad.settings.compose import resolve
 from kdad.settings.create import create
-from kdad.settings.roles import config_hash
 from kdad.speed import lay_out, use_machine
 from kdad.storage.cache import ArrayStore
-from kdad.teacher.weights import find_weights
 
 
 def build(
@@ -43,14 +39,8 @@ def build(
     without fetching them for nothing.
     """
     use_machine(cfg.get("speed", "auto"))
-    try:
+    with add_weights(cfg):
         data = list_data(cfg, trains)
-    except UserError as error:
-        try:
-            find_weights(cfg.backbone.name, cfg.backbone.weights, fetch=False) if cfg.backbone.pretrained else None
-        except UserError as second:
-            raise UserError(f"{error}\n\n{second}") from None
-        raise
     detector = build_detector(cfg)
     data.rule = adopt_rule(data.rule, rule)
     data.setup()
@@ -147,24 +137,6 @@ def quieten() -> None:
     remarks = ("does not have many workers", r"module\(s\) in eval mode", "LeafSpec", "num_workers")
     for remark in (*remarks, "exists and is not empty"):
         warnings.filterwarnings("ignore", message=f".*{remark}")
-
-
-def describe(cfg: DictConfig) -> dict[str, Any]:
-    """Return what the configuration alone says in results.json: model, data set, seed, versions, hash."""
-    return {
-        "model": cfg.model.get("name"),
-        "form": cfg.get("form") or "paper",
-        **({key: cfg[key] for key in ("corruption", "severity")} if cfg.get("corruption", "none") != "none" else {}),
-        "dataset": cfg.dataset.get("name"),
-        "category": name_category(cfg.category),
-        **({"unified": True} if cfg.get("unified") else {}),
-        "backbone": cfg.backbone.get("name"),
-        "image_size": simplify(cfg.image_size),
-        "seed": cfg.seed,
-        "split_seed": cfg.dataset.get("split_seed"),
-        "versions": describe_versions(),
-        "config_hash": config_hash(resolve(cfg)),
-    }
 
 
 def describe_versions() -> str:

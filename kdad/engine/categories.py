@@ -4,6 +4,7 @@ import logging
 
 from omegaconf import DictConfig, ListConfig
 
+from kdad.engine.early import check_place
 from kdad.engine.launch import CONFIG
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
@@ -22,6 +23,7 @@ def list_categories(cfg: DictConfig) -> list[str]:
         if several:
             names = list(map(str, cfg.category))
         else:
+            check_place(cfg, with_category=False)  # before the data set's class, which takes seconds to import
             data = create(cfg.dataset)
             names = data.categories()
     except UserError:  # the run meets it too, and records it

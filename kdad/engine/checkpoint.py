@@ -168,9 +168,9 @@ class Checkpoint:
             OmegaConf.update(cfg, "dataset.root", root, merge=False)
         for name, (trained, _) in self.differences(select(resolve(cfg), DECIDING, copies=False)).items():
             parts = name.split(".")
-            if parts[-1] == "_target_" and not is_known_class(str(trained)):
+            if typed & {".".join(parts[: n + 1]) for n in range(len(parts))}:
                 continue
-            if not typed & {".".join(parts[: n + 1]) for n in range(len(parts))}:
+            if parts[-1] != "_target_" or is_known_class(str(trained)):  # which imports it
                 OmegaConf.update(cfg, name, trained, merge=False)
 
     def changed_when_resumed(self, config: Mapping[str, Any]) -> list[str]:

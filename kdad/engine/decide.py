@@ -12,7 +12,7 @@ from torch import distributed
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.record import RATES
 from kdad.errors import UserError
-from kdad.inference.decision import Decision, Normals, check_rule
+from kdad.inference.decision import Decision, Normals
 from kdad.models.base import KDDetector
 
 MOST = 1000  # training images that thresholds are taken from, where none are held out: more would flatter no less
@@ -51,11 +51,6 @@ def decide(
         parts = [None] * distributed.get_world_size()
         distributed.all_gather_object(parts, found)
     return found.merge(parts).decide(**options, source=source, setting=setting)
-
-
-def check_decision(options: Mapping[str, Any]) -> None:
-    """Raise `UserError` for a rule that there is not, or a number outside its range."""
-    check_rule(options["rule"], options["false_alarms"], options["k"])
 
 
 def find_decision(detector: KDDetector, setting: Mapping[str, Any]) -> Decision | None:

@@ -12,10 +12,10 @@ from pytorch_lightning import Callback
 
 import kdad
 from kdad.data.base import AnomalyDataModule
-from kdad.engine.build import build, describe, make_trainer
+from kdad.engine.build import build, describe_versions, make_trainer
 from kdad.engine.checkpoint import Checkpoint
-from kdad.engine.combinations import check_average, check_processes
-from kdad.engine.decide import check_decision, decide
+from kdad.engine.combinations import check_processes
+from kdad.engine.decide import decide
 from kdad.engine.features import attach_features
 from kdad.engine.fit import Training, fit, stop_early, takes_single, watch_best
 from kdad.engine.launch import list_task_overrides, name_sweep
@@ -32,15 +32,6 @@ from kdad.models.base import KDDetector
 from kdad.settings.compose import resolve
 
 log = logging.getLogger(__name__)
-
-
-def refuse_early(cfg: DictConfig, folder: RunFolder, wanted: str, goes_on: bool) -> None:
-    """Refuse what can be known before data and networks are loaded. Raises `UserError`."""
-    folder.refuse_to_replace(cfg.overwrite, wanted)
-    if not goes_on:
-        folder.refuse_to_begin_again(cfg.overwrite)
-    check_decision(cfg.decision)
-    check_average(cfg.average_epochs, cfg.trainer, cfg.patience)
 
 
 def describe_origin(
@@ -63,20 +54,18 @@ def train_and_test(
     cfg: DictConfig,
     folder: RunFolder,
     record: Record,
-    goes_on: bool = False,
     chosen: tuple[str, ...] = (),
     begin: Callable[..., tuple[AnomalyDataModule, KDDetector]] | None = None,
     watching: Sequence[Callback] = (),
 ) -> AnomalyDataModule:
     """Train and test once, or go on from `ckpt_path`; add to the record what results.json will hold; return the data.
 
-    `goes_on`: from a checkpoint in this very folder. `chosen`: overrides that this job's checkpoints need besides those
-    of the command line. `begin` builds data and detector; callbacks that are `watching` come before kdad's own. Results
+    The record says already what the job is of. `chosen`: overrides that this job's checkpoints need besides those of
+    the command line. `begin` builds data and detector; callbacks that are `watching` come before kdad's own. Results
     of a run that went on with other settings are no configuration's: their `config_hash`
     is null, `changed_when_resumed` says why.
     """
-    record.add(**describe(cfg))
-    refuse_early(cfg, folder, record.results["config_hash"], goes_on)
+    record.add(versions=describe_versions())
     others = watch_protocols(cfg)
     resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
     changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []

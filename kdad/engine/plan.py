@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdad.engine.categories import list_categories, unite
+from kdad.engine.early import check_place
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
@@ -116,6 +117,8 @@ class Plan:
     def price(self, cfg: DictConfig, folder: Path | None, roots: list[Path]) -> None:
         """Price one job, unless it is done already. Raises `UserError` where a run would be refused."""
         check_configuration(cfg, "run")
+        if not cfg.skip_done and not cfg.ckpt_path:
+            check_place(cfg)
         from kdad.engine.build import fingerprint_data  # with Lightning, which a refusal need not wait for
         from kdad.engine.checkpoint import Checkpoint
         from kdad.engine.price import Kept, price_job

@@ -6,7 +6,12 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from omegaconf import DictConfig
+
 from kdad.errors import UserError
+from kdad.geometry import simplify
+from kdad.settings.compose import resolve
+from kdad.settings.roles import config_hash
 
 HEADLINE = ("image_auroc", "pixel_auroc", "pro")  # metrics that results.json always has, null where there is none
 
@@ -22,6 +27,23 @@ def name_category(category: Any) -> str | None:
     """Return what results.json calls a configuration's category: its name, or those of several joined by +."""
     several = isinstance(category, Sequence) and not isinstance(category, str)
     return "+".join(map(str, category)) if several else category
+
+
+def describe(cfg: DictConfig) -> dict[str, Any]:
+    """Return what the configuration alone says in results.json: model, data set, seed, hash."""
+    return {
+        "model": cfg.model.get("name"),
+        "form": cfg.get("form") or "paper",
+        **({key: cfg[key] for key in ("corruption", "severity")} if cfg.get("corruption", "none") != "none" else {}),
+        "dataset": cfg.dataset.get("name"),
+        "category": name_category(cfg.category),
+        **({"unified": True} if cfg.get("unified") else {}),
+        "backbone": cfg.backbone.get("name"),
+        "image_size": simplify(cfg.image_size),
+        "seed": cfg.seed,
+        "split_seed": cfg.dataset.get("split_seed"),
+        "config_hash": config_hash(resolve(cfg)),
+    }
 
 
 class Record:

@@ -9,13 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from kdad.data.base import AnomalyDataModule
-from kdad.engine.build import build, build_detector, describe, make_trainer
+from kdad.engine.build import build, build_detector, describe_versions, make_trainer
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import decide, find_decision
+from kdad.engine.early import refuse_training
 from kdad.engine.features import attach_features
 from kdad.engine.launch import CONFIG, carry_on
 from kdad.engine.protocols import watch_protocols
-from kdad.engine.record import Record
+from kdad.engine.record import Record, describe
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
 from kdad.engine.test import Evaluation
@@ -24,7 +25,7 @@ from kdad.errors import UserError
 from kdad.inference.decision import read_setting
 from kdad.settings.checks import check_configuration, list_scoring_keys
 from kdad.settings.compose import resolve, suggest_nearest
-from kdad.settings.roles import config_hash, list_other_data, may_retest
+from kdad.settings.roles import config_hash
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,8 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
 
 def test_again(cfg: DictConfig, folder: RunFolder, record: Record, data: AnomalyDataModule | None = None) -> None:
     """Do as `retest` does, once the configuration is in order: add to the record what results.json will hold."""
-    record.add(**describe(cfg))
+    record.add(**describe(cfg), versions=describe_versions())
     folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
-    if not cfg.ckpt_path:
-        raise UserError("ckpt_path=<run folder or checkpoint> is needed: the checkpoint to test")
     counted = watch_protocols(cfg)
     checkpoint = Checkpoint.load(cfg.ckpt_path)
     if others := refuse_training(cfg, checkpoint):
@@ -86,26 +85,6 @@ def test_again(cfg: DictConfig, folder: RunFolder, record: Record, data: Anomaly
     record.add(**test_all(cfg, record.results, trainer, detector, data, evaluation, folder, earlier, counted))
     if parts := checkpoint.parts:  # the data may have grown since
         record.add(n_train=len(parts["train"]), n_val=len(parts["validation"]))
-
-
-def refuse_training(cfg: DictConfig, checkpoint: Checkpoint) -> bool:
-    """Refuse a configuration that differs from the checkpoint's in what needs training. Raises `UserError`.
-
-    Returns whether the data are other ones than those that it was trained on.
-    """
-    scoring = list_scoring_keys(cfg)
-    changed = checkpoint.differences(resolve(cfg))
-    others = list_other_data(changed)
-    for key, (trained, value) in changed.items():
-        if key == "dataset.roi":
-            raise UserError(f"dataset.roi={value}: the checkpoint {cfg.ckpt_path} looks at {trained}, and nowhere else")
-        if key not in others and not may_retest(key, scoring):
-            raise UserError(
-                f"{key}={value} needs training: the checkpoint {cfg.ckpt_path} was trained with {trained}. "
-                f"Without training may change: {', '.join([*scoring, 'dataset', 'category', 'batch_size'])}. "
-                "python -m kdad.run trains."
-            )
-    return bool(others)
 
 
 def list_variants(cfg: DictConfig, folder: RunFolder) -> dict[str, DictConfig]:

@@ -95,21 +95,22 @@ class RunFolder:
         except Exception:  # others' files bear any name, and OmegaConf raises nearly anything
             return {}
 
-    def read_hash(self) -> str | None:
+    def read_hash(self, results: dict[str, Any] | None = None) -> str | None:
         """Return the hash of the configuration that a job had here; None where none is recorded.
 
         Version 0.1 counted other keys in, and a job that was killed has left no results: these are told by what
         config.yaml holds.
         """
-        results = self.read()
+        results = self.read() if results is None else results
         if results and not str(results.get("versions")).startswith("kdad 0.1."):
             return results.get("config_hash")
         config = self.read_config() if self.is_ours() and (not results or results.get("config_hash")) else {}
         return config_hash(config) if config else None
 
-    def is_complete(self, of: str | None = None) -> bool:
+    def is_complete(self, of: str | None = None, results: dict[str, Any] | None = None) -> bool:
         """Return whether complete results lie here, of the configuration with this hash if one is given."""
-        return self.read().get("status") == "ok" and (of is None or of == self.read_hash())
+        results = self.read() if results is None else results
+        return results.get("status") == "ok" and (of is None or of == self.read_hash(results))
 
     def is_interrupted(self) -> bool:
         """Return whether training has begun here, and may go on from `last`, but has come to no results."""
@@ -120,9 +121,9 @@ class RunFolder:
 
         `on` is the fingerprint of the data; None, or none in the results, as of version 0.1, for any.
         """
-        results = self.read()
+        results = self.read()  # once: a search asks this of every run
         same = on is None or results.get("data_fingerprint") in (None, on)
-        return same and "fit_seconds" in results and self.is_complete(of)
+        return same and "fit_seconds" in results and self.is_complete(of, results)
 
     def siblings(self) -> Iterator["RunFolder"]:
         """Yield this folder, then `<folder>_2`, `<folder>_3` and so on, whether they exist or not."""
@@ -130,10 +131,7 @@ class RunFolder:
         yield from (RunFolder(self.path.with_name(f"{self.path.name}_{i}")) for i in count(2))
 
     def find_done(self, of: str, roots: Iterable[Path], on: str | None = None) -> "RunFolder | None":
-        """Return where a complete run of this configuration lies: here or beside it, else anywhere below `roots`.
-
-        `on` is the fingerprint of the data, None for any.
-        """
+        """Return where a run lies of which `is_trained` is true: here or beside it, else anywhere below `roots`."""
         beside = takewhile(lambda place: place.path.exists(), self.siblings())
         below = (RunFolder(path.parent) for root in dict.fromkeys(roots) for path in sorted(root.rglob(RESULTS)))
         return next((place for some in (beside, below) for place in some if place.is_trained(of, on)), None)

@@ -21,6 +21,7 @@ from kdad.data.union import Union
 from kdad.engine.build import build_detector, list_data
 from kdad.engine.clock import EPOCHS, Clock
 from kdad.engine.job import train_and_test
+from kdad.engine.record import describe
 from kdad.engine.run_folder import RunFolder
 from kdad.geometry import as_pair
 from kdad.models.base import KDDetector
@@ -163,6 +164,7 @@ def try_images(cfg: DictConfig, place: Path, train: int, test: int) -> Costs:
 
     before = time.perf_counter()
     with folder.record(cfg) as record:
+        record.add(**describe(cfg))
         data = train_and_test(cfg, folder, record, begin=begin, watching=[clock])
     ended = time.perf_counter()
     whole = ended - before - spent - clock.save

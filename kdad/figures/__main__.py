@@ -1,6 +1,7 @@
 """Figures of runs as PNG and PDF: `python -m kdad.figures <kind> <folders of runs> --out <folder>`."""
 
 import argparse
+import gc
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ Figures = Iterator[tuple[str, Figure]]  # each with the name of its files
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `kdad figures`, which is `python -m kdad.figures`. Exits with status 2 and a message on a `UserError`."""
+    gc.set_threshold(100_000)  # a thousand configurations are many objects, which all stay
     given = make_figure_parser().parse_args(arguments)
     try:
         for name, figure in given.make(given):

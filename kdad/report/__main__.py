@@ -1,6 +1,7 @@
 """Tables of runs: `python -m kdad.report outputs/study`, `--paper rd --table 5` for a paper's, `--html` for a page."""
 
 import argparse
+import gc
 import os
 import sys
 import warnings
@@ -25,6 +26,7 @@ PAGE = "report.html"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `kdad report`, which is `python -m kdad.report`. Exits with status 2 and a message on a `UserError`."""
+    gc.set_threshold(100_000)  # a thousand configurations are many objects, which all stay
     try:
         report_runs(make_report_parser().parse_args(arguments))
     except BrokenPipeError:  # the reader, such as head, has seen enough

@@ -1,11 +1,13 @@
 """Tables of what detectors decide: at their thresholds, and by kind of defect."""
 
+import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from kdad.report.writers import Table, find_best_across
-from kdad.results.kinds import measure_kinds
+from kdad.results.kinds import Kind, measure_kinds
 
 RATES = {
     "false_alarm_rate": "false alarms (%)", "detection_rate": "detected (%)", "image_f1": "image F1 (%)",
@@ -46,14 +48,14 @@ def tabulate_kinds(named: Sequence[tuple[list[str], pd.DataFrame]], columns: Seq
     tables = []
     for dataset in dict.fromkeys(names[1] for names, _ in named):
         beside = [(name, rows) for (names, rows), name in zip(named, columns, strict=True) if names[1] == dataset]
-        found: dict[Where, dict[str, pd.Series]] = {}
+        found: dict[Where, dict[str, Kind]] = {}
         for name, rows in beside:
             for run_category, runs in rows.groupby("category", sort=False):
                 measured = [measure_kinds(file) for file in runs["scores_file"]]
-                several = pd.concat(measured) if measured else pd.DataFrame()
-                for run_kind, values in several.groupby(level=0):
-                    key = str(run_category), str(run_kind), int(values["images"].iloc[0])
-                    found.setdefault(key, {})[name] = values.astype(float).mean()
+                for kind in sorted({kind for each in measured for kind in each}):
+                    values = [each[kind] for each in measured if kind in each]
+                    key = str(run_category), kind, values[0].images
+                    found.setdefault(key, {})[name] = _average_runs(values)
         shown = [name for name, _ in beside]
         head = [("", "category"), ("", "kind"), ("", "images")]
         head += [(name, part) for name in shown for part in ("image AUROC (%)", "detected (%)")]
@@ -67,7 +69,14 @@ def tabulate_kinds(named: Sequence[tuple[list[str], pd.DataFrame]], columns: Seq
     return tables
 
 
-def add_means(found: Mapping[Where, dict[str, pd.Series]]) -> dict[Where, dict[str, pd.Series]]:
+def _average_runs(values: Sequence[Kind]) -> Kind:
+    """Return the mean of each figure over the runs that have it, NaN where none has."""
+    figures = np.array(values, dtype=float)
+    counts, sums = (~np.isnan(figures)).sum(axis=0), np.nansum(figures, axis=0)
+    return Kind(*np.where(counts, sums / np.maximum(counts, 1), np.nan))
+
+
+def add_means(found: Mapping[Where, dict[str, Kind]]) -> dict[Where, dict[str, Kind]]:
     """Add to what detectors have measured, by category, kind and images, the means over MVTec LOCO's two kinds.
 
     Returns all of them; nothing is added where a category has other kinds. Means are of detectors that have both.
@@ -87,12 +96,12 @@ def add_means(found: Mapping[Where, dict[str, pd.Series]]) -> dict[Where, dict[s
     return added
 
 
-def _average(several: Sequence[dict[str, pd.Series]]) -> dict[str, pd.Series]:
+def _average(several: Sequence[dict[str, Kind]]) -> dict[str, Kind]:
     names = [name for name in several[0] if all(name in values for values in several)]
-    return {name: pd.concat([values[name] for values in several], axis=1).mean(axis=1, skipna=False) for name in names}
+    return {name: Kind(*np.mean([values[name] for values in several], axis=0)) for name in names}
 
 
-def _place(item: tuple[Where, dict[str, pd.Series]]) -> tuple[bool, str, bool, str, int]:
+def _place(item: tuple[Where, dict[str, Kind]]) -> tuple[bool, str, bool, str, int]:
     (category, kind, images), _ = item
     return category == "average", category, kind == MEAN, kind, images
 
@@ -102,5 +111,5 @@ def _percent(values: pd.Series | None) -> str:
     return "" if pd.isna(mean) else f"{100 * mean:.2f}"
 
 
-def _cell(values: pd.Series | None, part: str) -> str:
-    return "" if values is None or pd.isna(values[part]) else f"{100 * values[part]:.2f}"
+def _cell(values: Kind | None, part: str) -> str:
+    return "" if values is None or math.isnan(getattr(values, part)) else f"{100 * getattr(values, part):.2f}"

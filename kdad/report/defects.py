@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from kdad.report.writers import Table, find_best_across
@@ -46,9 +47,11 @@ def tabulate_defects(named: Sequence[tuple[list[str], pd.DataFrame]], columns: S
 
 def _average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Return what the runs have measured of each category, kind and size: means over seeds of the same images."""
-    each = [read_defects(run["defects_file"]).assign(category=str(run["category"])) for _, run in rows.iterrows()]
-    each = [table for table in each if len(table)]
-    if not each:
-        return pd.DataFrame(columns=["category", "by", "name", "images", "regions", *SHOWN])
     keys = ["category", "by", "name", "images", "regions"]
-    return pd.concat(each).groupby(keys, sort=False)[list(SHOWN)].mean().reset_index()
+    each = [(str(run), read_defects(file)) for run, file in zip(rows["category"], rows["defects_file"], strict=True)]
+    each = [(category, table) for category, table in each if table and len(table["by"])]
+    if not each:
+        return pd.DataFrame(columns=[*keys, *SHOWN])
+    columns = {name: np.concatenate([table[name] for _, table in each]) for name in (*keys[1:], *SHOWN)}
+    columns["category"] = np.repeat([category for category, _ in each], [len(table["by"]) for _, table in each])
+    return pd.DataFrame(columns).groupby(keys, sort=False)[list(SHOWN)].mean().reset_index()

@@ -56,7 +56,7 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
             if absent := next((values[m].absent for m in metrics if values[m].absent and not values[m].gap), ()):
                 where = ", ".join(filter(None, block.names))
                 missing.append((where, name_missing_categories(category, wanted, absent)))
-            n = count_seeds(max(values[metric].n for metric in metrics), block.select_runs(category))
+            n = count_seeds(max(values[metric].n for metric in metrics), block.parts[category])
             scores = [values[metric].format(PERCENT, DIGITS) for metric in metrics]
             seconds = ["" if values[name].gap else f"{values[name].mean:.1f}" for name in SECONDS]
             lines.append([*block.names, AVERAGES.get(category, category), *scores, n, *seconds])
@@ -128,17 +128,23 @@ class Block:
     def measured(self) -> dict[str, dict[str, Measured]]:
         """What the runs have measured: category or average -> metric -> value."""
         names = (*self.metrics, *SECONDS)
-        return {category: {name: self._measure(category, name) for name in names} for category in self._order()}
+        return {category: {m: self._measure(category, m) for m in names} for category in self.parts}
 
-    def select_runs(self, category: str) -> pd.DataFrame:
-        """Return the runs behind a category or an average."""
+    @cached_property
+    def parts(self) -> dict[str, pd.DataFrame]:
+        """The runs behind each category or average, in the columns that are measured: all are slow to select from."""
+        columns = dict.fromkeys(["category", "seed", "status", "error", *self.metrics, *SECONDS])
+        rows = self.rows[list(columns)]
+        return {category: self._select(rows, category) for category in self._order()}
+
+    def _select(self, rows: pd.DataFrame, category: str) -> pd.DataFrame:
         if category in AVERAGES:
             wanted = list_averages(self.dataset).get(category)
-            return self.rows[self.rows["category"].isin(wanted)] if wanted else self.rows
-        return self.rows[self.rows["category"] == category]
+            return rows[rows["category"].isin(wanted)] if wanted else rows
+        return rows[rows["category"] == category]
 
     def _measure(self, category: str, metric: str) -> Measured:
-        rows = self.select_runs(category)
+        rows = self.parts[category]
         if category in AVERAGES:
             wanted = list_averages(self.dataset).get(category) or sorted(rows["category"].unique())
             return average_categories(rows, metric, wanted)

@@ -13,7 +13,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from kdad.results.series import read_scores
 
@@ -153,6 +152,8 @@ def rank_signs(differences: NDArray) -> float:
         return math.nan
     if not rounded.any():
         return 1.0
+    from scipy import stats  # which other tables do without
+
     return float(stats.wilcoxon(rounded, zero_method="wilcox").pvalue)
 
 
@@ -186,6 +187,8 @@ def rank_detectors(named: dict[str, pd.DataFrame], metric: str) -> Ranking | Non
     n, k = table.shape
     p = critical = math.nan
     if k > 2 and n > 1:
+        from scipy import stats
+
         p = float(stats.friedmanchisquare(*(rounded[name] for name in rounded)).pvalue)
         critical = float(
             stats.studentized_range.ppf(1 - ALPHA, k, np.inf) / math.sqrt(2) * math.sqrt(k * (k + 1) / (6 * n))

@@ -31,12 +31,12 @@ def select_compared(config: dict[str, Any]) -> dict[str, Any]:
     return select(config, COMPARED, copies=False) | union
 
 
-_compose = cache(compose)
+_compose, _list_choices = cache(compose), cache(list_choices)  # asked for again with each run
 
 
 def add_defaults(model: str, dataset: str, values: dict[str, Any]) -> dict[str, Any]:
     """Fill in the keys that a run's older version had not, with what was done without them. Returns all its values."""
-    if model not in list_choices("model") or dataset not in list_choices("dataset"):
+    if model not in _list_choices("model") or dataset not in _list_choices("dataset"):
         return values
     today = compose_compared(f"model={model}", f"dataset={dataset}")
     return {key: value if find_before(key) is ... else find_before(key) for key, value in today.items()} | values
@@ -240,7 +240,7 @@ def describe_runs(runs: pd.DataFrame, across: bool = False) -> tuple[pd.DataFram
 @cache
 def list_form_values(model: str, dataset: str) -> dict[str, dict[str, Any]]:
     """Return, by form, the values of the keys in which a detector's forms differ; empty where it has one form."""
-    if model not in list_choices(f"forms/{RELEASED}") or dataset not in list_choices("dataset"):
+    if model not in _list_choices(f"forms/{RELEASED}") or dataset not in _list_choices("dataset"):
         return {}
     overrides = f"model={model}", f"dataset={dataset}"
     values = {PAPER: compose_compared(*overrides), RELEASED: compose_compared(*overrides, f"form={RELEASED}")}

@@ -13,7 +13,8 @@ from kdad.settings.compose import OPTIONAL, list_choices, list_top_level_keys, r
 from kdad.settings.keys import BY_NAME
 from kdad.settings.overrides import PLAIN
 from kdad.settings.roles import flatten, list_supplied
-from kdad.settings.targets import explain_supplied, list_parameters
+from kdad.settings.source import read_constant
+from kdad.settings.targets import KNOWN, explain_supplied, list_parameters
 from kdad.settings.values import SWITCH, TEXT, Values
 
 HYDRA = {"_target_": TEXT, "_partial_": SWITCH}  # what Hydra reads of a group
@@ -26,7 +27,7 @@ def check_configuration(cfg: DictConfig, config_name: str) -> None:
     """Refuse keys that no code would read, and values that could only fail later. Raises `UserError`.
 
     Hydra lets YAML files and `+key=` add anything. Top-level keys are those of the entry point's own file and its
-    groups; keys of a node with a `_target_` are the parameters of that target, which is imported for that.
+    groups; keys of a node with a `_target_` are the parameters of that target.
     """
     refuse_all(list(list_bad_keys(cfg, config_name).values()))
     for group, node in cfg.items():
@@ -94,7 +95,9 @@ def refuse_empty_groups(arguments: list[str], config_name: str) -> None:
 
 def list_scoring_keys(cfg: DictConfig) -> list[str]:
     """Return the keys that change a trained detector's scores but not its training, as its class lists them."""
-    return [f"model.{name}" for name in get_object(cfg.model._target_).scoring]
+    target = cfg.model._target_
+    own = read_constant(target, "scoring") if target.startswith(KNOWN) else None
+    return [f"model.{name}" for name in (own if isinstance(own, tuple) else get_object(target).scoring)]
 
 
 def _check_node(where: str, node: Any) -> None:

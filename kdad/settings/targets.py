@@ -9,16 +9,20 @@ from hydra.utils import get_object
 from kdad.errors import UserError
 from kdad.settings.keys import find_key
 from kdad.settings.roles import list_supplied
+from kdad.settings.source import read_parameters
 
+READ = ("kdad.", "torch.", "torchvision.", "pytorch_lightning.")  # packages whose classes are read from their source
 KNOWN = ("kdad.", "torch.optim.", "pytorch_lightning.")  # packages whose classes a checkpoint may name
 
 
 def list_parameters(target: str) -> list[str] | None:
     """Return the keyword arguments of a class or function; None if it takes any.
 
-    A class that passes `**keywords` on is read together with its parents. Raises `UserError` for a target that cannot
-    be imported.
+    A class that passes `**keywords` on is read together with its parents. One of the packages `READ` is read from its
+    source; where that does not tell, it is imported. Raises `UserError` for a target that cannot be.
     """
+    if target.startswith(READ) and (read := read_parameters(target)) is not None:
+        return read
     try:
         found = get_object(target)
     except Exception as error:

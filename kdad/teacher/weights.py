@@ -2,13 +2,15 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-
-import timm
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from kdad.errors import UserError
 from kdad.storage.tensors import read_plain
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What needs torch or timm is imported where it is called: that a file is missing need not wait for seconds.
 PACKAGE = "package:"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -17,7 +19,7 @@ def find_weights(name: str, weights: str | None, fetch: bool = True) -> Path | N
     """Find the file of a backbone's weights, which is fetched from timm's hub if need be.
 
     `weights` as in `kdad.teacher.Teacher`. Returns the local path; without `fetch`, None where the hub would have to
-    give it. Raises `UserError` with each way out if there are none.
+    give it, or timm would have to say under which name. Raises `UserError` with each way out if there are none.
     """
     if weights is None:
         return _fetch_from_hub(name, fetch)
@@ -49,7 +51,14 @@ def _fetch_from_hub(name: str, fetch: bool) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError
     from huggingface_hub.utils import get_session
 
-    repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+    if fetch:
+        import timm
+
+        repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+    elif "." in name:
+        repository = f"timm/{name}"  # as of nearly all of timm's weights
+    else:
+        return None  # timm chooses the tag
     if not repository:
         raise UserError(f"backbone.name={name}: timm's hub has no weights under this tag. {_list_ways_out(name)}")
     for file in HUB_FILES:
@@ -87,12 +96,14 @@ def _list_ways_out(name: str) -> str:
     )
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> "dict[str, Tensor]":
     """Read the tensors of a .safetensors or PyTorch file. Returns {name: tensor}, in the file's order.
 
     PyTorch files are unpickled with `weights_only=True`. Raises `UserError` for one that would run code, or holds
     anything else than tensors.
     """
+    from torch import Tensor
+
     way_out = "Give a .safetensors file, or a .pth that holds only a state dict."
     state = read_plain(path, "backbone.weights", "plain tensors", way_out)
     if isinstance(state, dict):
@@ -105,8 +116,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def match_keys(
-    state: dict[str, Tensor], target: list[tuple[str, Tensor]], weight_keys: str, path: Path
-) -> dict[str, Tensor]:
+    state: "dict[str, Tensor]", target: "list[tuple[str, Tensor]]", weight_keys: str, path: Path
+) -> "dict[str, Tensor]":
     """Rename a file's tensors to `target`'s names: `by_name` leaves them, `in_order` pairs them one to one.
 
     The latter is for networks that other libraries define with the same layers in the same order. Returns

@@ -32,11 +32,11 @@ def test_runs_without_the_file_have_no_table(write_run, tmp_path):
     folder = write_run(0.9)
     runs = read_runs([tmp_path])
     assert (
-        read_defects(runs["defects_file"].iloc[0]).empty
+        read_defects(runs["defects_file"].iloc[0]) == {}
         and tabulate_defects([(["rd", "mvtec", ""], runs)], ["rd"]) == []
     )
     (folder / "defects.csv").write_text("a,b\n1,2\n")
-    assert read_defects(folder / "defects.csv").empty
+    assert read_defects(folder / "defects.csv") == {}
     (folder / "defects.csv").write_text(HEAD + "kind,none,1,1,9,0.5,0.5,0.5,\n")
-    row = read_defects(folder / "defects.csv").iloc[0]
-    assert row["name"] == "none" and math.isnan(row["aupimo"])
+    table = read_defects(folder / "defects.csv")
+    assert table["name"].tolist() == ["none"] and math.isnan(table["aupimo"][0])

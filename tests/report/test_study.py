@@ -2,11 +2,11 @@
 
 import math
 
-import pandas as pd
 import pytest
 
 from kdad.report.decisions import add_means
 from kdad.report.study import make_study_report
+from kdad.results.kinds import Kind
 from kdad.results.read import read_runs
 from kdad.results.statistics import list_averages
 
@@ -186,12 +186,9 @@ def test_means_over_the_two_kinds_of_loco():
     kinds = ("logical_anomalies", "structural_anomalies")
     values = {("box", kinds[0], 3): (0.9, 1.0), ("box", kinds[1], 5): (0.7, 0.5),
               ("pins", kinds[0], 2): (0.5, 0.0), ("pins", kinds[1], 1): (0.6, float("nan"))}  # fmt: skip
-    found = {
-        where: {"rd": pd.Series(dict(zip(("image_auroc", "detected"), pair, strict=True)))}
-        for where, pair in values.items()
-    }
+    found = {where: {"rd": Kind(where[2], *pair)} for where, pair in values.items()}
     found["box", kinds[0], 3]["stpm"] = found["box", kinds[0], 3]["rd"]
-    added = {where: values["rd"].tolist() for where, values in add_means(found).items()}
+    added = {where: list(values["rd"][1:]) for where, values in add_means(found).items()}
     assert added["box", "mean of both", 8] == pytest.approx([0.8, 0.75])
     assert added["average", kinds[0], 5] == pytest.approx([0.7, 0.5])
     assert added["average", "mean of both", 11][0] == pytest.approx((0.8 + 0.55) / 2)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kdad.errors import UserError
 from kdad.results.kinds import measure_kinds, rank
 
 
@@ -20,6 +21,30 @@ def test_each_kind_against_all_normal_images(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("\n".join(["path,label,score,kind,normalised_score,decision", *lines]))
     found = measure_kinds(path)
-    assert found.loc["a"].tolist() == [1, 0.75, 1.0] and found.loc["b"].tolist() == [2, 0.5, 0.5]
+    assert found == {"a": (1, 0.75, 1.0), "b": (2, 0.5, 0.5)}
     path.write_text("path,label,score\na.png,1,0.5\n")
-    assert measure_kinds(path).empty and measure_kinds(None).empty
+    assert measure_kinds(path) == measure_kinds(None) == {}
+
+
+def test_a_kind_may_look_like_a_number_and_a_cell_be_empty(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text(
+        'path,label,score,kind,decision\n"a,b.png",0,0.1,good,\nb.png,1,0.2,01,\nc.png,1,0.3,NA,1\nd.png,1,0.4\n'
+    )
+    found = measure_kinds(path)
+    assert list(found) == ["01", "NA"] and found["NA"] == (1, 1.0, 1.0) and np.isnan(found["01"].detected)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"label,score,kind\n1,high,a\n", "column score holds something else"), (b"label,score,kind\n\xff,1,a\n", "table"),
+     (b"label,score,kind\n1,1,a,4\n", "row 2 has more cells"), (b"label,score,kind\n1,1,\0\n", "")],
+)  # fmt: skip
+def test_what_is_no_table_is_refused_by_name(tmp_path, content, said):
+    path = tmp_path / "scores.csv"
+    path.write_bytes(content)
+    if said:
+        with pytest.raises(UserError, match=f"scores.csv.*{said}"):
+            measure_kinds(path)
+    else:
+        measure_kinds(path)

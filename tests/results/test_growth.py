@@ -1,0 +1,76 @@
+"""What a report reads and parses grows with the runs and no faster: counted, since seconds depend on the machine."""
+
+import gc
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdad.engine.run_folder import RunFolder
+from kdad.report.__main__ import main
+from kdad.results import settings
+from kdad.settings import compose
+from kdad.storage import plain
+
+FEW, MANY = 4, 16
+
+
+@pytest.fixture(autouse=True)
+def _collector_as_it_was():
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts of files opened, by name, of YAML texts parsed, and of configurations composed."""
+    counts: Counter[str] = Counter()
+
+    def count(owner, name, key):
+        plainly = getattr(owner, name)
+
+        def counting(*given, **named):
+            counts[key(*given)] += 1
+            return plainly(*given, **named)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(Path, "open", lambda path, *_: path.name)  # which read_text calls, too
+    count(yaml, "load", lambda *given: "yaml" if plain.Loader in given else "of Hydra's own")
+    count(compose.hydra, "compose", lambda *_: "composed by Hydra")
+    return counts
+
+
+def write_runs(write_tested, count):
+    for number in range(count):
+        write_tested(seed=number, changes={"optimizer.lr": 0.001 * (1 + number % 2)})
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+def test_a_report_reads_each_file_of_a_run_once(counted, write_tested, tmp_path, capsys, count):
+    write_runs(write_tested, count)
+    settings._compose.cache_clear()
+    counted.clear()
+    main([str(tmp_path / "runs")])
+    assert "optimizer.lr=0.002" in capsys.readouterr().out
+    files = ("results.json", "config.yaml", "scores.csv")
+    assert [counted[name] for name in (*files, "yaml")] == [count] * 4
+    assert counted["composed by Hydra"] <= 2  # the paper's form and the released one, however many runs there are
+
+
+def test_a_search_for_what_is_done_reads_each_result_once(counted, write_tested, tmp_path):
+    write_runs(write_tested, MANY)
+    counted.clear()
+    assert RunFolder(tmp_path / "new").find_done("absent", [tmp_path / "runs", tmp_path / "runs"]) is None
+    assert counted["results.json"] == MANY and counted["config.yaml"] == counted["yaml"] == 0
+
+
+def test_the_own_folder_is_looked_at_first(counted, write_tested, tmp_path):
+    write_runs(write_tested, MANY)
+    mine = RunFolder(tmp_path / "runs/3")
+    of = mine.read_hash()
+    counted.clear()
+    assert mine.find_done(of, [tmp_path / "runs"]).path == mine.path
+    assert counted["results.json"] == 1
