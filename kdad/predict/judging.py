@@ -100,7 +100,8 @@ def report(
     anomalous = sum(row.get("decision") or 0 for row in rows)
     rate = f", {judged / seconds:.1f} images a second" if judged and seconds else ""
     before = f", {skipped} judged before" if skipped else ""
-    console.print(f"{judged} files judged{before}{rate}; {anomalous} anomalous of {len(rows) - len(unreadable)}", soft_wrap=True)
+    of = len(rows) - len(unreadable)
+    console.print(f"{judged} files judged{before}{rate}; {anomalous} anomalous of {of}", soft_wrap=True)
     for remark in remarks:
         console.print(remark, soft_wrap=True, markup=False, highlight=False)
     for row in unreadable[:10]:

@@ -143,8 +143,8 @@ def warn(pairs: list[Difference], metric: str) -> list[str]:
     few_seeds = {pair.seeds[0] for pair in pairs if pair.over == "seeds" and 2.0 ** (1 - pair.seeds[0]) > ALPHA}
     for n in sorted(few_seeds):
         said.append(
-            f"An interval over {n} seeds alone leaves out 0 whenever all {n} differences have one sign, which chance does "
-            f"in {200 / 2**n:.3g} % of cases: it is no test."
+            f"An interval over {n} seeds alone leaves out 0 whenever all {n} differences have one sign, which "
+            f"chance does in {200 / 2**n:.3g} % of cases: it is no test."
         )
     if any(math.isnan(pair.low) for pair in pairs):
         said.append(
