@@ -42,7 +42,7 @@ def main() -> None:
         module = import_module(f"kdad.{given}.__main__" if given in PACKAGES else f"kdad.{given}")
         sys.argv[:2] = [f"kdad {given}"]
         module.main()
-    elif any("=" in word for word in sys.argv[1:]):  # kdad [-m] model=rd ... was kdad.run in version 0.1
+    elif given.startswith("-") or "=" in given:  # kdad [-m] model=rd ... was kdad.run in version 0.1
         sys.argv[:1] = ["kdad run"]
         import_module("kdad.run").main()
     else:

@@ -99,7 +99,8 @@ class Oddities:
             said.append(
                 f"the 16-bit images are dark: no value reaches {2**self.bits} of 65535, as of {self.bits}-bit camera "
                 f"data in 16-bit files, of which few grey levels are left. The first is {self.first['deep']}. "
-                f"Of grey, dataset.intensity=window:0,{2**self.bits - 1} keeps them; save colours with 8 bits"
+                f"Of grey, training with dataset.intensity=window:0,{2**self.bits - 1} keeps them; "
+                "save colours with 8 bits"
             )
         if self.rule.window and 0 < (n := self.counts["deep"]) < self.n:
             said.append(

@@ -46,6 +46,8 @@ def show(results: dict[str, Any], folder: RunFolder) -> None:
         held_out = results["decision_source"] != "training"
         where = "" if held_out else ", which flatter: calibration_fraction= holds some out, kdad calibrate takes others"
         images = f"{results['decision_images']} normal {results['decision_source']} images"
+        promised = results.get("false_alarms_promised")
+        images += "" if promised is None else f", which promise {promised:.4f} false alarms"
         console.print(
             f"At the threshold by {results['decision_rule']} of {images}{where}{':' * bool(said)}", soft_wrap=True
         )

@@ -61,7 +61,7 @@ def judge(cfg: DictConfig) -> list[str]:
                 yield item
 
         columns = (TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        judged, odd = 0, Oddities(detector.rule)
+        judged, seen, odd = 0, 0, Oddities(detector.rule)
         try:
             with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
                 bar = progress.add_task("", total=known)
@@ -70,9 +70,10 @@ def judge(cfg: DictConfig) -> list[str]:
                         raise UserError(f"{found}. strict=false goes on without it")
                     if not isinstance(found, UserError):
                         odd.add(item.path, read_header(item.path), find_range(found.image))
+                        judged += 1
                     folder.add(item, found)
-                    judged += 1
-                    progress.update(bar, completed=judged + skipped[0])
+                    seen += 1
+                    progress.update(bar, completed=seen + skipped[0])
                     if cfg.watch and time.monotonic() - written > EVERY:
                         folder.write_tables(order)
                         written = time.monotonic()
@@ -99,7 +100,8 @@ def report(
     anomalous = sum(row.get("decision") or 0 for row in rows)
     rate = f", {judged / seconds:.1f} images a second" if judged and seconds else ""
     before = f", {skipped} judged before" if skipped else ""
-    console.print(f"{judged} files judged{before}{rate}; {anomalous} anomalous of {len(rows)}", soft_wrap=True)
+    of = len(rows) - len(unreadable)
+    console.print(f"{judged} files judged{before}{rate}; {anomalous} anomalous of {of}", soft_wrap=True)
     for remark in remarks:
         console.print(remark, soft_wrap=True, markup=False, highlight=False)
     for row in unreadable[:10]:

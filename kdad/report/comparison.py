@@ -140,6 +140,12 @@ def warn(pairs: list[Difference], metric: str) -> list[str]:
         said.append("Where there is one seed, what another would have changed is not known: run at least three.")
     elif any(pair.seeds[0] < 3 for pair in pairs):
         said.append("Two seeds tell little of what further ones would change: run at least three.")
+    few_seeds = {pair.seeds[0] for pair in pairs if pair.over == "seeds" and 2.0 ** (1 - pair.seeds[0]) > ALPHA}
+    for n in sorted(few_seeds):
+        said.append(
+            f"An interval over {n} seeds alone leaves out 0 whenever all {n} differences have one sign, which "
+            f"chance does in {200 / 2**n:.3g} % of cases: it is no test."
+        )
     if any(math.isnan(pair.low) for pair in pairs):
         said.append(
             f"{name_metric(metric)}: no interval of one run each, whose pixels are not kept: "

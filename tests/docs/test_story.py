@@ -56,5 +56,10 @@ def test_the_story_runs_as_printed(lite0, tmp_path, monkeypatch, capsys):
         assert len(list(csv.DictReader(file))) == 100  # the test images of the demo's bricks
     assert len(list(Path("judged/overlays").rglob("*.png"))) == 100
     assert len(list(Path("study").glob("*/results.json"))) == 4
-    for name in ("report.html", "first/checkpoints/tested.onnx", "first/checkpoints/tested.whole.ckpt", "figures"):
+    for name in (
+        "report.html",
+        "first/checkpoints/tested.calibrated.onnx",
+        "first/checkpoints/tested.calibrated.whole.ckpt",
+        "figures",
+    ):
         assert Path(name).exists(), name
