@@ -1,11 +1,13 @@
 # Everything runs in a virtual environment of its own; PYTHON must be 3.11 or newer.
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 BIN := $(VENV)/bin
 # As many processes as cores, of one thread each: more threads than cores would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+UNIT := -m 'not training and not slow' --ignore=tests/end_to_end --ignore=tests/page
 
-.PHONY: help install demo test test-unit lint docs bench clean
+.PHONY: help install demo test test-unit test-lowest lint docs bench clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/: *.*## */\t/' | expand -t 14
@@ -25,7 +27,17 @@ test: install   ## run every test
 	$(PYTEST)
 
 test-unit: install  ## run the tests without training, in a minute on two cores
-	$(PYTEST) -m 'not training and not slow' --ignore=tests/end_to_end --ignore=tests/page
+	$(PYTEST) $(UNIT)
+
+# In an environment of its own, whose versions uv chooses. Torch and torchvision, which are gigabytes, are those of `make install`.
+test-lowest: install  ## run those tests with the lowest versions that pyproject.toml takes, but for torch
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(BIN)/python -m pip freeze | sed -nE 's/^(torch|torchvision)==([^+]*).*/\1==\2/p' > $(LOWEST)/torch.txt
+	$(LOWEST)/bin/uv pip compile --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--constraint $(LOWEST)/torch.txt --extra test pyproject.toml --output-file $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps -r $(LOWEST)/lowest.txt -e .
+	$(subst $(BIN)/,$(LOWEST)/bin/,$(PYTEST)) $(UNIT)
 
 lint: install   ## check format, style and types
 	$(BIN)/ruff format --check
@@ -39,5 +51,5 @@ bench: install  ## time STPM and RD beside anomalib's, in 20 minutes on two core
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python experiments/speed/peers.py $(OPTIONS)
 
-clean:          ## remove the environment
-	rm -rf $(VENV)
+clean:          ## remove the environments
+	rm -rf $(VENV) $(LOWEST)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 # Read by torch when it makes its first tensor: large ones lie on huge pages, where the system has them.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 __all__ = ["Detector", "Result", "__version__", "load"]
 
 

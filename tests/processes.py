@@ -15,13 +15,20 @@ import tempfile
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["kdad.run", "kdad.evaluate", "kdad.predict.__main__", "matplotlib.figure", "wandb"])
+# The commands' own modules import late what is heavy: it is named here.
+COMMANDS = ["kdad.run", "kdad.evaluate", "kdad.predict.__main__"]
+HEAVY = ["kdad.engine.job", "kdad.engine.plan", "kdad.inference.detector", "kdad.models", "matplotlib.figure", "wandb"]
+CONTEXT.set_forkserver_preload([*COMMANDS, *HEAVY])
 
 
 def become(module, arguments, cwd, environment, out, err):
     os.chdir(cwd)
     os.environ.clear()  # the server's, as it was when it started
     os.environ.update(environment)
+    if "RANK" in environment:  # Lightning read it when it was imported
+        from lightning_utilities.core.rank_zero import rank_zero_only
+
+        rank_zero_only.rank = int(environment["RANK"])
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.argv = [module, *arguments]
@@ -53,7 +60,7 @@ def run_module(module, arguments, cwd, timeout=300):
         return subprocess.CompletedProcess([module, *arguments], process.exitcode, *read)
 
 
-def run_processes(count, module, arguments, cwd, timeout=300):
+def run_processes(count, module, arguments, cwd, timeout=100):
     """Run `python -m module arguments...` in so many processes that train together, as `torchrun` starts them.
 
     Returns the exit status and standard error of each.

@@ -114,9 +114,8 @@ def price_job(cfg: Any, costs: Costs, images: Images, data: Any, kept: Kept, beh
     seconds += tests * (costs.begin_test * images.tests + test * (costs.test + again))
     written = min(cfg.pictures * images.tests, images.test) * (1 + len(cfg.variants))
     seconds += written * costs.write
-    normal, anomalous = FLOAT * EXACT_NORMAL * (1 - costs.anomalous), EXACT_ANOMALOUS * costs.anomalous
-    pixels = test * costs.pixels * (normal + anomalous)
-    testing = costs.testing_bytes + min(pixels, cfg.metrics.memory_gb * GB)
+    pixel_bytes = FLOAT * EXACT_NORMAL * (1 - costs.anomalous) + EXACT_ANOMALOUS * costs.anomalous
+    testing = costs.testing_bytes + min(test * costs.pixels * pixel_bytes, cfg.metrics.memory_gb * GB)
     disk = sum(costs.checkpoints.values()) + written * costs.picture_bytes + costs.file_bytes
     if cfg.average_epochs > 1:
         disk += averaged * costs.checkpoints["tested"]

@@ -15,7 +15,7 @@ from kdad.errors import UserError
 from kdad.page.embedded import Links, embed_curves, embed_galleries, embed_histogram
 from kdad.page.sections import has_robustness, list_sections
 from kdad.page.sides import embed_sides, find_links
-from kdad.report.paper import NONE, make_paper_report
+from kdad.report.paper import NONE, has_printed_runs, make_paper_report
 from kdad.report.study import make_study_report
 from kdad.report.writers import Report, Table
 from kdad.results.read import METRICS, is_metric
@@ -173,6 +173,8 @@ def _make_paper_reports(runs: pd.DataFrame) -> Iterator[Report]:
     """Yield the papers' tables in which some run, finished or not, matches a printed cell."""
     for paper in published.list_papers():
         for name in published.list_tables(paper) if paper in set(runs["model"]) else []:
+            if not has_printed_runs(paper, name, runs):
+                continue
             made = make_paper_report(paper, name, runs)
             status = made.cells["status"]
             here = ~status.isin(["missing", "not measured"]) & ~status.str.startswith("without")

@@ -62,6 +62,12 @@ def make_paper_report(paper: str, table: int | str, runs: pd.DataFrame, quoted: 
     )
 
 
+def has_printed_runs(paper: str, table: str, runs: pd.DataFrame) -> bool:
+    """Return whether some run has a printed setting of a table, much sooner than its report is made."""
+    printed = published.load_table(paper, table)
+    return bool(assign_runs(paper, printed[printed["own"]], runs)[0]["printed"].any())
+
+
 @dataclass
 class Sheet:
     """How a table is laid out; `conditions` are all those of its runs."""

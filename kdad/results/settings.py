@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -88,6 +89,12 @@ class Recipe:
         return {key for values in self.settings.values() for key in values}
 
 
+@cache
+def _read_table_name(file: Path) -> str:
+    """Return the name of the table that an experiment fills."""
+    return str(OmegaConf.select(OmegaConf.load(file), "table.name"))
+
+
 def find_recipe(paper: str, table: str, dataset: str, whole: bool) -> Recipe | None:
     """Return what the runs of a table hold, by the experiment file that fills it.
 
@@ -98,7 +105,7 @@ def find_recipe(paper: str, table: str, dataset: str, whole: bool) -> Recipe | N
     if choice is None:
         return None
     for file in sorted((CONF / "experiment" / paper).glob("*.yaml")):
-        if str(OmegaConf.select(OmegaConf.load(file), "table.name")) == table:
+        if _read_table_name(file) == table:
             overrides = f"+experiment={paper}/{file.stem}", f"dataset={choice}"
             # From the composed table: one experiment may be the base of another.
             settings = resolve(_compose(*overrides))["table"].get("settings") or {"": {}}

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.integrate import trapezoid
 
 from kdad import published
 from kdad.errors import UserError
@@ -38,7 +39,7 @@ def area(line, limit=1.0):
     x, y = line.get_data()
     y_limit = np.interp(limit, x, y)
     inside = x <= limit
-    return np.trapezoid(np.append(y[inside], y_limit), np.append(x[inside], limit)) / limit
+    return trapezoid(np.append(y[inside], y_limit), np.append(x[inside], limit)) / limit
 
 
 def curves_in(panel):
