@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 import timm
@@ -45,7 +46,12 @@ def read_feature_info(name: str) -> list[dict[str, Any]]:
 
     Returns of each its module path (`module`), stride (`reduction`) and channels (`num_chs`).
     """
-    return list(getattr(build_network(name, meta=True), "feature_info", []))
+    return [dict(entry) for entry in _read_feature_info(name)]
+
+
+@cache
+def _read_feature_info(name: str) -> tuple[dict[str, Any], ...]:
+    return tuple(getattr(build_network(name, meta=True), "feature_info", ()))
 
 
 def build_network(name: str, image_size: ImageSize | None = None, meta: bool = False) -> nn.Module:
