@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import kdad
 
@@ -33,6 +34,9 @@ def describe_verbs() -> str:
 
 def main() -> None:
     """Start the verb that the command line names. Exits with status 2 for another word."""
+    here = str(Path.cwd())
+    if not sys.flags.safe_path and here not in sys.path:
+        sys.path.insert(0, here)  # as python -m does: `plugins=[mine]` and `_target_: mine.Mine` are found there
     given = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if given in ("-h", "--help", "help"):
         print(describe_verbs())

@@ -1,6 +1,7 @@
 """The command line: help, version, refusals, and paths as they are."""
 
 import sys
+from importlib.util import find_spec
 
 import pytest
 from omegaconf import OmegaConf
@@ -20,6 +21,7 @@ def say(monkeypatch, capsys, tmp_path):
 
     def call(main, *arguments):
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [*sys.path])
         monkeypatch.setattr(sys, "argv", ["kdad", *arguments])
         try:
             status = main()
@@ -59,6 +61,14 @@ def test_the_verbs_are_listed(say):
         assert status == 0 and all(f"  {verb} " in out for verb in VERBS)
     status, _, err = say(kdad_main, "rnu")
     assert status == 2 and "rnu: no such verb" in err and "evaluate" in err
+
+
+def test_modules_of_ones_own_are_found_in_the_current_folder(say, tmp_path):
+    """As `python -m kdad.run` finds them."""
+    (tmp_path / "of_ones_own.py").write_text("")
+    assert find_spec("of_ones_own") is None
+    say(kdad_main, "--version")
+    assert find_spec("of_ones_own").origin == str(tmp_path / "of_ones_own.py")
 
 
 def test_the_version_is_kdads(say):
