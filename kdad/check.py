@@ -99,7 +99,7 @@ def check_data_set(cfg: DictConfig) -> None:
     for remark in remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)
     if problems := list(dict.fromkeys(problems)):  # one for each file, also of a video with many frames
-        raise UserError("\n".join([f"{len(problems)} problems with {data.name}:", *problems]))
+        raise UserError("\n".join([f"{len(problems)} problem{'s' * (len(problems) > 1)} with {data.name}:", *problems]))
 
 
 def make_row(part: "Part") -> list[str]:

@@ -1,5 +1,6 @@
 """Checkpoint files: found, read without running code, and written."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from kdad.errors import UserError
 from kdad.storage.atomic import refuse_existing
 from kdad.storage.tensors import read_plain, write_tensors
 
+log = logging.getLogger(__name__)
 TESTED = Path("checkpoints/tested.ckpt")  # of a run: the weights that were tested
+CALIBRATED = TESTED.with_suffix(".calibrated.ckpt")  # the same, with thresholds of `kdad calibrate`
 OWN = "teacher_state"  # the teacher's weights, in a checkpoint that needs no other file
 
 
@@ -33,12 +36,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def find_checkpoint(path: str | Path) -> Path:
     """Return the checkpoint that a path names: the file itself, or of a run's folder the weights that were tested.
 
-    Raises `UserError` where there is none.
+    Warns of one with thresholds of `kdad calibrate` beside these. Raises `UserError` where there is none.
     """
     path = Path(path).expanduser()
     found = path / TESTED if path.is_dir() else path
     if not found.is_file():
         raise UserError(f"{path}: no checkpoint. Give a run's folder, which holds {TESTED}, or a .ckpt file")
+    if found != path and (calibrated := path / CALIBRATED).is_file():
+        log.warning("%s is taken, with the thresholds of training. %s holds calibrated ones: name it to use them.",
+                    found, calibrated)  # fmt: skip
     return found.absolute()
 
 

@@ -101,7 +101,9 @@ def report(
     rate = f", {judged / seconds:.1f} images a second" if judged and seconds else ""
     before = f", {skipped} judged before" if skipped else ""
     of = len(rows) - len(unreadable)
-    console.print(f"{judged} files judged{before}{rate}; {anomalous} anomalous of {of}", soft_wrap=True)
+    console.print(
+        f"{judged} file{'s' * (judged != 1)} judged{before}{rate}; {anomalous} anomalous of {of}", soft_wrap=True
+    )
     for remark in remarks:
         console.print(remark, soft_wrap=True, markup=False, highlight=False)
     for row in unreadable[:10]:

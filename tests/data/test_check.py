@@ -97,7 +97,7 @@ def test_an_unreadable_file_is_named_and_the_status_is_not_zero(checked, tmp_pat
     path = tmp_path / "mpdd/tubes" / place
     path.write_bytes(path.read_bytes()[:-30])
     status, printed, errors = checked("mpdd")
-    assert status == 2 and "1 problems with mpdd" in errors and f"cannot read image {path}" in errors
+    assert status == 2 and "1 problem with mpdd" in errors and f"cannot read image {path}" in errors
     unreadable = {row[1]: row[7] for row in cells(printed)}
     assert unreadable == {"train": "0", "test": "0"} | {split: "1"}
 

@@ -121,4 +121,4 @@ def test_check_reports_a_damaged_video_once(root, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         check.main()
     _, errors = capsys.readouterr()
-    assert caught.value.code == 2 and errors.count(str(path)) == 1 and "1 problems with stc" in errors
+    assert caught.value.code == 2 and errors.count(str(path)) == 1 and "1 problem with stc" in errors
