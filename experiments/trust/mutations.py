@@ -365,11 +365,11 @@ def list_kinds(base: Path) -> list[Kind]:
             report = make_study_report(table, list(METRICS)) if len(table) else None
             row = table.iloc[0] if len(table) else None
             if name == "scores.csv":
-                told += [read_scores(row).to_csv(), measure_kinds(there.scores).to_csv()]
+                told += [read_scores(row).to_csv(), measure_kinds(there.scores)]
             elif name == "curves.npz":
                 told += [[part.tobytes() for part in read_curve(row, PANELS[which])] for which in PANELS]
             elif name == "defects.csv":
-                told += [read_defects(there.defects).to_csv()]
+                told += [read_defects(there.defects)]
             return repr(told), bool(report)
 
         return read
