@@ -14,7 +14,7 @@ from kdad.data.roi import resize_roi
 from kdad.engine.checkpoint import Checkpoint
 from kdad.errors import UserError
 from kdad.inference.decision import BY_F1, Decision, Normals, check_rule
-from kdad.inference.files import check_output, find_checkpoint, read_checkpoint, write_checkpoint
+from kdad.inference.files import check_output, find_checkpoint, name_calibrated, read_checkpoint, write_checkpoint
 from kdad.inference.inputs import Inputs, Item
 from kdad.storage.tensors import hash_file
 
@@ -31,7 +31,7 @@ def set_thresholds(cfg: DictConfig) -> None:
         raise UserError("rule=f1 is the best on normal and anomalous pictures: anomalous=<folder> is needed, too")
     limit_size(cfg.max_megapixels, "max_megapixels")
     path = find_checkpoint(cfg.ckpt_path)
-    output = Path(cfg.output).expanduser() if cfg.output else path.with_name(f"{path.stem}.calibrated{path.suffix}")
+    output = Path(cfg.output).expanduser() if cfg.output else name_calibrated(path)
     check_output(output, cfg.overwrite)
     from kdad.inference.detector import load  # with Lightning, once nothing is missing
 

@@ -1,7 +1,8 @@
 """Data sets: one datamodule base, one small file per layout."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from kdad.data.base import AnomalyDataModule
@@ -39,30 +40,23 @@ __all__ = [
     "Union",
     "VisA",
 ]
-_MODULES = {
-    "AnomalyDataModule": "base",
-    "Caltech256": "caltech",
-    "Demo": "demo",
-    "ELPV": "elpv",
-    "Folder": "folder",
-    "BrainMRI": "medical",
-    "HeadCT": "medical",
-    "RetinalOCT": "medical",
-    "MTD": "mtd",
-    "MVTec": "mvtec",
-    "RealIAD": "real_iad",
-    "Sample": "samples",
-    "STC": "stc",
-    "CIFAR10": "torchvision_sets",
-    "MNIST": "torchvision_sets",
-    "FashionMNIST": "torchvision_sets",
-    "Union": "union",
-    "VisA": "visa",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a data set when it is first asked for: each needs other packages, and all of them take seconds."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+# A data set is imported when it is first asked for: each needs other packages, and all of them take seconds.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "base": ["AnomalyDataModule"],
+        "caltech": ["Caltech256"],
+        "demo": ["Demo"],
+        "elpv": ["ELPV"],
+        "folder": ["Folder"],
+        "medical": ["BrainMRI", "HeadCT", "RetinalOCT"],
+        "mtd": ["MTD"],
+        "mvtec": ["MVTec"],
+        "real_iad": ["RealIAD"],
+        "samples": ["Sample"],
+        "stc": ["STC"],
+        "torchvision_sets": ["CIFAR10", "MNIST", "FashionMNIST"],
+        "union": ["Union"],
+        "visa": ["VisA"],
+    },
+)

@@ -11,7 +11,6 @@ from kdad.storage.tensors import read_plain, write_tensors
 
 log = logging.getLogger(__name__)
 TESTED = Path("checkpoints/tested.ckpt")  # of a run: the weights that were tested
-CALIBRATED = TESTED.with_suffix(".calibrated.ckpt")  # the same, with thresholds of `kdad calibrate`
 OWN = "teacher_state"  # the teacher's weights, in a checkpoint that needs no other file
 
 
@@ -42,10 +41,15 @@ def find_checkpoint(path: str | Path) -> Path:
     found = path / TESTED if path.is_dir() else path
     if not found.is_file():
         raise UserError(f"{path}: no checkpoint. Give a run's folder, which holds {TESTED}, or a .ckpt file")
-    if found != path and (calibrated := path / CALIBRATED).is_file():
+    if found != path and (calibrated := name_calibrated(found)).is_file():
         log.warning("%s is taken, with the thresholds of training. %s holds calibrated ones: name it to use them.",
                     found, calibrated)  # fmt: skip
     return found.absolute()
+
+
+def name_calibrated(path: Path) -> Path:
+    """Return where the checkpoint with thresholds of `kdad calibrate` lies beside another."""
+    return path.with_name(f"{path.stem}.calibrated{path.suffix}")
 
 
 def write_checkpoint(content: Mapping[str, Any], path: Path, overwrite: bool) -> None:

@@ -2,7 +2,9 @@
 
 import logging
 
-from kdad.inference.files import CALIBRATED, TESTED, find_checkpoint
+from kdad.inference.files import TESTED, find_checkpoint
+
+CALIBRATED = "checkpoints/tested.calibrated.ckpt"  # as `kdad calibrate` writes it
 
 
 def test_calibrated_thresholds_that_are_not_taken_are_told_of(tmp_path, caplog):
