@@ -102,7 +102,8 @@ def find_licence(name: str, source: str) -> str:
             found = metadata(package)
         except PackageNotFoundError:
             return "unknown"
-        return next((found[key] for key in ("License-Expression", "License") if found[key]), "unknown")
+        stated = [found[key] for key in ("License-Expression", "License")]
+        return next((licence for licence in stated if licence and licence != "UNKNOWN"), "unknown")  # setuptools' word
     if source == "random":
         return "none: random weights"
     return getattr(read_pretrained_cfg(name), "license", None) or "unknown"

@@ -90,5 +90,7 @@ class Result:
                 "an overlay's colours come from the decision, which this checkpoint has not: kdad calibrate"
             )
         values = self.decision.pixel.normalise(self.anomaly_map.astype(np.float64))
-        text = f"{self.normalised:.2f} {'anomalous' if self.is_anomalous else 'normal'}"
+        normalised = float(self.decision.image.normalise(self.score))
+        shown = np.floor(100 * normalised) / 100  # down: 0.498 is normal, 0.50 would not be
+        text = f"{shown:.2f} {'anomalous' if self.is_anomalous else 'normal'}"
         return draw_overlay(self.image, values, self.mask, text, bool(self.is_anomalous))
