@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kdad.settings.compose import find_cache_folder
-from kdad.storage.files import GB, list_files, remove
+from kdad.storage.files import GB, list_files, read_note, remove
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,9 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"Removed {len(files)} arrays, {total:.2f} GB, from {folder}")
         return
     for path, used, length in files:
-        text = path.with_suffix(".txt")
-        what = text.read_text(encoding="utf-8") if text.is_file() else ""
-        print(f"{length / GB:8.3f} GB  {time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}  {what}")
+        print(f"{length / GB:8.3f} GB  {time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}  {read_note(path)[0]}")
     print(f"{len(files)} arrays, {total:.2f} GB, in {folder}")
 
 

@@ -58,6 +58,16 @@ def check_processes(images: Mapping[str, int], processes: int) -> None:
         )
 
 
+def check_precision(trainer: Mapping[str, Any]) -> None:
+    """Refuse to choose a precision by measurement in several processes, each of which would. Raises `UserError`."""
+    alone = trainer.get("devices") in (1, "1") and trainer.get("num_nodes") in (None, 1)
+    if trainer.get("precision") == "auto" and not alone:
+        raise UserError(
+            f"trainer.precision=auto: {trainer.get('devices')} processes may choose differently. Give "
+            "trainer.precision=bf16-mixed or 32-true, or trainer.devices=1"
+        )
+
+
 def check_unified(unified: bool, category: Any) -> None:
     """Refuse one detector for several categories where none is named. Raises `UserError`."""
     if unified and category is None:
@@ -101,6 +111,7 @@ def list_impossible(cfg: DictConfig, bad: Collection[str] = ()) -> list[str]:
         (("objective", "objective_on_test_data", "val_fraction"),
          partial(check_objective, objective, config["objective_on_test_data"], n_val, direction)),
         (("protocol", "average_epochs"), partial(read_protocols, config["protocol"], average)),
+        (("trainer", "trainer.precision", "trainer.devices"), partial(check_precision, config["trainer"])),
         (("unified", "category"), partial(check_unified, config["unified"], config["category"])),
         (("dataset", *(f"dataset.{key}" for key in studies)), partial(check_studies, data)),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A GPU of its own for each process of a sweep's launcher that works on one machine, such as joblib."""
+"""What of a configuration depends on the machine: a GPU of its own for each process of a launcher, the precision."""
 
 import os
 import re
@@ -11,6 +11,20 @@ from filelock import FileLock, Timeout
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 DEV = Path("/dev")
 _taken: list[FileLock] = []  # let go of by the operating system when the process ends
+
+
+def settle_machine(trainer: Any, several: bool) -> None:
+    """Take a GPU where `several` processes share out a sweep's jobs, and replace trainer.precision=auto by a choice.
+
+    `trainer` is that part of the configuration, changed in place, so that results, checkpoints and hashes have what was
+    chosen.
+    """
+    if several:
+        take_device(trainer)
+    if trainer.get("precision") == "auto":
+        from kdad.engine.precision import choose_precision  # it brings torch with it
+
+        trainer.precision = choose_precision(str(trainer.get("accelerator")))
 
 
 def list_devices() -> list[str]:

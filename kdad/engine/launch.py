@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import kdad
-from kdad.engine.devices import take_device
+from kdad.engine.devices import settle_machine
 from kdad.engine.help import describe_command
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.signals import end_on_signals
@@ -97,8 +97,8 @@ def launch(
                 fill_in(cfg, typed)
             make_paths_absolute(cfg)
             refuse_settings(cfg, config_name, impossible, recorded=config_name == CONFIG and not stored_in)
-            if os.getpid() != sweep.process and config_name == CONFIG:
-                take_device(cfg.trainer)
+            if config_name == CONFIG:
+                settle_machine(cfg.trainer, several=os.getpid() != sweep.process)
             value = job(cfg)
             sweep.end(hydra_cfg, "ok")
             return value

@@ -37,7 +37,7 @@ class Sweep:
 
     def __init__(self, overrides: list[str]) -> None:
         self.overrides = overrides  # as they were given: a job knows its own values alone
-        self.started = time.monotonic()
+        self.started, self.began = time.monotonic(), time.time()
         self.process = os.getpid()  # that starts the jobs: a launcher may run them in others
         # Of each job: what it has of its own, how it ended, its folder, and where its results are
         self.rows: list[tuple[str, str, Path, list[RunFolder]]] = []
@@ -92,11 +92,20 @@ class Sweep:
             )  # fmt: skip
         console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
         console.print(table)
+        spent, saved = (self.add_up(f"cache_{what}") for what in ("seconds", "saved"))
+        if saved:
+            console.print(f"Decoding and the teacher took {spent:.1f} s; what was in the cache saved {saved:.1f} s.")
         best = self.rows[0][2].parent / BEST
         if best.is_file():
             found: Any = OmegaConf.load(best)
             drawn = " ".join(f"{key}={value}" for key, value in found.get("best_params", {}).items())
             console.print(f"Best trial: {drawn}, {found.get('best_value')}; {best}", soft_wrap=True, highlight=False)
+
+    def add_up(self, key: str) -> float:
+        """Return the sum of a number over the results that this sweep has written, not over those it found done."""
+        own = [place for *_, places in self.rows for place in places if place.results.is_file()]
+        values = [place.read().get(key) for place in own if place.results.stat().st_mtime >= self.began]
+        return sum(value for value in values if isinstance(value, int | float))
 
     def set_digits(self, config_name: str) -> None:
         """Let the names of the jobs' folders have as many digits as their numbers need, so that they sort."""

@@ -212,7 +212,7 @@ def test(
         "levels": " ".join(detector.teacher.paths),
         **data.facts,
         "n_test": len(outcome.rows.index),
-        **{f"cache_{key}": value for key, value in data.store.report.items()},
+        **data.store.describe(),
         "test_seconds": round(seconds, 3),
     }
 

@@ -67,7 +67,7 @@ def test_all(
         "category_names": list(each),
         **data.facts,
         "n_test": sum(found["n_test"] for found in each.values()),
-        **{f"cache_{key}": value for key, value in data.store.report.items()},
+        **data.store.describe(),
         "test_seconds": round(sum(found["test_seconds"] for found in each.values()), 3),
     }
 

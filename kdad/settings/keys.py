@@ -155,7 +155,8 @@ KEYS = (
     # How it is trained: whatever Lightning's Trainer takes
     Key("trainer", CONDITION, "arguments of Lightning's Trainer: trainer.max_epochs=", _choice_of("trainer")),
     Key("trainer.max_epochs", CONDITION, "epochs of training", v.EPOCHS, lasting=True),
-    Key("trainer.precision", CONDITION, "32-true, bf16-mixed, ...", v.PRECISION, retest=True),
+    Key("trainer.precision", CONDITION, "32-true, bf16-mixed, ..., or auto: by what is faster here", v.PRECISION,
+        retest=True),
     Key("trainer.devices", CONDITION, "processes or accelerators; batch_size is each one's own",
         v.DEVICES, retest=True),
     Key("trainer.num_nodes", CONDITION, "machines", v.COUNT, retest=True, before=1),

@@ -163,6 +163,7 @@ DEVICES = either(
 PRECISION = one_of(
     *("64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed", "64", "32", "16", "bf16", 64, 32, 16),
     *("transformer-engine", "transformer-engine-float16", None),
+    "auto",  # kdad's own: settled before Lightning sees it
 )
 OBJECT = Values(
     "a name, or a mapping with _target_", lambda v: is_text(v) or (isinstance(v, Mapping) and "_target_" in v)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import kdad
 from kdad.errors import UserError
-from kdad.storage.files import GB, list_files, remove
+from kdad.storage.files import GB, list_files, read_note, remove, write_note
 from kdad.storage.rows import FileRows, MadeRows, Table
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ STORAGES = ("auto", "memory", "disk", "off")
 # What else values depend on: the code that decodes and computes. Files on disk outlive an upgrade.
 CODE = (kdad.__version__, *(version(name) for name in ("torch", "timm", "pillow")))
 _MEMORY: OrderedDict[str, Tensor] = OrderedDict()  # of this process, least recently used first
+_SECONDS: dict[str, float] = {}  # that making them took
 
 
 class Array(NamedTuple):
@@ -61,7 +62,8 @@ class ArrayStore:
 
     `memory_gb` and `disk_gb` bound what is kept (memory: of this process; disk: of `folder`). One store serves one
     job: what it has handed out from memory counts until the job ends. `report` counts for results.json: where arrays
-    are, bytes, hits and misses.
+    are, bytes, hits and misses; `seconds` that making took, and those that finding has `saved`, as making them had
+    taken.
     """
 
     def __init__(
@@ -78,9 +80,20 @@ class ArrayStore:
                 raise UserError(f"cache.{key}={value}: give a number of gigabytes, at least 0")
         self.storage, self.memory, self.disk = storage, memory_gb * GB, disk_gb * GB
         self.folder = Path(folder).expanduser() / "arrays"
-        self.report: dict[str, Any] = {"storage": "off", "bytes": 0, "hits": 0, "misses": 0}
+        self.report: dict[str, Any] = {
+            "storage": "off",
+            "bytes": 0,
+            "hits": 0,
+            "misses": 0,
+            "seconds": 0.0,
+            "saved": 0.0,
+        }
         self._held: dict[str, int] = {}  # bytes in memory that this job uses, by key
         self._places: dict[str, None] = {}  # in the order of first use
+
+    def describe(self) -> dict[str, Any]:
+        """Return the report as results.json has it: `cache_<word>`, seconds to the thousandth."""
+        return {f"cache_{key}": round(v, 3) if isinstance(v, float) else v for key, v in self.report.items()}
 
     def fetch(self, arrays: Sequence[Array], produce: Produce) -> list[Table] | None:
         """Fetch arrays from the cache, or from `produce` those that are missing there.
@@ -103,6 +116,7 @@ class ArrayStore:
             _MEMORY.move_to_end(array.key)
             self._held[array.key] = array.size
             self._note("memory")
+            self.report["saved"] += _SECONDS.get(array.key, 0)
             return _MEMORY[array.key]
         if self.storage in ("auto", "disk"):
             path = self.locate(array)
@@ -118,6 +132,7 @@ class ArrayStore:
             with suppress(OSError):  # removed in the meantime, or another user's
                 os.utime(path)  # the time of last use, for eviction
             self._note("disk")
+            self.report["saved"] += read_note(path)[1]
             return found
         return None
 
@@ -164,20 +179,23 @@ class ArrayStore:
     def _put_in_memory(self, arrays: list[Array], chunks: Iterator[Sequence[np.ndarray]], size: int) -> list[Table]:
         self._drop_others(size)
         made = [np.empty(array.shape, array.dtype) for array in arrays]
-        start = 0
+        start, began = 0, time.perf_counter()
         for rows in chunks:
             for target, part in zip(made, rows, strict=True):
                 target[start : start + len(part)] = part
             start += len(rows[0])
         tensors = [torch.from_numpy(target) for target in made]
+        seconds = self._share_seconds(began, arrays)
         for array, tensor in zip(arrays, tensors, strict=True):
             _MEMORY[array.key], self._held[array.key] = tensor, array.size
+            _SECONDS[array.key] = seconds[array.key]
         return list(tensors)
 
     def _put_on_disk(self, arrays: list[Array], chunks: Iterator[Sequence[np.ndarray]], size: int) -> list[Table]:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._evict(size)
         kept: list[Table] = []
+        began = time.perf_counter()
         with ExitStack() as stack:
             files = []
             for array in arrays:
@@ -191,14 +209,22 @@ class ArrayStore:
             for rows in chunks:
                 for (file, _), part in zip(files, rows, strict=True):
                     file.write(np.ascontiguousarray(part).data)
+            seconds = self._share_seconds(began, arrays)
             for array, (file, path) in zip(arrays, files, strict=True):
                 file.flush()
                 os.fsync(file.fileno())
                 # Opened while it is this job's alone: under its name another job may remove it at any time.
                 kept.append(FileRows(path, array.key))
-                self.locate(array).with_suffix(".txt").write_text(array.what, encoding="utf-8")
+                write_note(self.locate(array), array.what, seconds[array.key])
                 path.replace(self.locate(array))
         return kept
+
+    def _share_seconds(self, began: float, arrays: list[Array]) -> dict[str, float]:
+        """Return of each array that was made since then, together, its share of the seconds, by size."""
+        seconds = time.perf_counter() - began
+        self.report["seconds"] += seconds
+        total = sum(array.size for array in arrays) or 1
+        return {array.key: seconds * array.size / total for array in arrays}
 
     def _evict(self, size: int) -> None:
         """Make room within the budget: remove the least recently used arrays, and what killed jobs left behind."""

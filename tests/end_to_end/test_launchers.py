@@ -1,6 +1,7 @@
 """Sweeps whose jobs run in other processes: the same results, the same table, the same exit status."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -52,4 +53,5 @@ def test_jobs_in_other_processes_are_as_those_in_turn(plain, tiny_mvtec, tmp_pat
         assert "1 of the sweep's jobs failed" in done.stderr and "seed=-1: give a whole number" in done.stderr
         table = done.stdout[done.stdout.index("The sweep's jobs") :]
         assert table.index("seed=0") < table.index("seed=1") < table.index("seed=-1") < table.index("failed: ")
+    assert re.search(r"Decoding and the teacher took [\d.]+ s; what was in the cache saved [\d.]+ s", in_turn.stdout)
     assert not list((tmp_path / "found").glob(".kdad_jobs*"))
