@@ -61,7 +61,7 @@ PLANTED = ("notes.txt", "results.txt", ".results.json.original", "maps/mine.png"
 # What tells the time, or which way a run came
 VARYING = {
     "fit_seconds", "test_seconds", "step_seconds", "ckpt_path", "modified", "error", "traceback", "cache_storage",
-    "cache_hits", "cache_misses", "cache_bytes", "cache",
+    "cache_hits", "cache_misses", "cache_bytes", "cache_seconds", "cache_saved", "cache",
 }  # fmt: skip
 
 
