@@ -4,7 +4,8 @@
 
 Each is a command in a process of its own, on tiny pictures with a network of random weights. Twice a second memory, open
 files and threads of the process are read, and every few seconds what its folder takes on disk; printed is what they
-were after a tenth of the time, when all is loaded, and at the end, and the slope between them by least squares.
+were after a tenth of the time, when all is loaded, and before the last tenth, in which a run is tested, and the slope
+between them by least squares. `long.png` in the folder shows all of the time.
 """
 
 import argparse
@@ -13,10 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
 SIDE = 64
+QUANTITIES = ("memory, MiB", "open files", "threads", "disk, MiB")
 TINY = [
     "model=stpm", "dataset=mvtec", "category=tiny", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false",
     f"image_size={SIDE}", "batch_size=4", "trainer.accelerator=cpu", "val_fraction=0", "monitor=null", "pictures=2",
@@ -56,8 +59,8 @@ def measure_folder(folder: Path) -> float:
     return total / 2**20
 
 
-def watch(name: str, command: list[str], folder: Path, unit: str, count: int) -> None:
-    """Run a command to its end and print a line on each quantity: after a tenth of the time, at the end, slope."""
+def watch(name: str, command: list[str], folder: Path, unit: str, count: int) -> list[np.ndarray]:
+    """Run a command to its end and print a line on each quantity; return them, each as (seconds, value) over time."""
     rows: list[tuple[float, float, float, float]] = []
     sizes: list[tuple[float, float]] = []
     began = time.time()
@@ -74,12 +77,26 @@ def watch(name: str, command: list[str], folder: Path, unit: str, count: int) ->
             time.sleep(0.5)
     seconds = time.time() - began
     print(f"\n{name}: {count} {unit}s in {seconds:.0f} s, status {running.returncode}\n", flush=True)
-    print(f"| | after a tenth | at the end | a {unit} |\n|---|---|---|---|")
+    print(f"| | after a tenth | before the last | a {unit} |\n|---|---|---|---|")
     columns = [np.array(rows)[:, [0, i]] for i in (1, 2, 3)] + [np.array(sizes)]
-    for what, values in zip(("memory, MiB", "open files", "threads", "disk, MiB"), columns, strict=True):
-        late = values[values[:, 0] > seconds / 10]
+    for what, values in zip(QUANTITIES, columns, strict=True):
+        late = values[(values[:, 0] > 0.1 * seconds) & (values[:, 0] < 0.9 * seconds)]
         slope = np.polyfit(late[:, 0], late[:, 1], 1)[0] * seconds / count
         print(f"| {what} | {late[0, 1]:.1f} | {late[-1, 1]:.1f} | {slope:+.4f} |", flush=True)
+    return columns
+
+
+def draw(watched: dict[str, list[np.ndarray]], path: Path) -> None:
+    """Draw each quantity of each command over its time, from zero."""
+    figure, panels = plt.subplots(len(QUANTITIES), len(watched), figsize=(3.6 * len(watched), 8), squeeze=False)
+    for column, (name, quantities) in enumerate(watched.items()):
+        for row, (what, values) in enumerate(zip(QUANTITIES, quantities, strict=True)):
+            panel = panels[row, column]
+            panel.plot(values[:, 0], values[:, 1], linewidth=1)
+            panel.set(ylim=(0, 1.15 * values[:, 1].max() + 1), title=name if row == 0 else "", ylabel=what)
+        panels[-1, column].set_xlabel("seconds")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -94,13 +111,14 @@ def main() -> None:
     make_pictures(folder / "data/tiny", 16, 8)
     tiny = [*TINY, f"dataset.root={folder / 'data'}"]
     training = ["kdad.run", *tiny, f"trainer.max_epochs={given.epochs}", "checkpoint_seconds=0", "hydra.run.dir=run"]
-    watch("run", training, folder, "epoch", given.epochs)
+    watched = {f"{given.epochs} epochs": watch("run", training, folder, "epoch", given.epochs)}
     seeds = ",".join(map(str, range(given.jobs)))
     sweep = ["kdad.run", "-m", *tiny, "trainer.max_epochs=1", f"seed={seeds}", "hydra.sweep.dir=sweep"]
-    watch("sweep", sweep, folder, "job", given.jobs)
+    watched[f"{given.jobs} jobs"] = watch("sweep", sweep, folder, "job", given.jobs)
     make_pictures(folder / "more/tiny", given.pictures, 0)
     predict = ["kdad.predict", "ckpt_path=run", "input=more", "hydra.run.dir=judged"]
-    watch("predict", predict, folder, "picture", given.pictures)
+    watched[f"{given.pictures} pictures"] = watch("predict", predict, folder, "picture", given.pictures)
+    draw(watched, folder / "long.png")
 
 
 if __name__ == "__main__":
