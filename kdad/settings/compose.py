@@ -138,5 +138,15 @@ def explain(error: Exception, config_name: str, overrides: Iterable[str] = ()) -
             return text
         above = key.group(1).rpartition(".")[0]
         said = explain_absent(key.group(1), OmegaConf.select(compose_chosen(config_name, overrides), above or "_"))
-        return said or f"{key.group(1)}: no such key. " + suggest_nearest(key.group(1), names)
+        return (
+            said or f"{key.group(1)}: no such key. {suggest_verb(key.group(1)) or suggest_nearest(key.group(1), names)}"
+        )
     return text
+
+
+def suggest_verb(name: str) -> str:
+    """Return a sentence about the verb that takes this key, where its name tells; else empty text."""
+    if get_close_matches(name, ("threshold", "thresholds"), cutoff=0.8):
+        return "Thresholds come from normal images, with training (decision.rule=) or by kdad calibrate"
+    verbs = [path.stem for path in sorted(CONF.glob("*.yaml")) if name in OmegaConf.load(path)]
+    return f"It is one of kdad {' and kdad '.join(verbs)}" if verbs else ""

@@ -183,6 +183,10 @@ def test_what_is_refused(rd, predict, command_line, tmp_path, capsys):
     assert "overlays=some: give one of all, anomalous, none" in refused(f"input={rd.pictures}", "overlays=some")
     assert "maps=jpg: give one of none, npy, tiff16, mvtec_ad2" in refused(f"input={rd.pictures}", "maps=jpg")
     assert "inputs: no such key. Nearest: input" in refused("+inputs=x", f"input={rd.pictures}")
+    assert "false_alarms: no such key. It is one of kdad calibrate" in refused(
+        "false_alarms=0.1", f"input={rd.pictures}"
+    )
+    assert "kdad calibrate" in refused("treshold=3", f"input={rd.pictures}")
     assert "device=nowhere" in refused(f"input={rd.pictures}", "device=nowhere")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/scores.csv").write_text("my own")
