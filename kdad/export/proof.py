@@ -18,7 +18,7 @@ Arrays = NDArray[Any]
 TOLERANCE = 1e-4  # of an output's largest value
 ON_THRESHOLD = 1e-6  # of normalised scores
 # The gradient of a network with ReLUs jumps where an activation is within rounding of 0, and moves a patch of the map.
-JUMP = 1e-2  # of the largest value: how far a map may differ then
+JUMP = 0.1  # of the largest value: how far the maps of fewer than half of the images may differ then
 
 
 def run_detector(judge: Judge, images: Arrays, batch: int = 8) -> list[Arrays]:
@@ -60,10 +60,15 @@ def is_equal(
     for name, a, b in zip(names, expected, found, strict=True):
         if a.dtype == bool:
             continue
-        allowed = (JUMP if jumps and name == "anomaly_map" else TOLERANCE) * largest[name]
+        allowed = TOLERANCE * largest[name]
+        differences = np.abs(a.astype(np.float64) - b).reshape(len(a), -1).max(axis=1)  # of each image
+        if name == "anomaly_map" and jumps:
+            if not differences.max() <= JUMP * largest[name]:
+                return False
+            differences = np.sort(differences)[: len(differences) // 2 + 1]
         if name == "normalised":  # whose slope is at most 1 / (2 unit)
             allowed = max(allowed, TOLERANCE * largest["score"] / (2 * unit))
-        if not np.abs(a.astype(np.float64) - b).max() <= allowed:
+        if not differences.max() <= allowed:
             return False
     return True
 

@@ -13,7 +13,8 @@ from torch import nn
 
 import kdad
 from kdad.export import formats
-from kdad.export.graph import Judge, trace
+from kdad.export.graph import Judge, trace, write_out_gradient
+from kdad.export.proof import is_equal
 from kdad.inference.fold import fold_batch_norms
 from tests.inference.trained import MODELS, train
 
@@ -214,6 +215,46 @@ def test_a_graph_leaves_the_detector_as_it_was(trained):
     trace(Judge(detector.network, detector.decision), torch.from_numpy(images))
     for a, b in zip(before, detector.detect(whole), strict=True):
         assert np.array_equal(a, b)
+
+
+class PaddedGradient(nn.Module):
+    """The gradient of a convolution with TensorFlow's padding, which is another on each side."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3, stride=2)
+
+    def forward(self, images):
+        with torch.enable_grad():
+            images = images.detach().requires_grad_()
+            padded = nn.functional.pad(images, (0, 1, 2, -1), value=0.5)
+            loss = self.convolution(padded).square().sum()
+            return torch.autograd.grad(loss, images)[0]
+
+
+def test_padding_does_not_fix_the_number_of_images():
+    """Of EfficientNet-Lite's weights, for one: its teacher's number of images was a constant of the graph."""
+    network = PaddedGradient()
+    images = torch.rand(5, 3, 9, 8)
+    graph = write_out_gradient(network, images[:2])
+    batch = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    program = torch.export.export(graph, (images[:2],), dynamic_shapes=batch, strict=False).module()
+    for n in (1, 5):
+        assert torch.equal(program(images[:n]), network(images[:n]))
+
+
+def test_a_map_that_is_a_gradient_may_jump_in_some_images_and_not_in_most():
+    maps = np.random.default_rng(0).random((5, 1, 4, 4))
+    names, scores = ("anomaly_map", "score"), np.ones(5)
+    few, most, far = maps.copy(), maps.copy(), maps.copy()
+    few[:2, 0, 0, 0] += 0.05
+    most[:3, 0, 0, 0] += 0.05
+    far[0, 0, 0, 0] += 0.2
+    for found, right in ((maps, True), (few, True), (most, False), (far, False)):
+        assert is_equal([maps, scores], [found, scores], names, jumps=True) == right
+        assert is_equal([maps, scores], [found, scores], names, jumps=False) == (found is maps)
+    assert not is_equal([maps, scores], [np.full_like(maps, np.nan), scores], names, jumps=True)
+    assert not is_equal([maps, scores], [maps, scores * 1.001], names, jumps=True)
 
 
 WITHOUT = """
