@@ -6,6 +6,7 @@ images in the test. Without `category` it takes all. Exits with status 2 where s
     kdad check dataset=folder dataset.root=pictures
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kdad.data.inspection import Part
 
 COLUMNS = ("images", "anomalous", "masks", "sizes", "modes", "unreadable", "copies")
+SHOWN = 3  # files that one key is wrong for
 NUMBERS = ("images", "anomalous", "unreadable", "copies")
 
 
@@ -89,6 +91,10 @@ def check_data_set(cfg: DictConfig) -> None:
         with start_threads() as threads:
             found = find_oddities(samples, threads, category.rule)
             odd = [*category.find_left_out(samples), *found.describe(), *found.describe_ranges()]
+            try:
+                found.refuse_window()
+            except UserError as error:
+                problems.append(str(error))
         remarks += [f"{name}: {said}" for said in odd]
         suffixes = Counter(sample.path.suffix.lower() for sample in samples)
         if len(suffixes) > 1:
@@ -99,7 +105,20 @@ def check_data_set(cfg: DictConfig) -> None:
     for remark in remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)
     if problems := list(dict.fromkeys(problems)):  # one for each file, also of a video with many frames
-        raise UserError("\n".join([f"{len(problems)} problem{'s' * (len(problems) > 1)} with {data.name}:", *problems]))
+        head = f"{len(problems)} problem{'s' * (len(problems) > 1)} with {data.name}:"
+        raise UserError("\n".join([head, *shorten(problems)]))
+
+
+def shorten(problems: list[str]) -> list[str]:
+    """Return the messages, of a mistake in a key, which concerns each file alike, the first `SHOWN` and a count."""
+    alike: dict[str, list[str]] = {}
+    for problem in problems:
+        alike.setdefault(re.sub(r"\S*/\S*|\d[\d.]*", "", problem), []).append(problem)
+    said = []
+    for group in alike.values():
+        shown = SHOWN if "dataset." in group[0] else len(group)
+        said += [*group[:shown], *([f"... and {len(group) - shown} more like the last"] if group[shown:] else [])]
+    return said
 
 
 def make_row(part: "Part") -> list[str]:

@@ -71,6 +71,7 @@ def decode_parts(
     pools, found = [], []
     with start_threads() as threads:
         odd = find_oddities([*normal, *test], threads, data.rule)
+        odd.refuse_window()
         for part in parts:
             what = f"{len(part)} images of {name} at {name_size(size)} px"
             images = decode_images(part, data, size, store, what, threads)
@@ -99,6 +100,7 @@ def decode_tiles(
     size = data.image_size
     with start_threads() as threads:
         odd = find_oddities([*normal, *test.samples], threads, data.rule)
+        odd.refuse_window()
         counts = count_tiles(data, normal, tiling, threads)
         what = f"{sum(counts)} tiles of {len(normal)} images of {name} at {name_size(size)} px"
         images = decode_images(normal, data, size, store, what, threads, (tiling, counts))
@@ -108,6 +110,8 @@ def decode_tiles(
     ends = np.cumsum(counts, dtype=int).tolist()
     rows = {s.path: range(end - n, end) for s, n, end in zip(normal, counts, ends, strict=True)}
     masks, said = count_mask_facts(found, test.samples, size) if test.masked else ({}, [])
+    if normal and sum(counts) == len(normal):
+        said = [*said, f"no picture is cut: each is one tile of tiling.size={name_size(tiling.size)}, resized"]
     facts = odd.count() | data.rule.list_facts() | masks | {"n_normal_tiles": sum(counts)}
     return Decoded([Pool(images, regions)], rows, test, facts, [*odd.describe(), *said])
 

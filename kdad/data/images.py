@@ -118,7 +118,7 @@ def look(path: Path, rule: Rule = AUTO) -> Look:
             else:
                 image.draft("L", (1, 1))
                 image.load()
-                if mode == "F":
+                if is_deep(mode):
                     find_values(image, path, rule)
     except UserError:
         raise
@@ -135,7 +135,9 @@ def turn_to_page(image: Image.Image, path: Path, rule: Rule) -> None:
     if rule.page:
         pages = getattr(image, "n_frames", 1)
         if rule.page >= pages:
-            raise UserError(f"image {path} has no page {rule.page}, but {pages}, counted from 0: see dataset.page")
+            raise UserError(
+                f"dataset.page={rule.page}: image {path} has {pages} page{'s' * (pages > 1)}, and the first is 0"
+            )
         image.seek(rule.page)
     if rule.intensity != "auto" and not is_deep(image.mode) and ";16" in str(getattr(image, "tile", "")):
         raise UserError(

@@ -5,18 +5,17 @@ Bergmann et al., "MVTec AD - A Comprehensive Real-World Dataset for Unsupervised
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from kdad.data.base import AnomalyDataModule
-from kdad.data.checks import warn_of
 from kdad.data.download import Archive
 from kdad.data.images import list_image_folders, list_images
-from kdad.data.masks import MASK_KINDS
+from kdad.data.masks import MASK_KINDS, MaskFacts
 from kdad.data.oddities import find_unread
 from kdad.data.place import describe_folders, list_categories, list_folders
-from kdad.data.regions import Region, read_regions, read_saturations
+from kdad.data.regions import Region, Saturation, read_regions, read_saturations
 from kdad.data.samples import Sample
 from kdad.errors import UserError
 
@@ -108,7 +107,25 @@ class MVTec(AnomalyDataModule):
                 f"{len(strays)} pictures of category {self.category} are left out, since they lie in no folder of the "
                 f"layout ({self.layout}). The first is {strays[0]}: move them into one"
             )
+        if (file := self.saturation_file) and not file.is_file() and any(sample.mask for sample in listed):
+            said.append(f"no saturation thresholds {file}: without sPRO")
         return said
+
+    @property
+    def saturation_file(self) -> Path | None:
+        """The file of saturation thresholds, which may be missing; None for a set that has none."""
+        return self.root / self.category / self.saturation if self.saturation else None
+
+    @cached_property
+    def saturations(self) -> Mapping[int, Saturation] | None:
+        """How much of each kind of defect is enough; None without a file. Raises `UserError` for a bad one."""
+        file = self.saturation_file
+        return read_saturations(file) if file and file.is_file() else None
+
+    def look_at_mask(self, sample: Sample) -> MaskFacts:
+        if self.saturations is not None and sample.mask is not None:
+            read_regions(sample.mask, self.saturations, self.image_size)  # raises where one has no threshold
+        return super().look_at_mask(sample)
 
     def find_validation(self) -> list[Sample]:
         if self.validation is None:
@@ -118,15 +135,10 @@ class MVTec(AnomalyDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
-        file = self.root / self.category / self.saturation if self.saturation else None
-        if self.regions or file is None or not self.has_masks:
+        if self.regions or not self.has_masks or self.saturations is None:
             return
-        if not file.is_file():
-            warn_of(self.name, [f"no saturation thresholds {file}: without sPRO"])
-            return
-        saturations = read_saturations(file)
         with ThreadPoolExecutor() as threads:  # Pillow decodes without holding the interpreter lock
-            read = partial(read_regions, saturations=saturations, size=self.image_size)
+            read = partial(read_regions, saturations=self.saturations, size=self.image_size)
             anomalous = {index: sample.mask for index, sample in enumerate(self.test_samples) if sample.mask}
             self.regions = dict(zip(anomalous, threads.map(read, anomalous.values()), strict=True))
         lost = sum(len(list_images(mask)) for mask in anomalous.values()) - sum(map(len, self.regions.values()))

@@ -13,6 +13,7 @@ from PIL import Image
 from kdad.data.images import FORMATS, SUFFIXES, has_transparency, is_deep
 from kdad.data.intensity import AUTO, Rule
 from kdad.data.samples import Sample
+from kdad.errors import UserError
 
 # Files that are no pictures, so that nobody expects them to be read: by suffix, or by name where they have none
 NO_PICTURES = set(
@@ -102,12 +103,31 @@ class Oddities:
                 f"Of grey, training with dataset.intensity=window:0,{2**self.bits - 1} keeps them; "
                 "save colours with 8 bits"
             )
+        if self.rule.window and self.rule.window[1] > 255 and self.n and not self.counts["deep"]:
+            said.append(
+                f"none of {self.n} images is deeper than 8 bits, but {self.rule.describe()} is of deeper ones: they "
+                "are darker than they are meant to be, and may be black"
+            )
         if self.rule.window and 0 < (n := self.counts["deep"]) < self.n:
             said.append(
                 f"{n} of {self.n} images are deep, the others of 8 bits: {self.rule.describe()} is of the values as "
                 "stored, and cannot be meant for both"
             )
         return said
+
+    def refuse_window(self) -> None:
+        """Raise `UserError` where no image that was looked at has a value within the rule's window."""
+        if not self.rule.window or not self.n:
+            return
+        shallow = [(0.0, 255.0)] if self.counts["deep"] < self.n else []
+        ranges = [*self.ranges.values(), *shallow]
+        low, high = self.rule.window
+        if ranges and all(top <= low or bottom >= high for bottom, top in ranges):
+            found = f"{min(bottom for bottom, _ in ranges):.6g} to {max(top for _, top in ranges):.6g}"
+            raise UserError(
+                f"dataset.intensity={self.rule.describe()}: the values of the images go from {found}, so that every "
+                "image is black or white. Give a window that holds them"
+            )
 
     def describe_ranges(self) -> list[str]:
         """Return a sentence on the values as stored of each kind of deep images, of those that were looked at."""

@@ -75,8 +75,9 @@ class Roi:
             inside = np.zeros((height, width), dtype=bool)
             inside[int(top) : int(bottom), int(left) : int(right)] = True
             if not inside.any():
+                what = "lies outside" if left >= width or top >= height else "holds no whole pixel of"
                 raise UserError(
-                    f"{self.key}={list(self.rectangle)} lies outside the image {path} of {width} x {height} pixels"
+                    f"{self.key}={list(self.rectangle)} {what} the image {path} of {width} x {height} pixels"
                 )
             return inside
         file = self.path if self.mask is not None else self._find_file(path)
@@ -117,7 +118,10 @@ class Roi:
 
     def _read(self, path: Path | None) -> NDArray[np.bool_]:
         assert path is not None
-        inside = decode_mask(path) > 0
+        try:
+            inside = decode_mask(path) > 0
+        except UserError as error:
+            raise UserError(f"{self.key}: the mask {path} cannot be read: {error}") from error
         if not inside.any():
             raise UserError(f"{self.key}: the mask {path} is 0 everywhere, so that nothing is of interest")
         return inside
@@ -152,7 +156,10 @@ def restore_roi(plain: Mapping[str, Any] | None, given: Any = None) -> Roi | Non
                 "the detector was trained with a mask of the region of interest for each picture: roi=<folder>, of "
                 "kdad predict, kdad calibrate and kdad.load, says where those of these pictures are"
             )
-        return Roi(str(given), Path().absolute(), "roi")
+        found = Roi(str(given), Path().absolute(), "roi")
+        if found.path is None or not found.path.is_dir():
+            raise UserError(f"roi={given}: no such folder. Give one with masks called as the pictures")
+        return found
     found = Roi(".", Path())
     found.path = None  # the mask is at hand, and its file may be gone
     ends = [*plain["changes"], int(np.prod(plain["size"]))]

@@ -68,6 +68,13 @@ def check_precision(trainer: Mapping[str, Any]) -> None:
         )
 
 
+def check_tiling(tiling: Mapping[str, Any] | None) -> None:
+    """Refuse an overlap of tiles where nothing is cut into tiles. Raises `UserError`."""
+    size, overlap = (tiling or {}).get("size"), (tiling or {}).get("overlap", "auto")
+    if size is None and overlap != "auto":
+        raise UserError(f"tiling.overlap={overlap}: of which tiles? Give tiling.size, too, or leave tiling.overlap out")
+
+
 def check_unified(unified: bool, category: Any) -> None:
     """Refuse one detector for several categories where none is named. Raises `UserError`."""
     if unified and category is None:
@@ -112,6 +119,7 @@ def list_impossible(cfg: DictConfig, bad: Collection[str] = ()) -> list[str]:
          partial(check_objective, objective, config["objective_on_test_data"], n_val, direction)),
         (("protocol", "average_epochs"), partial(read_protocols, config["protocol"], average)),
         (("trainer", "trainer.precision", "trainer.devices"), partial(check_precision, config["trainer"])),
+        (("tiling", "tiling.size", "tiling.overlap"), partial(check_tiling, config["tiling"])),
         (("unified", "category"), partial(check_unified, config["unified"], config["category"])),
         (("dataset", *(f"dataset.{key}" for key in studies)), partial(check_studies, data)),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from kdad.report.decisions import HOW_DECIDED, tabulate_decisions, tabulate_kind
 from kdad.report.defects import HOW_MEASURED, tabulate_defects
 from kdad.report.protocols import tabulate_protocols
 from kdad.report.writers import Report, Table, find_best, find_best_across
-from kdad.results.read import METRICS
+from kdad.results.read import FURTHER, METRICS
 from kdad.results.settings import describe_runs
 from kdad.results.statistics import (
     Measured,
@@ -73,6 +73,7 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
     notes += [
         *merge_notes(missing),
         *legend,
+        *name_further(counted, metrics),
         *([HOW_DECIDED] if decided else []),
         *([HOW_MEASURED] if defects else []),
         *how_counted,
@@ -83,6 +84,14 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
     ]
     cells = pd.DataFrame([record for block in blocks for record in block.list_records()])
     return Report("study", "Runs", tables, notes, cells)
+
+
+def name_further(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Return a note on metrics that some data sets or settings bring along and that are not among those shown."""
+    names = [name for name in runs.columns if FURTHER.fullmatch(name) and name not in metrics]
+    if not (found := [name for name in names if runs[name].notna().any()]):
+        return []
+    return [f"Measured, too: {', '.join(found)}; --metrics {' '.join([*metrics, found[0]])}, or all, shows them."]
 
 
 class Grouped(NamedTuple):

@@ -112,7 +112,10 @@ def accept_literally(
         else:
             text = name in texts or (name in listed and value[:1] != "[")
             if text and equals and not value:
-                raise UserError(f"{override}: empty, as of a variable that is not set. Give a value, or {name}=null")
+                raise UserError(
+                    f"{override}: empty, as of a variable that is not set. Give a value, or null where the key may "
+                    "have none"
+                )
             if text and found.is_sweep_override():
                 override = override if several else write(name, value)
             elif text and not isinstance(found.value(), str | None):

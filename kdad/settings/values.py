@@ -42,7 +42,8 @@ def number(words: str, fit: Callable[[float], bool]) -> Values:
 
 def one_of(*names: Any) -> Values:
     """Return the values that are one of these, and of its type: true is not 1."""
-    listed = ", ".join("null" if name is None else str(name).lower() for name in names if name is not None)
+    written = [str(name).lower() if isinstance(name, bool) else str(name) for name in names if name is not None]
+    listed = ", ".join(written)
     words = f"one of {listed}" + (", or null" if None in names else "")
     return Values(words, lambda v: any(type(v) is type(name) and v == name for name in names))
 
@@ -124,7 +125,9 @@ TILE = Values("pixels of the picture, at least 1, [height, width] or auto", lamb
 OVERLAP = Values("pixels of the picture, at least 0, [height, width] or auto",
     lambda v: v == "auto" or FROM_ZERO.fit(v)
     or (isinstance(v, list | tuple) and len(v) == 2 and all(map(FROM_ZERO.fit, v))))  # fmt: skip
-ROI = or_null(Values("[left,top,right,bottom] in pixels or, up to 1, in shares; a mask file; or a folder of masks",
+ROI = or_null(Values(
+    "[left,top,right,bottom] with 0 <= left < right and 0 <= top < bottom, in pixels or, up to 1, in shares; a mask "
+    "file; or a folder of masks",
     lambda v: is_text(v) or (isinstance(v, list | tuple) and len(v) == 4 and all(map(is_number, v))
                              and 0 <= v[0] < v[2] and 0 <= v[1] < v[3])))  # fmt: skip
 NUMBERED = Values("a number or a module path", lambda v: FROM_ZERO.fit(v) or is_text(v))
@@ -132,7 +135,9 @@ LEVELS = Values("auto or a list such as [1,2,3]",
     lambda v: v == "auto" or (isinstance(v, list) and v != [] and all(map(NUMBERED.fit, v))))  # fmt: skip
 CHOSEN_LEVELS = or_null(list_of(COUNT, "a list of levels, counted from 1, such as [2,3]"))
 CATEGORY = Values("one name; several, each once, as [a,b]; or all. A sweep over them is -m category=a,b", _is_category)
-INTENSITY = Values("auto, window:<lo>,<hi> or percentile:<lo>,<hi>", _is_intensity)
+INTENSITY = Values(
+    "auto, or two numbers, the lesser first, as window:<lo>,<hi> or, from 0 to 100, as percentile:<lo>,<hi>",
+    _is_intensity)  # fmt: skip
 ARCHIVE = or_null(Values("{url: <address>, sha256: <digits>}",
     lambda v: isinstance(v, Mapping) and all(map(is_text, v.values()))))  # fmt: skip
 COUNTS = or_null(Values("{<category>: {train: <images>, test: <images>}}", _counts_images))

@@ -143,6 +143,27 @@ def test_masks_that_are_all_missing_are_remarked_upon(checked, tmp_path):
     assert "image metrics only" not in checked("mpdd", "dataset.masks=null")[1]
 
 
+def test_saturation_thresholds_are_checked_too(checked, tmp_path):
+    status, printed, _ = checked("mvtec_loco")
+    assert status == 0 and "sPRO" not in printed
+    file = next((tmp_path / "mvtec_loco").rglob("defects_config.json"))
+    kept = file.read_text()
+    file.write_text('[{"pixel_value": 7}]')
+    status, _, said = checked("mvtec_loco")
+    assert status == 2 and f"{file}, entry 0" in said
+    file.write_text("[]")
+    assert checked("mvtec_loco")[0] == 2  # a mask has a value that it does not name
+    file.unlink()
+    status, printed, _ = checked("mvtec_loco")
+    assert status == 0 and f"no saturation thresholds {file}: without sPRO" in " ".join(printed.split())
+    file.write_text(kept)
+
+
+def test_a_key_that_is_wrong_for_every_file_is_said_three_times(checked, tmp_path):
+    status, _, said = checked("mpdd", "dataset.page=3")
+    assert status == 2 and said.count("dataset.page=3: image") == 3 and "more like the last" in said
+
+
 def test_no_network_is_loaded(tmp_path):
     LAYOUTS["mpdd"](tmp_path / "mpdd")
     code = "import sys; from kdad.data.check import main; main(); assert not {'timm', 'kdad.models'} & set(sys.modules)"

@@ -12,6 +12,7 @@ from PIL import Image
 from kdad.data import MNIST, Folder
 from kdad.data.images import look, read_image, read_values
 from kdad.data.intensity import AUTO, Rule, find_window, map_values, read_rule, restore_rule
+from kdad.data.oddities import Header, Oddities
 from kdad.errors import UserError
 from kdad.storage.cache import ArrayStore
 
@@ -89,10 +90,10 @@ def test_pages_of_a_file(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack")
     for number in range(3):
         assert (grey(tmp_path / "a.tif", read_rule("auto", number)) == pages[number]).all()
-    with pytest.raises(UserError, match=r"a.tif has no page 3, but 3, counted from 0: see dataset.page"):
+    with pytest.raises(UserError, match=r"dataset.page=3: image \S*a.tif has 3 pages, and the first is 0"):
         read_image(tmp_path / "a.tif", SIDE, read_rule("auto", 3))
     Image.fromarray(pages[0]).save(tmp_path / "one.png")
-    with pytest.raises(UserError, match="one.png has no page 1"):
+    with pytest.raises(UserError, match="one.png has 1 page, and the first is 0"):
         look(tmp_path / "one.png", read_rule("auto", 1))
 
 
@@ -227,6 +228,30 @@ def test_deep_colours_are_refused_under_a_rule(tmp_path, name):
     read_image(tmp_path / name, SIDE)
     with pytest.raises(UserError, match="colours of 16 bits"):
         read_image(tmp_path / name, SIDE, read_rule("window:0,4095", 0))
+
+
+@pytest.mark.parametrize("window", ["9000,9001", "0,10"])
+def test_a_window_that_holds_no_value_is_refused_before_training(folder, window):
+    data = folder(intensity=f"window:{window}")
+    with pytest.raises(UserError, match=rf"dataset.intensity=window:{window}: the values of the images go from \d+ to"):
+        data.setup()
+
+
+def test_pictures_of_8_bits_under_a_window_of_deeper_ones_are_remarked_upon(tmp_path):
+    shallow = Oddities(read_rule("window:0,4095", 0))
+    shallow.add(tmp_path / "a.png", Header())
+    assert "none of 1 images is deeper than 8 bits, but window:0,4095" in shallow.describe()[0]
+    fitting = Oddities(read_rule("window:10,200", 0))
+    fitting.add(tmp_path / "a.png", Header())
+    assert fitting.describe() == []
+    fitting.refuse_window()
+
+
+def test_whole_numbers_of_32_bits_are_refused_when_they_are_checked(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((SIDE, SIDE), 100_000, np.int32))
+    with pytest.raises(UserError, match=r"a.tif holds 32-bit values"):
+        look(tmp_path / "a.tif")
+    look(tmp_path / "a.tif", read_rule("window:0,200000", 0))
 
 
 def test_sets_that_are_no_files(tmp_path, options):

@@ -57,11 +57,13 @@ def test_a_folder_has_a_mask_for_each_picture(tmp_path):
 @pytest.mark.parametrize(("given", "message"), [
     ([0, 0, 1], "dataset.roi=.0, 0, 1.: give .left,top,right,bottom."), ([5, 0, 2, 4], "no rectangle"), (7, "give"),
     ([0, 0, "a", 1], "give"), ([20, 0, 30, 4], "lies outside the image .*a.png of 10 x 8"), ("none.png", "no such file"),
-    ("empty.png", "is 0 everywhere"), ("small.png", "is 4 x 4 pixels, but the image .*a.png 10 x 8"),
+    ([0, 0, 0.05, 1], "holds no whole pixel of the image .*a.png of 10 x 8"),
+    ("text.png", "dataset.roi: the mask .*text.png cannot be read"), ("empty.png", "is 0 everywhere"), ("small.png", "is 4 x 4 pixels, but the image .*a.png 10 x 8"),
 ])  # fmt: skip
 def test_what_is_no_region_is_refused(tmp_path, given, message):
     save(np.zeros((8, 10)), tmp_path / "empty.png")
     save(np.ones((4, 4)), tmp_path / "small.png")
+    (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(UserError, match=message):
         Roi(given, tmp_path).find(tmp_path / "a.png", (10, 8))
 
@@ -80,6 +82,8 @@ def test_a_checkpoint_holds_it_without_the_file(tmp_path):
     assert restore_roi(None) is None
     with pytest.raises(UserError, match="roi=<folder>"):
         restore_roi({"folder": "x"})
+    with pytest.raises(UserError, match="roi=nowhere: no such folder"):
+        restore_roi({"folder": "x"}, "nowhere")
     with pytest.raises(UserError, match="only a detector trained with"):
         restore_roi(None, "masks")
 

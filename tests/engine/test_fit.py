@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdad.engine.combinations import check_average
+from kdad.engine.combinations import check_average, check_tiling
 from kdad.engine.fit import stop_early, takes_single
 from kdad.errors import UserError
 from kdad.models.dskd import DSKD
@@ -36,3 +36,10 @@ def test_patience_needs_validation_images():
         stop_early(3, 0)
     with pytest.raises(UserError, match="average_epochs=2 needs to know .* found patience"):
         check_average(2, {"max_epochs": 9}, patience=3)
+
+
+def test_an_overlap_needs_tiles():
+    with pytest.raises(UserError, match=r"tiling\.overlap=16: of which tiles"):
+        check_tiling({"size": None, "overlap": 16})
+    for fine in (None, {"size": None, "overlap": "auto"}, {"size": 64, "overlap": 16}):
+        check_tiling(fine)
