@@ -52,6 +52,12 @@ def read_index() -> pd.DataFrame:
 
     Returns title, unit of the scores, image size and backbone where the paper states them, and what `setting` means.
     """
+    return _read_index().copy()
+
+
+@cache
+def _read_index() -> pd.DataFrame:
+    """Read the index once in a process."""
     return _read_csv(files(__name__) / "index.csv")
 
 

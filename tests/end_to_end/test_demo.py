@@ -22,6 +22,7 @@ def test_rd_learns_the_demo_and_an_untrained_student_does_not(tmp_path, lite0):
                     "category=brick",
                     "backbone=efficientnet_lite0",
                     "pictures=0",
+                    "image_size=128",
                     *overrides,
                 ],
             )

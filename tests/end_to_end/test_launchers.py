@@ -1,7 +1,6 @@
 """Sweeps whose jobs run in other processes: the same results, the same table, the same exit status."""
 
 import json
-import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ def sweep(folder, root, *overrides):
     command = [
         sys.executable, "-m", "kdad.run", "-m", "model=rd", "dataset=mvtec", f"dataset.root={root}", "category=tile",
         "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false", "image_size=64",
-        "batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none", "seed=0,1,-1",
+        "batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none", "seed=0,-1",
         f"hydra.sweep.dir={folder}", *overrides,
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
@@ -44,14 +43,12 @@ def test_jobs_in_other_processes_are_as_those_in_turn(plain, tiny_mvtec, tmp_pat
         pytest.skip("needs kdad[launchers]")
     in_turn, folder = plain
     found = sweep(tmp_path / "found", tiny_mvtec, *LAUNCHERS[launcher])
-    for job in ("0", "1"):
-        assert read(tmp_path / "found" / job) == read(folder / job)
-        scores = [(place / job / "scores.csv").read_bytes() for place in (tmp_path / "found", folder)]
-        assert scores[0] == scores[1]
+    assert read(tmp_path / "found/0") == read(folder / "0")
+    scores = [(place / "0/scores.csv").read_bytes() for place in (tmp_path / "found", folder)]
+    assert scores[0] == scores[1]
     for done in (in_turn, found):
         assert done.returncode == 2
         assert "1 of the sweep's jobs failed" in done.stderr and "seed=-1: give a whole number" in done.stderr
         table = done.stdout[done.stdout.index("The sweep's jobs") :]
-        assert table.index("seed=0") < table.index("seed=1") < table.index("seed=-1") < table.index("failed: ")
-    assert re.search(r"Decoding and the teacher took [\d.]+ s; what was in the cache saved [\d.]+ s", in_turn.stdout)
+        assert table.index("seed=0") < table.index("seed=-1") < table.index("failed: ")
     assert not list((tmp_path / "found").glob(".kdad_jobs*"))

@@ -1,5 +1,7 @@
 """What a sweep shows: which job of how many, what it has of its own, and what each has come to."""
 
+import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,6 +88,20 @@ def test_the_table_has_each_jobs_metrics_and_means_over_categories(tmp_path, cap
     rows = [line for line in capsys.readouterr().out.splitlines() if "seed=" in line]
     assert "0.2500" in rows[0] and "0.5000" in rows[0] and "0.7500" in rows[1] and "failed" in rows[2]
     assert "0.1250" in rows[3] and str(elsewhere) in rows[3]  # done already, by another sweep
+
+
+def test_what_the_cache_saved_is_added_up_over_the_jobs_that_ran(tmp_path, capsys):
+    """Not over those that were done before the sweep began."""
+    sweep = Sweep([])
+    for name, spent, saved, age in (("a", 3.0, 0.0, 0), ("b", 0.5, 2.25, 0), ("c", 100.0, 100.0, 3600)):
+        file = tmp_path / name / "results.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps({"status": "ok", "cache_seconds": spent, "cache_saved": saved}))
+        os.utime(file, (sweep.began + 1 - age,) * 2)
+        sweep.rows.append((name, "ok", file.parent, [RunFolder(file.parent)]))
+    sweep.show()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Decoding and the teacher took 3.5 s; what was in the cache saved 2.2 s." in said
 
 
 def test_a_long_name_is_not_cut_in_a_log(tmp_path, capsys, monkeypatch):
