@@ -5,6 +5,8 @@ The checkpoint brings its configuration; overrides change what does not need tra
 them. `variants` in a run's configuration are such tests, made right after its own.
 """
 
+from contextlib import suppress
+
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -16,25 +18,38 @@ from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
+from kdad.settings.overrides import split
+
+STORED = "evaluations"  # below the run that a checkpoint is of
 
 
 def main() -> None:
     """Run `kdad evaluate`, which is `python -m kdad.evaluate`."""
-    launch(job, CONFIG, stored_in="evaluations", impossible=list_impossible_to_test)
+    launch(job, CONFIG, stored_in=STORED, impossible=list_impossible_to_test)
 
 
 def job(cfg: DictConfig) -> None:
     """Do one job of the command line or of a sweep. One that is refused leaves nothing in the run that it is of."""
     if cfg.plan:
         raise UserError("plan=true prices kdad run; a test takes a part of what its run took: test_seconds")
+    given = {split(override)[0] for override in HydraConfig.get().overrides.task}
+    if "severity" in given and "corruption" not in given and cfg.corruption == "none":
+        raise UserError(f"severity={cfg.severity}: of which corruption=? Give one, such as corruption=blur")
     unite(cfg)
     folder = RunFolder(HydraConfig.get().runtime.output_dir)
-    with folder.hold(), folder.record(cfg, and_refusals=False) as record:
-        check_configuration(cfg, CONFIG)
-        refuse_retest(cfg)
-        from kdad.engine.retest import test_again  # with Lightning, which a refusal need not wait for
+    try:
+        with folder.hold(), folder.record(cfg, and_refusals=False) as record:
+            check_configuration(cfg, CONFIG)
+            refuse_retest(cfg)
+            from kdad.engine.retest import test_again  # with Lightning, which a refusal need not wait for
 
-        test_again(cfg, folder, record)
+            test_again(cfg, folder, record)
+    except UserError:
+        with suppress(OSError):  # it holds something
+            folder.path.rmdir()
+            if folder.path.parent.name == STORED:
+                folder.path.parent.rmdir()
+        raise
     show(record.results, folder)
 
 

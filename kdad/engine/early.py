@@ -48,9 +48,20 @@ def refuse_retest(cfg: DictConfig) -> None:
     from kdad.engine.checkpoint import Checkpoint  # with torch, by which the file is read
 
     checkpoint = Checkpoint.load(cfg.ckpt_path)
+    refuse_form(cfg, checkpoint)
     refuse_training(cfg, checkpoint)
     with checkpoint.explain_root():
         check_place(cfg)
+
+
+def refuse_form(cfg: DictConfig, checkpoint: "Checkpoint") -> None:
+    """Refuse another form= than that of training: it sets keys that need training, too. Raises `UserError`."""
+    trained = checkpoint.config.get("form") or "paper"
+    if (form := cfg.get("form") or "paper") != trained:
+        raise UserError(
+            f"form={form}: the checkpoint {cfg.ckpt_path} was trained with form={trained}. kdad run trains the other; "
+            "keys of the test alone, such as model.score_levels, can be given by themselves"
+        )
 
 
 def refuse_training(cfg: DictConfig, checkpoint: "Checkpoint") -> bool:

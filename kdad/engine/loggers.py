@@ -2,10 +2,11 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from kdad.engine.record import RATES, SEVEN
+from kdad.engine.record import MEAN, RATES, SEVEN
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.metrics import Outcome
@@ -36,7 +37,7 @@ GUARDED = (
 # Columns of the table that each run leaves, for one table over all runs.
 SUMMARY = (
     "model", "dataset", "category", "backbone", "weights_fingerprint", "image_size", "seed", "epochs", "n_train",
-    "n_test", *SEVEN, *RATES, "loss", "val_loss", "fit_seconds", "test_seconds",
+    "n_test", *SEVEN, MEAN, *RATES, "loss", "val_loss", "fit_seconds", "test_seconds",
 )  # fmt: skip
 
 
@@ -144,6 +145,7 @@ def log_test(logger: Logger | None, results: dict[str, Any], outcome: Outcome, p
         return
     names = [*RATES, *(name for metric in outcome.metrics for name in (metric, f"{metric}_std"))]
     told: dict[str, Any] = {name: results[name] for name in names if isinstance(results.get(name), float)}
+    told |= average_seven(results)
     scores, labels = outcome.rows.score, outcome.rows.label
     parts = {"scores_normal": scores[labels == 0], "scores_anomalous": scores[labels == 1]}
     parts = {name: part for name, part in parts.items() if len(part)}
@@ -166,4 +168,11 @@ def log_test(logger: Logger | None, results: dict[str, Any], outcome: Outcome, p
 def summarise(logger: Logger | None, results: dict[str, Any]) -> None:
     """Log a table "summary" of one row, where the logger takes tables."""
     if logger is not None and hasattr(logger, "log_table"):
-        logger.log_table("summary", columns=list(SUMMARY), data=[[results.get(key) for key in SUMMARY]])
+        row = results | average_seven(results)
+        logger.log_table("summary", columns=list(SUMMARY), data=[[row.get(key) for key in SUMMARY]])
+
+
+def average_seven(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return the mean of the seven metrics by its name, as reports have it; nothing where one is missing."""
+    values = [value for name in SEVEN if isinstance(value := results.get(name), float)]
+    return {MEAN: fmean(values)} if len(values) == len(SEVEN) else {}

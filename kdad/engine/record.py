@@ -21,6 +21,7 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # by which
 SEVEN = (  # all metrics that papers compare by; those beyond the headline are null only where their counterpart is
     "image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro"
 )  # fmt: skip
+MEAN = "mad"  # of all seven, in reports and logs
 
 
 def name_category(category: Any) -> str | None:

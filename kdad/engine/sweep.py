@@ -93,7 +93,7 @@ class Sweep:
         console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
         console.print(table)
         spent, saved = (self.add_up(f"cache_{what}") for what in ("seconds", "saved"))
-        if saved:
+        if saved >= 0.05:  # else it would read as nothing
             console.print(f"Decoding and the teacher took {spent:.1f} s; what was in the cache saved {saved:.1f} s.")
         best = self.rows[0][2].parent / BEST
         if best.is_file():

@@ -27,8 +27,16 @@ from kdad.report.costs import tabulate_points
 from kdad.report.study import group_blocks
 from kdad.results.levels import read_levels
 from kdad.results.read import EVERY, METRICS, expand_metrics
-from kdad.results.series import find_runs, group_runs, is_corrupted, keep_complete, name_detector, print_remark
-from kdad.results.words import count_runs, name_metric, parse_metric
+from kdad.results.series import (
+    find_runs,
+    group_runs,
+    is_corrupted,
+    keep_complete,
+    keep_undamaged,
+    name_detector,
+    print_remark,
+)
+from kdad.results.words import name_metric, parse_metric
 from kdad.storage.atomic import atomic_write
 
 WHICH = f"of {', '.join(EVERY)}, pro_0.05 and the like, aupimo, or all"
@@ -114,7 +122,7 @@ def add_metrics(
 
 def make_histograms(given: argparse.Namespace) -> Figures:
     """Yield the histograms of all runs, in one figure. Raises `UserError`, as all of these do."""
-    runs = keep_complete(find_runs(given.folders))
+    runs = keep_undamaged(keep_complete(find_runs(given.folders)))
     metrics = expand_metrics(given.metrics, runs)
     yield "histograms", draw_histograms(group_runs(runs), given.bins, given.log, metrics)
 
@@ -146,7 +154,7 @@ def keep_drawable(runs: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:
 
 def make_galleries(given: argparse.Namespace) -> Figures:
     """Yield a gallery for each category of a data set."""
-    found = keep_complete(find_runs(given.folders))
+    found = keep_undamaged(keep_complete(find_runs(given.folders)))
     metrics = expand_metrics(given.metrics, found)
     for place, runs in found.groupby(["dataset", "category"], sort=False):
         name = make_file_name("gallery", *place)
@@ -203,9 +211,7 @@ def make_costs(given: argparse.Namespace) -> Figures:
     (metric,), corrupted = expand_metrics([given.metric], found), is_corrupted(found)
     if corrupted.all():
         raise UserError("all of these tests have corruption=: give the folders of the runs themselves")
-    if corrupted.any():
-        print_remark(f"{count_runs(found[corrupted])} with corruption= left out: their test images are others")
-    blocks = group_blocks(found[~corrupted], [metric]).blocks
+    blocks = group_blocks(found, [metric]).blocks
     costs, machine = measure_costs(pd.concat([block.rows for block in blocks]), given.x, given.repeats)
     points = tabulate_points(blocks, costs, metric) if len(costs) else costs
     if points.empty:

@@ -53,6 +53,8 @@ def measure_networks(runs: pd.DataFrame, repeats: int = 0) -> pd.DataFrame:
     for index, run in runs.iterrows():
         key = json.dumps([run["config"].get(name) for name in BUILT_FROM], sort_keys=True, default=str)
         try:
+            if not run["config"]:
+                raise UserError(f"{run['folder']} has no readable config.yaml")
             locate_checkpoint(run)
             if key not in detectors:
                 detectors[key] = rebuild_detector(run)

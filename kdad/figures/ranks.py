@@ -45,7 +45,10 @@ def draw_ranks(named: dict[str, pd.DataFrame], metric: str) -> Figure:
         edge, side = (FREE, "left") if left else (count + 1 - FREE, "right")
         rank, colour = ranking.ranks[name], find_colour(name.split(" ")[0])
         panel.plot([rank, rank, edge], [0, height, height], color=colour, linewidth=0.9, clip_on=False)
-        panel.text(edge, height - 0.08, f"{name}  {rank:.2f}", ha=side, va="bottom", fontsize=6.5, color=colour)
+        panel.text(
+            edge, height - 0.1, f"{name}  {rank:.2f}", ha=side, va="bottom", fontsize=6.5, color=colour, zorder=3,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},  # over the lines of other detectors
+        )  # fmt: skip
     panel.set_title(describe(ranking, metric), fontsize=7)
     return figure
 

@@ -29,7 +29,8 @@ def draw_trend(table: pd.DataFrame, key: str, metrics: Sequence[str]) -> Figure:
             panel.fill_between(mean.index, mean - spread, mean + spread, color=style["color"], alpha=0.15, lw=0)
         panel.set_title(f"{name_metric(metric)} (%)")
         _scale(panel, np.unique(table["level"]))
-    figure.supxlabel(key, fontsize=7)
+    for panel in panels:
+        panel.set_xlabel(key, fontsize=7)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(lines), 4))
     return figure
 

@@ -72,7 +72,8 @@ def render_page(runs: pd.DataFrame, pictures: int, metrics: Sequence[str] = METR
     sides, sections = list(embed_sides(table, pictures)), list(list_sections(runs, metrics))
     # What robustness shows would be one more detector in means and curves.
     main = table[~is_corrupted(table)] if has_robustness(sections) else table
-    apart, best = find_differing_keys(table), table.groupby(["dataset", "category"])[list(metrics)].transform("max")
+    apart = find_differing_keys(table)
+    best = main.groupby(["dataset", "category"])[list(metrics)].transform("max").reindex(table.index)
     shown = [
         _describe_run(run, apart, row, pictures, metrics, find_links(run, sides))
         for (_, run), (_, row) in zip(table.iterrows(), best.iterrows(), strict=True)

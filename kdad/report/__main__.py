@@ -16,6 +16,7 @@ from kdad.report.comparison import make_comparison
 from kdad.report.paper import make_paper_report
 from kdad.report.study import make_study_report
 from kdad.report.writers import FORMATS, Report, write_report
+from kdad.results.kinds import drop_damaged
 from kdad.results.read import EVERY, METRICS, expand_metrics, read_runs
 from kdad.results.series import is_corrupted
 from kdad.results.words import count_runs, parse_metric
@@ -129,7 +130,7 @@ def collect_runs(given: argparse.Namespace) -> DataFrame:
     if runs.empty and given.paper is None:
         where = ", ".join(map(str, folders)) or f"./{DEFAULT}, which does not exist"
         raise UserError(f"no results.json of a run below {where}; give the folders that hold your runs")
-    return runs
+    return drop_damaged(runs)
 
 
 def leave_out_corrupted(runs: DataFrame) -> DataFrame:
@@ -138,7 +139,7 @@ def leave_out_corrupted(runs: DataFrame) -> DataFrame:
     if corrupted.all() or not corrupted.any():
         return runs
     kept = runs[~corrupted]
-    said = f"{corrupted.sum()} tests with corruption= are left out: kdad figures robustness and --html show them"
+    said = f"left out: {count_runs(runs[corrupted])} with corruption=, which kdad figures robustness and --html show"
     kept.attrs["skipped"] = [*runs.attrs.get("skipped", []), said]
     return kept
 

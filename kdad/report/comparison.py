@@ -43,6 +43,7 @@ def make_comparison(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Rep
         if ranking := rank_detectors(named, metric):
             ranked += write_ranking(ranking, metric)
         notes += [warning for warning in warn(pairs, metric) if warning not in notes]
+    notes += describe_alone(named)
     if not lines:
         notes.append("No two detectors or settings share a category and a seed: there is nothing to compare.")
     tables = [Table("", [("", name) for name in HEAD], 3, lines)]
@@ -59,6 +60,16 @@ def make_comparison(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Rep
         tables.append(Table("Mean ranks", [("", name) for name in head], 2, ranked))
     notes += [f"{name}: {settings}" for name, settings in list_settings(blocks).items() if settings]
     return Report("comparison", "Comparison", tables, notes, pd.DataFrame(records))
+
+
+def describe_alone(named: dict[str, pd.DataFrame]) -> list[str]:
+    """Return a note on data sets that one detector alone was run on, which nothing is compared on; none without any."""
+    runs = pd.concat([rows.assign(detector=name) for name, rows in named.items()]) if named else pd.DataFrame()
+    if runs.empty or len(named) < 2:
+        return []
+    counts = runs[runs["status"] == "ok"].groupby("dataset")["detector"].nunique()
+    alone = [str(name) for name, count in counts.items() if count < 2]
+    return [f"Of {', '.join(alone)} there are runs of one detector or setting alone: not compared."] if alone else []
 
 
 def name_detectors(blocks: list[Block]) -> dict[str, pd.DataFrame]:

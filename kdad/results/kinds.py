@@ -2,7 +2,8 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,27 +49,74 @@ def read_defects(file: Path | None) -> dict[str, NDArray[Any]]:
     [0, 1]. Raises `UserError` for a file that is no such table.
     """
     columns = ["by", "name", "images", "regions", "pixels", "pro", "pixel_ap", "pixel_f1_max", "aupimo"]
-    table = read_columns(file) if isinstance(file, Path) else {}
-    if not file or not set(columns) <= set(table):
+    if not isinstance(file, Path):
         return {}
+    table = read_columns(file)
+    refuse_lacking(table, columns, file)
     numbers = {name: parse_numbers(table[name], file, name) for name in columns[2:]}
     counts = {name: numbers[name].astype(int) for name in columns[2:5] if np.isfinite(numbers[name]).all()}
     return {name: np.array(table[name], dtype=object) for name in columns[:2]} | numbers | counts
 
 
+def refuse_lacking(table: Mapping[str, Any], columns: Sequence[str], path: Path) -> None:
+    """Raise `UserError` where a table lacks one of these columns."""
+    if lacking := [name for name in columns if name not in table]:
+        raise UserError(f"{path}: no column {', '.join(lacking)}. Was it changed?")
+
+
+def drop_damaged(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs without those of their tables of scores and defects that cannot be believed.
+
+    These are no tables, lack columns, or hold another number of images than were tested; `.attrs["skipped"]` says so.
+    """
+    kept, said = runs.copy(), list(runs.attrs.get("skipped", []))
+    for index, run in runs.iterrows():
+        for column in ("scores_file", "defects_file"):
+            file = run[column]
+            if not isinstance(file, Path):
+                continue
+            try:
+                if column == "defects_file":
+                    read_defects(file)
+                else:
+                    check_scores(file, run.get("n_test"))
+            except UserError as error:
+                kept.at[index, column] = None
+                said.append(f"{error} It is left out")
+    kept.attrs["skipped"] = said
+    return kept
+
+
+def check_scores(file: Path, tested: Any = None) -> None:
+    """Raise `UserError` where a scores.csv is no such table, or has not as many rows as images were `tested`."""
+    table = read_columns(file)
+    refuse_lacking(table, ["path", "label", "score"], file)
+    for name in ("label", "score"):
+        parse_numbers(table[name], file, name)
+    if isinstance(tested, int | float) and not math.isnan(tested) and len(table["path"]) != tested:
+        raise UserError(f"{file}: {len(table['path'])} rows, but {tested:.0f} images were tested. Was it changed?")
+
+
 def read_columns(path: Path) -> dict[str, list[str]]:
-    """Read a CSV file as texts, by column; a row that is short ends in empty ones. Raises `UserError` where it is none.
+    """Read a CSV file as texts, by column. Raises `UserError` where it is none, or has rows of other lengths.
 
     Of a file of some hundred rows it takes a tenth of the time that pandas does, and a study has thousands of files.
+    One that is as it was is read once.
     """
+    status = path.stat()
+    return _read_columns(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _read_columns(path: Path, changed: int, size: int) -> dict[str, list[str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             head, *rows = [row for row in csv.reader(file) if row] or [[]]
-        if too_long := next((number for number, row in enumerate(rows, 2) if len(row) > len(head)), None):
-            raise ValueError(f"row {too_long} has more cells than the head")
+        if odd := next((number for number, row in enumerate(rows, 2) if len(row) != len(head)), None):
+            raise ValueError(f"row {odd} has another number of cells than the head")
     except (ValueError, csv.Error) as error:  # such as text that is not UTF-8
         raise UserError(f"{path}: cannot be read as a table: {error}. Was it changed?") from error
-    columns = zip(*(row + [""] * (len(head) - len(row)) for row in rows), strict=True) if rows else [()] * len(head)
+    columns = zip(*rows, strict=True) if rows else [()] * len(head)
     return {name: list(column) for name, column in zip(head, columns, strict=True)}
 
 

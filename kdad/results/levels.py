@@ -29,6 +29,8 @@ def read_levels(runs: pd.DataFrame, key: str) -> pd.DataFrame:
         raise UserError(f"--key {key}: {unfit} is no number")
     table["level"] = pd.to_numeric(pd.Series(values, index=table.index))
     table = table.dropna(subset=["level"])
+    if table.empty:
+        raise UserError(f"--key {key}: it is null in all runs; give runs that have a number there")
     if table["level"].nunique() < 2:
         raise UserError(f"--key {key}: it is {table['level'].iloc[0]:g} in all runs; give runs that differ in it")
     table["line"] = [

@@ -11,13 +11,12 @@ from typing import Any
 import pandas as pd
 
 from kdad.engine.record import HEADLINE as METRICS
-from kdad.engine.record import RATES, SEVEN, name_category
+from kdad.engine.record import MEAN, RATES, SEVEN, name_category
 from kdad.engine.run_folder import RESULTS, RunFolder
 from kdad.errors import UserError
 from kdad.geometry import name_size
 from kdad.storage.plain import parse_json, parse_yaml
 
-MEAN = "mad"  # of all seven metrics
 EVERY = (*SEVEN, MEAN)
 # Those that not all runs have: PRO up to another rate than 0.3, metrics.pro_limits; AUPIMO, where pixels are exact;
 # sPRO of sets with saturation thresholds, of all regions, of those of a kind of anomaly, and the mean over the kinds

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,11 @@ import pandas as pd
 from kdad import published
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
-from kdad.results.kinds import read_table
+from kdad.results.kinds import drop_damaged, read_table
 from kdad.results.read import locate_files, read_runs
 from kdad.results.settings import describe_runs
 from kdad.results.statistics import drop_repeats
+from kdad.results.words import count_runs
 
 
 @dataclass
@@ -34,8 +36,8 @@ def find_runs(folders: Sequence[Path], with_evaluations: bool = False) -> pd.Dat
     """Return every run below the folders, in their order, failed ones too.
 
     A folder that is a run itself stands for that run, without its variants and later evaluations, unless it is to be
-    `with_evaluations`. What cannot be read
-    is remarked on. Raises `UserError` where there is no run.
+    `with_evaluations`. Tests of corrupted images, which are no further detectors, are then there, too, and otherwise
+    only where there are no others. What cannot be read is remarked on. Raises `UserError` where there is no run.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -48,6 +50,10 @@ def find_runs(folders: Sequence[Path], with_evaluations: bool = False) -> pd.Dat
     named = [place for place in table["folder"] if place in roots]
     inner = pd.Series([any(run in place.parents for run in named) for place in table["folder"]], index=table.index)
     table = table[~inner | (with_evaluations & (table["kind"] == "evaluation"))]
+    corrupted = is_corrupted(table)
+    if not with_evaluations and corrupted.any() and not corrupted.all():
+        print_remark(f"left out: {count_runs(table[corrupted])} with corruption=, which kdad figures robustness shows")
+        table = table[~corrupted]
     given = [next(i for i, root in enumerate(roots) if place.is_relative_to(root)) for place in table["folder"]]
     # In the order of the command line, which `read_runs` has sorted by folder.
     return table.fillna({"dataset": "?", "category": "default"}).iloc[np.argsort(given, kind="stable")]
@@ -65,6 +71,36 @@ def keep_complete(table: pd.DataFrame) -> pd.DataFrame:
     for _, run in table[~good].iterrows():
         print_remark(f"{run['folder']} is left out: {run['status']}: {run['error']}")
     return table[good]
+
+
+def keep_with(runs: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the runs that have left this file or folder, and print a remark on each of the others.
+
+    Raises `UserError` where none has.
+    """
+    lacking: dict[Any, UserError] = {}
+    for index, run in runs.iterrows():
+        try:
+            find_file(run, column)
+        except UserError as error:
+            lacking[index] = error
+    if len(lacking) == len(runs):
+        raise next(iter(lacking.values()))
+    for problem in lacking.values():
+        print_remark(f"left out: {problem}")
+    return runs.drop(index=list(lacking))
+
+
+def keep_undamaged(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with scores that can be believed, and print a remark on each of the others.
+
+    Raises `UserError` where none has.
+    """
+    runs.attrs["skipped"] = []  # of which remarks have been made
+    found = drop_damaged(runs)
+    for message in found.attrs["skipped"]:
+        print_remark(message)
+    return keep_with(found, "scores_file")
 
 
 def is_corrupted(runs: pd.DataFrame) -> pd.Series:

@@ -95,7 +95,6 @@ def _read_table_name(file: Path) -> str:
     return str(OmegaConf.select(OmegaConf.load(file), "table.name"))
 
 
-@cache
 def find_recipe(paper: str, table: str, dataset: str, whole: bool) -> Recipe | None:
     """Return what the runs of a table hold, by the experiment file that fills it.
 

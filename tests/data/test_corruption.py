@@ -125,7 +125,8 @@ def test_evaluate_sweeps_corruptions_at_the_trained_threshold(tmp_path, command_
     alarms = [score > own["image_threshold"] for label, score in scores if not label]
     assert found["brightness", 3]["false_alarm_rate"] == pytest.approx(sum(alarms) / len(alarms))
     runs = read_runs([trained.folder, tmp_path / "out"])
-    assert len(find_runs([trained.folder, tmp_path / "out"])) == 5
+    assert len(find_runs([trained.folder, tmp_path / "out"], with_evaluations=True)) == 5
+    assert len(find_runs([trained.folder, tmp_path / "out"])) == 3  # what is corrupted is no further detector
     assert len(drop_repeats(describe_runs(runs)[0], ["key", "seed"])[0]) == 3  # nothing is nothing, however severe
     # What is refused leaves nothing that a report would show as a failed run.
     for wrong in ("corruption=fog", "protocol=rdpp_code", "model.levels=[1]", "batch_size=0"):

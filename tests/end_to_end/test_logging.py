@@ -8,6 +8,7 @@ from pytorch_lightning.loggers import Logger
 
 from kdad.engine.launch import launch, name_sweep
 from kdad.engine.loggers import SUMMARY
+from kdad.engine.record import SEVEN
 from kdad.errors import UserError
 
 CAPTURED = []
@@ -62,7 +63,9 @@ def test_config_losses_metrics_maps_tags_and_group(start):
     }
     assert found["images"] == [str(p) for p in sorted((folder / "maps").iterdir())] and len(found["images"]) == 3
     (row,) = found["tables"]["summary"]
-    assert row == {key: results.get(key) for key in SUMMARY} and row["val_loss"] is None
+    mean = sum(results[name] for name in SEVEN) / 7
+    assert row.pop("mad") == pytest.approx(mean, rel=1e-12)
+    assert row == {key: results.get(key) for key in SUMMARY if key != "mad"} and row["val_loss"] is None
     assert (row["model"], row["backbone"], row["n_test"]) == ("rd", "test_resnet.r160_in1k", 6)
     assert row["loss"] == pytest.approx(epochs[1]["loss"], rel=1e-6)
     assert (found["status"], found["exit_code"]) == ("success", 0)

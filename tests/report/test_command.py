@@ -89,5 +89,5 @@ def test_tests_of_corrupted_images_are_no_detectors():
     configs = [{"corruption": "none"}, {"corruption": "blur"}, {}]
     runs = pd.DataFrame({"config": configs})
     kept = leave_out_corrupted(runs)
-    assert list(kept.index) == [0, 2] and "1 tests with corruption= are left out" in kept.attrs["skipped"][0]
+    assert list(kept.index) == [0, 2] and "left out: 1 run with corruption=" in kept.attrs["skipped"][0]
     assert len(leave_out_corrupted(runs.iloc[[1]])) == 1 and len(leave_out_corrupted(runs.iloc[[0, 2]])) == 2

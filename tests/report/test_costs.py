@@ -112,7 +112,7 @@ def test_the_command(write_run, tmp_path, capsys):
     said = capsys.readouterr()
     names = ["cost_training_seconds_pro.csv", *(f"cost_training_seconds_pro_mvtec.{kind}" for kind in ("png", "pdf"))]
     assert [Path(line).name for line in said.out.splitlines()] == names
-    assert "1 run with corruption= left out" in said.err
+    assert "left out: 1 run with corruption=" in said.err
     table = pd.read_csv(out / names[0])
     assert table.loc[0, ["value", "cost", "seeds", "front", "metric"]].tolist() == [
         pytest.approx(85),

@@ -2,6 +2,9 @@
 
 import math
 
+import pytest
+
+from kdad.errors import UserError
 from kdad.report.defects import tabulate_defects
 from kdad.report.study import make_study_report
 from kdad.results.kinds import read_defects
@@ -36,7 +39,8 @@ def test_runs_without_the_file_have_no_table(write_run, tmp_path):
         and tabulate_defects([(["rd", "mvtec", ""], runs)], ["rd"]) == []
     )
     (folder / "defects.csv").write_text("a,b\n1,2\n")
-    assert read_defects(folder / "defects.csv") == {}
+    with pytest.raises(UserError, match=r"defects.csv: no column by, name, images"):
+        read_defects(folder / "defects.csv")
     (folder / "defects.csv").write_text(HEAD + "kind,none,1,1,9,0.5,0.5,0.5,\n")
     table = read_defects(folder / "defects.csv")
     assert table["name"].tolist() == ["none"] and math.isnan(table["aupimo"][0])
