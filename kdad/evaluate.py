@@ -5,7 +5,10 @@ The checkpoint brings its configuration; overrides change what does not need tra
 them. `variants` in a run's configuration are such tests, made right after its own.
 """
 
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -19,6 +22,7 @@ from kdad.engine.show import show
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
 from kdad.settings.overrides import split
+from kdad.storage.lock import LOCK
 
 STORED = "evaluations"  # below the run that a checkpoint is of
 
@@ -32,25 +36,37 @@ def job(cfg: DictConfig) -> None:
     """Do one job of the command line or of a sweep. One that is refused leaves nothing in the run that it is of."""
     if cfg.plan:
         raise UserError("plan=true prices kdad run; a test takes a part of what its run took: test_seconds")
+    unite(cfg)
+    folder = RunFolder(HydraConfig.get().runtime.output_dir)
+    with folder.hold(), leave_nothing_refused(folder.path), folder.record(cfg, and_refusals=False) as record:
+        refuse_severity_alone(cfg)
+        check_configuration(cfg, CONFIG)
+        refuse_retest(cfg)
+        from kdad.engine.retest import test_again  # with Lightning, which a refusal need not wait for
+
+        test_again(cfg, folder, record)
+    show(record.results, folder)
+
+
+@contextmanager
+def leave_nothing_refused(folder: Path) -> Iterator[None]:
+    """Remove the folder of a job that is refused in the block, where it holds the job's lock alone."""
+    try:
+        yield
+    except UserError:
+        if all(path.name == LOCK for path in folder.iterdir()):
+            shutil.rmtree(folder)
+            with suppress(OSError):  # other tests are there
+                if folder.parent.name == STORED:
+                    folder.parent.rmdir()
+        raise
+
+
+def refuse_severity_alone(cfg: DictConfig) -> None:
+    """Refuse a severity on the command line without what is to be so severe. Raises `UserError`."""
     given = {split(override)[0] for override in HydraConfig.get().overrides.task}
     if "severity" in given and "corruption" not in given and cfg.corruption == "none":
         raise UserError(f"severity={cfg.severity}: of which corruption=? Give one, such as corruption=blur")
-    unite(cfg)
-    folder = RunFolder(HydraConfig.get().runtime.output_dir)
-    try:
-        with folder.hold(), folder.record(cfg, and_refusals=False) as record:
-            check_configuration(cfg, CONFIG)
-            refuse_retest(cfg)
-            from kdad.engine.retest import test_again  # with Lightning, which a refusal need not wait for
-
-            test_again(cfg, folder, record)
-    except UserError:
-        with suppress(OSError):  # it holds something
-            folder.path.rmdir()
-            if folder.path.parent.name == STORED:
-                folder.path.parent.rmdir()
-        raise
-    show(record.results, folder)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from PIL import Image
+
+from kdad.teacher import Teacher
 
 SIDE = 64
 QUANTITIES = ("memory, MiB", "open files", "threads", "disk, MiB")
 TINY = [
-    "model=stpm", "dataset=mvtec", "category=tiny", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false",
+    "model=stpm", "dataset=mvtec", "category=tiny", "backbone.name=test_resnet.r160_in1k",
     f"image_size={SIDE}", "batch_size=4", "trainer.accelerator=cpu", "val_fraction=0", "monitor=null", "pictures=2",
     "logger=csv", "+trainer.enable_progress_bar=false",
 ]  # fmt: skip
@@ -109,7 +112,10 @@ def main() -> None:
     given = parser.parse_args()
     folder = given.folder.absolute()
     make_pictures(folder / "data/tiny", 16, 8)
-    tiny = [*TINY, f"dataset.root={folder / 'data'}"]
+    torch.manual_seed(0)
+    weights = folder / "teacher.pth"  # one for all jobs: with random ones each would keep features of its own
+    torch.save(Teacher("test_resnet.r160_in1k", pretrained=False, levels=[1, 2, 3]).body.state_dict(), weights)
+    tiny = [*TINY, f"dataset.root={folder / 'data'}", f"backbone.weights={weights}"]
     training = ["kdad.run", *tiny, f"trainer.max_epochs={given.epochs}", "checkpoint_seconds=0", "hydra.run.dir=run"]
     watched = {f"{given.epochs} epochs": watch("run", training, folder, "epoch", given.epochs)}
     seeds = ",".join(map(str, range(given.jobs)))
