@@ -6,7 +6,7 @@ Of an image x in [0, 1] of H x W pixels, with severity s = 1, 2 or 3:
 |---|---|
 | brightness | x + 0.1 s |
 | contrast | m + (1 - 0.2 s)(x - m), m the mean of x |
-| blur | Gaussian of s min(H, W) / 256 pixels |
+| blur | Gaussian of s min(H, W) / 256 pixels; below 128 px the least severity changes next to nothing |
 | noise | x + 0.03 s n, n standard normal, of each value its own |
 | jpeg | written as JPEG of quality 100 - 25 s and read again |
 | shift | by 0.02 s of W to the right and of H down, in whole pixels |
