@@ -84,7 +84,7 @@ def test_scores_are_those_of_the_test_phase(trained):
 
 def test_pictures_without_that_page_are_refused(trained, tmp_path):
     Image.fromarray(np.zeros((70, 90), np.uint16)).save(tmp_path / "a.tif")
-    with pytest.raises(UserError, match="a.tif has no page 1, but 1"):
+    with pytest.raises(UserError, match="a.tif has 1 page, and the first is 0"):
         kdad.load(trained[0].path)(tmp_path / "a.tif")
 
 
