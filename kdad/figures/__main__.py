@@ -252,6 +252,10 @@ def make_bars(given: argparse.Namespace) -> Figures:
     if (given.paper is None) != (given.table is None) or (given.setting and not given.paper):
         raise UserError("--paper and --table go together, and --setting with them")
     found = find_runs(given.folders)
+    unknown = found["dataset"] == "?"  # refused before its configuration was composed
+    for folder in found.loc[unknown, "folder"] if not unknown.all() else ():
+        print_remark(f"left out: {folder} has no readable config.yaml")
+    found = found if unknown.all() else found[~unknown]
     metrics = expand_metrics(given.metrics, found)
     for dataset, runs in found.groupby("dataset", sort=False):
         marks = load_marks(given.paper, given.table, str(dataset), given.setting) if given.paper else None
