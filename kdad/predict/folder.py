@@ -122,8 +122,8 @@ class PredictionFolder:
 
         Of the latter, files that are gone are left out.
         """
-        first = [path for path in dict.fromkeys(order) if path in self.rows]
-        others = [path for path in self.rows if path not in set(first) and os.path.lexists(path)]
+        first = dict.fromkeys(path for path in order if path in self.rows)
+        others = [path for path in self.rows if path not in first and os.path.lexists(path)]
         return [self.rows[path] for path in (*first, *others)]
 
     def write_tables(self, order: Iterable[str]) -> None:
