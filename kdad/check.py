@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from kdad.data.inspection import Part
 
 COLUMNS = ("images", "anomalous", "masks", "sizes", "modes", "unreadable", "copies")
-SHOWN = 3  # files that one key is wrong for
 NUMBERS = ("images", "anomalous", "unreadable", "copies")
+SHOWN = 3  # files that one key is wrong for
 
 
 def main() -> None:

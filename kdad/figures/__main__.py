@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -32,6 +31,7 @@ from kdad.results.series import (
     group_runs,
     is_corrupted,
     keep_complete,
+    keep_fit,
     keep_undamaged,
     name_detector,
     print_remark,
@@ -138,18 +138,7 @@ def keep_drawable(runs: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:
 
     Raises the first one's `UserError` where none has.
     """
-    problems: dict[Any, UserError] = {}
-    for index, run in runs.iterrows():
-        try:
-            for name in curves:
-                read_curve(run, PANELS[name])
-        except UserError as error:
-            problems[index] = error
-    if len(problems) == len(runs):
-        raise next(iter(problems.values()))
-    for problem in problems.values():
-        print_remark(f"left out: {problem}")
-    return runs.drop(index=list(problems))
+    return keep_fit(runs, lambda run: [read_curve(run, PANELS[name]) for name in curves])
 
 
 def make_galleries(given: argparse.Namespace) -> Figures:

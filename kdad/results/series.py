@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,22 +73,22 @@ def keep_complete(table: pd.DataFrame) -> pd.DataFrame:
     return table[good]
 
 
-def keep_with(runs: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the runs that have left this file or folder, and print a remark on each of the others.
+def keep_fit(runs: pd.DataFrame, check: Callable[[pd.Series], object]) -> pd.DataFrame:
+    """Return the runs for which `check` raises no `UserError`, and print a remark on each of the others.
 
-    Raises `UserError` where none has.
+    Raises the first one's where it does for all.
     """
-    lacking: dict[Any, UserError] = {}
+    problems: dict[Any, UserError] = {}
     for index, run in runs.iterrows():
         try:
-            find_file(run, column)
+            check(run)
         except UserError as error:
-            lacking[index] = error
-    if len(lacking) == len(runs):
-        raise next(iter(lacking.values()))
-    for problem in lacking.values():
+            problems[index] = error
+    if problems and len(problems) == len(runs):
+        raise next(iter(problems.values()))
+    for problem in problems.values():
         print_remark(f"left out: {problem}")
-    return runs.drop(index=list(lacking))
+    return runs.drop(index=list(problems))
 
 
 def keep_undamaged(runs: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def keep_undamaged(runs: pd.DataFrame) -> pd.DataFrame:
     found = drop_damaged(runs)
     for message in found.attrs["skipped"]:
         print_remark(message)
-    return keep_with(found, "scores_file")
+    return keep_fit(found, lambda run: find_file(run, "scores_file"))
 
 
 def is_corrupted(runs: pd.DataFrame) -> pd.Series:

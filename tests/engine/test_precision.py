@@ -26,12 +26,23 @@ def test_what_was_given_is_left_alone(monkeypatch):
     assert trainer.precision == "16-mixed"
 
 
-def test_the_measurement_draws_no_random_number_and_finds_the_faster():
-    """The factor is that of a timing of its own, of the same convolution, as far as a busy machine lets it be."""
+def test_the_factor_is_float32s_time_over_bf16s_and_no_random_number_is_drawn(monkeypatch):
+    """By a clock that says 3 s for the step in float32 and 2 for the one in bf16, which are run for it."""
+
+    def time_step(step, device):
+        step()
+        return 2.0 if step.args[-1] else 3.0
+
+    monkeypatch.setattr(precision, "time_step", time_step)
     before = torch.random.get_rng_state()
-    factor = precision.measure_bf16("cpu")
+    assert precision.measure_bf16.__wrapped__("cpu") == 1.5
     assert torch.equal(before, torch.random.get_rng_state())
-    assert 0.001 < factor < 100
+
+
+def test_the_fastest_step_after_the_first_counts(monkeypatch):
+    clock = iter([0, 1, 10, 17, 20, 25, 30, 36])  # steps of 1, 7, 5 and 6 seconds
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(clock))
+    assert precision.time_step(lambda: None, "cpu") == 5
 
 
 def test_the_half_is_bf16_and_the_gradients_are_float32():

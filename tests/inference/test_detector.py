@@ -99,6 +99,19 @@ def test_several_are_judged_lazily(rd):
     assert len(asked) == 2
 
 
+def test_a_normal_picture_just_below_the_threshold_is_captioned_below_a_half(rd, monkeypatch):
+    """Rounded to two digits it would read 0.50, as an anomalous one does."""
+    said = []
+    monkeypatch.setattr("kdad.inference.overlay.draw_overlay", lambda *given: said.append(given[3]))
+    result = kdad.load(rd.folder)(rows(rd)[0]["path"])
+    image = result.decision.image
+    for share in (0.498, 0.503):
+        away = 2 * share - 1  # the map onto (0, 1) solved for the score
+        result.score = image.threshold + image.unit * away / (1 - abs(away))
+        result.overlay()
+    assert said == ["0.49 normal", "0.50 anomalous"]
+
+
 def test_nothing_of_the_process_changes(rd):
     before, drawn = torch.get_rng_state(), np.random.get_state()[1].copy()
     files = sorted(rd.folder.rglob("*"))

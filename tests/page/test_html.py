@@ -328,3 +328,12 @@ def test_a_page_and_a_comparison_in_one_command(write_run, tmp_path, monkeypatch
     alone = capsys.readouterr().out
     main(["runs", "--compare", "--html", "--pictures", "0"])
     assert capsys.readouterr().out.partition("\n")[2] == alone and (tmp_path / "report.html").is_file()
+
+
+def test_the_best_is_one_of_clean_tests(write_run, tmp_path):
+    """A corrupted test beside its clean one may score higher, and is no detector."""
+    folder = write_run({"image_auroc": 0.8, "pixel_auroc": 0.7, "pro": 0.6})
+    write_run(0.95, folder=f"{folder.name}/evaluations/blur", changes={"corruption": "blur", "severity": 1},
+              results={"ckpt_path": str(folder)})  # fmt: skip
+    cells = {row["pro"].text: row["pro"] for row in board(parsed(tmp_path / "runs", 0))}
+    assert "best" in cells["60.00"].attributes["class"] and "best" not in cells["95.00"].attributes["class"]

@@ -7,7 +7,10 @@ import json
 import pytest
 
 from kdad.engine.record import SEVEN
+from kdad.errors import UserError
 from kdad.report.__main__ import main
+from kdad.results.levels import read_levels
+from kdad.results.read import read_runs
 
 CATEGORIES = ("carpet", "grid", "leather", "tile", "wood", "bottle")
 
@@ -87,3 +90,25 @@ def test_pro_that_only_an_evaluation_has_stands_in_the_row_of_its_run(write_run,
     main([str(tmp_path), "--metrics", "pro", "pro_0.05", "--format", "csv"])
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert float(row["pro"]) == pytest.approx(90) and float(row["pro_0.05"]) == pytest.approx(43.21)
+
+
+def test_a_set_that_one_detector_was_run_on_alone_is_named(write_run, tmp_path, capsys):
+    for model in ("rd", "stpm"):
+        write_run(0.9, model=model, category="grid")
+    write_run(0.8, model="stpm", dataset="mtd", category="all")
+    main([str(tmp_path / "runs"), "--compare"])
+    assert "Of mtd there are runs of one detector or setting alone: not compared." in capsys.readouterr().out
+
+
+def test_metrics_that_only_some_runs_have_are_named_where_they_are_not_shown(write_run, tmp_path, capsys):
+    write_run(0.9, results={"spro_0.05": 0.5})
+    main([str(tmp_path / "runs")])
+    assert "Measured, too: spro_0.05; --metrics image_auroc" in capsys.readouterr().out
+    main([str(tmp_path / "runs"), "--metrics", "spro_0.05"])
+    assert "Measured, too" not in capsys.readouterr().out
+
+
+def test_a_key_that_no_run_has_a_number_for_is_refused(write_run, tmp_path):
+    write_run(0.9)
+    with pytest.raises(UserError, match=r"--key dataset.shots: it is null in all runs"):
+        read_levels(read_runs([tmp_path]), "dataset.shots")
