@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -36,7 +37,10 @@ def become(module, arguments, cwd, environment, out, err):
     for name in (module, f"{module}.__main__"):  # `python -m` finds neither imported, and would warn
         if not hasattr(sys.modules.get(name), "__path__"):
             sys.modules.pop(name, None)
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        threading._shutdown()  # as where nothing was forked: before children are waited for, as joblib's workers are
 
 
 def start_module(module, arguments, cwd, out=os.devnull, err=os.devnull, **environment):

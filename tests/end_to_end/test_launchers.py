@@ -1,11 +1,11 @@
 """Sweeps whose jobs run in other processes: the same results, the same table, the same exit status."""
 
 import json
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
+
+from tests.processes import run_module
 
 pytestmark = pytest.mark.slow
 LAUNCHERS = {
@@ -16,13 +16,13 @@ BESIDES = ("seconds", "cache_")  # of results.json: what differs from machine to
 
 
 def sweep(folder, root, *overrides):
-    command = [
-        sys.executable, "-m", "kdad.run", "-m", "model=rd", "dataset=mvtec", f"dataset.root={root}", "category=tile",
+    arguments = [
+        "-m", "model=rd", "dataset=mvtec", f"dataset.root={root}", "category=tile",
         "backbone=resnet18", "backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false", "image_size=64",
         "batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none", "seed=0,-1",
         f"hydra.sweep.dir={folder}", *overrides,
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    return run_module("kdad.run", arguments, folder.parent, timeout=500)
 
 
 def read(folder):

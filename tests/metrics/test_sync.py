@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from kdad.metrics import AUROC, PRO, DetectionMetrics
 from kdad.metrics.sketch import Sketch
+from tests.processes import CONTEXT
 
 pytestmark = pytest.mark.slow  # processes of their own, or many seconds
 
@@ -78,7 +79,12 @@ def process(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("processes")
-    multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
+    started = [CONTEXT.Process(target=process, args=(rank, str(folder))) for rank in range(2)]
+    for one in started:
+        one.start()
+    for one in started:
+        one.join()
+    assert [one.exitcode for one in started] == [0, 0]
     return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(2)]
 
 
