@@ -164,9 +164,15 @@ def test_a_key_that_is_wrong_for_every_file_is_said_three_times(checked, tmp_pat
     assert status == 2 and said.count("dataset.page=3: image") == 3 and "more like the last" in said
 
 
-def test_no_network_is_loaded(tmp_path):
+def test_neither_a_network_is_loaded_nor_the_packages_of_other_data_sets(tmp_path):
     LAYOUTS["mpdd"](tmp_path / "mpdd")
-    code = "import sys; from kdad.data.check import main; main(); assert not {'timm', 'kdad.models'} & set(sys.modules)"
+    code = """if True:
+        import sys, kdad.data
+        kdad.data.MVTec
+        assert not {"pandas", "skimage", "kdad.data.elpv"} & set(sys.modules)
+        from kdad.data.check import main
+        main()
+        assert not {"timm", "kdad.models"} & set(sys.modules)"""
     command = [sys.executable, "-c", code, "dataset=mpdd", f"dataset.root={tmp_path / 'mpdd'}"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"COLUMNS": "90"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
