@@ -34,7 +34,7 @@ def server(two):
     started = Started(f"ckpt_path=[{folders}]", f"backbone.weights={two[0].weights}")
     yield started
     started.process.kill()
-    started.process.wait()
+    started.process.join()
 
 
 @pytest.fixture

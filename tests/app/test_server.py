@@ -2,10 +2,10 @@
 
 import base64
 import io
+import os
 import re
 import signal
-import subprocess
-import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +19,7 @@ from PIL import Image
 import kdad
 from kdad.app.batching import Batcher, BusyError
 from tests.inference.trained import train
+from tests.processes import start_module
 
 pytest.importorskip("gradio", reason="needs gradio: pip install 'kdad[app]'")
 pytestmark = pytest.mark.slow  # processes of their own, or many seconds
@@ -30,17 +31,17 @@ def trained(tmp_path_factory):
 
 
 class Started:
+    """`kdad app` in a process of its own, from when it says where it listens."""
+
     def __init__(self, *overrides):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "kdad.app", "port=0", *overrides],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        said = ""
-        while "Open http" not in said:
-            line = self.process.stdout.readline()
-            assert line, said
-            said += line
-        self.url = re.search(r"http://\S+", said)[0]
+        with tempfile.TemporaryDirectory() as folder:
+            said = Path(folder, "said")
+            said.touch()
+            self.process = start_module("kdad.app", ["port=0", *overrides], Path.cwd(), said, said)
+            while "Open http" not in said.read_text():
+                assert self.process.exitcode is None, said.read_text()
+                time.sleep(0.1)
+            self.url = re.search(r"http://\S+", said.read_text())[0]
 
     def read_memory(self):
         with open(f"/proc/{self.process.pid}/status") as file:
@@ -53,8 +54,9 @@ def server(trained):
         f"ckpt_path={trained.folder}", f"backbone.weights={trained.weights}", "max_megabytes=1", "max_megapixels=2"
     )
     yield started
-    started.process.send_signal(signal.SIGINT)
-    assert started.process.wait(20) in (0, 130, -signal.SIGINT)
+    os.kill(started.process.pid, signal.SIGINT)
+    started.process.join(20)
+    assert started.process.exitcode in (0, 130, -signal.SIGINT)
 
 
 def post(server, content, name="part.png", **query):
