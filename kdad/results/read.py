@@ -33,9 +33,11 @@ COLUMNS = (
 # What of results.json is reckoned with, by what it must be; bool is a whole number to Python
 TYPES: tuple[tuple[tuple[str, ...], tuple[type, ...], str], ...] = (
     (("model", "dataset", "category", "backbone", "config_hash", "error", "trained_on", "decision_rule",
-      "decision_source", *REASONS), (str, NoneType), "text"),
+      "decision_source", "corruption", "form", "ckpt_path", "data_fingerprint", "weights_fingerprint",
+      "levels", *REASONS), (str, NoneType), "text"),
     ((*SEVEN, "seed", "split_seed", "epochs", "fit_seconds", "test_seconds", *RATES, "image_threshold",
-      "pixel_threshold", "decision_images", "false_alarms_promised"), (int, float, NoneType), "a number"),
+      "pixel_threshold", "decision_images", "false_alarms_promised", "severity", "n_test"),
+     (int, float, NoneType), "a number"),
     (("image_size",), (int, list, NoneType), "a size"),
 )  # fmt: skip
 NAMED = ("model", "dataset", "backbone")  # groups of every run's configuration
