@@ -40,6 +40,7 @@ TYPES: tuple[tuple[tuple[str, ...], tuple[type, ...], str], ...] = (
      (int, float, NoneType), "a number"),
     (("image_size",), (int, list, NoneType), "a size"),
 )  # fmt: skip
+DECISION = ("decision_source", "decision_images", "image_threshold")  # that come with a decision_rule
 NAMED = ("model", "dataset", "backbone")  # groups of every run's configuration
 OPAQUE = {RunFolder("").maps.name, RunFolder("").checkpoints.name}  # folders without results, of many files
 
@@ -198,6 +199,8 @@ def _read_results(path: Path) -> dict[str, Any]:
         raise ValueError("not the results of a kdad run: no status ok or failed")
     if results["status"] == "ok" and (lacking := [m for m in ("model", "dataset", *METRICS) if m not in results]):
         raise ValueError(f"it says ok but has no {', '.join(lacking)}")
+    if results.get("decision_rule") and (lacking := [key for key in DECISION if results.get(key) is None]):
+        raise ValueError(f"it has decision_rule but no {', '.join(lacking)}")
     for names, kinds, what in TYPES:
         if wrong := [name for name in names if not isinstance(results.get(name), kinds)]:
             raise ValueError(f"{wrong[0]} is {str(results[wrong[0]])[:40]!r}, not {what}")
