@@ -26,8 +26,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     made_by = content["kdad"]
     empty: dict[str, Any] = {"overrides": [], "config": {}, "parts": {}}
     wrong = [key for key, none in empty.items() if not isinstance(made_by.get(key, none), type(none))]
-    lists = [made_by.get("overrides", []), *made_by.get("parts", {}).values()] if not wrong else []
-    if wrong or not all(isinstance(text, str) for texts in lists for text in texts) or "epoch" not in content:
+    lists = [] if wrong else [made_by.get("overrides", []), *made_by.get("parts", {}).values()]
+    plain = all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists)
+    if wrong or not plain or "epoch" not in content:
         raise UserError(f"ckpt_path={path}: what it says of its making cannot be read. Was it changed?")
     return content
 

@@ -40,7 +40,7 @@ TYPES: tuple[tuple[tuple[str, ...], tuple[type, ...], str], ...] = (
      (int, float, NoneType), "a number"),
     (("image_size",), (int, list, NoneType), "a size"),
 )  # fmt: skip
-DECISION = ("decision_source", "decision_images", "image_threshold")  # that come with a decision_rule
+DECISION = ("decision_source", "decision_images")  # that come with a decision_rule
 NAMED = ("model", "dataset", "backbone")  # groups of every run's configuration
 OPAQUE = {RunFolder("").maps.name, RunFolder("").checkpoints.name}  # folders without results, of many files
 

@@ -271,6 +271,9 @@ def test_what_no_detector_can_do_is_refused(rd):
         ("kdad", [1]),
         ("decision", {"image_threshold": 1.0}),
         ("model", "${nope.y}"),
+        ("parts", {"train": True}),
+        ("parts", {"train": "one.png"}),
+        ("overrides", [1.5]),
     ],
 )
 def test_what_is_no_checkpoint_of_kdads_is_an_error(rd, tmp_path, key, value):
@@ -279,6 +282,8 @@ def test_what_is_no_checkpoint_of_kdads_is_an_error(rd, tmp_path, key, value):
         content["kdad"]["decision"] = value
     elif key == "model":
         content["kdad"]["config"]["model"]["sigma"] = value
+    elif key in ("parts", "overrides"):
+        content["kdad"][key] = value
     else:
         content[key] = value
     torch.save(content, tmp_path / "odd.ckpt")

@@ -140,9 +140,9 @@ def test_results_of_another_type_are_skipped(tmp_path, changed):
 
 def test_a_decision_without_its_parts_is_skipped(tmp_path):
     whole = {"status": "ok", "model": "rd", "dataset": "mvtec", "image_auroc": 0.5, "pixel_auroc": None, "pro": None}
-    decided = {"decision_rule": "quantile", "decision_source": "calibration", "decision_images": 9}
-    (tmp_path / "results.json").write_text(json.dumps(whole | decided | {"image_threshold": 1.5}))
+    decided = {"decision_rule": "quantile", "decision_source": "calibration"}
+    (tmp_path / "results.json").write_text(json.dumps(whole | decided | {"decision_images": 9}))
     assert len(read_runs([tmp_path])) == 1
     (tmp_path / "results.json").write_text(json.dumps(whole | decided))
-    with pytest.warns(UserWarning, match="has decision_rule but no image_threshold"):
+    with pytest.warns(UserWarning, match="has decision_rule but no decision_images"):
         assert read_runs([tmp_path]).empty
