@@ -25,6 +25,7 @@ from kdad.data import Sample
 from kdad.engine.build import build, build_detector, make_trainer
 from kdad.engine.features import attach_features
 from kdad.engine.fit import Training
+from kdad.engine.run_folder import RunFolder
 from kdad.engine.test import Evaluation
 from kdad.metrics import DetectionMetrics
 from kdad.settings.compose import CONF
@@ -93,9 +94,9 @@ def epochs(precision, repeats):
                 loss.backward()
                 optimizer.step()
 
-        timing, folder = EpochWithBareSteps(bare), Path(tempfile.mkdtemp())
-        trainer = make_trainer(cfg, folder, data, False, timing, Training(folder, 0, 100000, None))
-        attach_features(detector, data, data.store, trainer.strategy.root_device)
+        timing, folder = EpochWithBareSteps(bare), RunFolder(tempfile.mkdtemp())
+        trainer = make_trainer(cfg, folder, data, None, timing, Training(folder, 0, 100000, None))
+        attach_features(detector, data.pools, data.store, trainer.strategy.root_device)
         trainer.fit(detector, datamodule=data)
         n, warm, plain = len(data.train_samples), timing.epochs[1:-1], timing.steps[1:-1]
         ratios = [b / w for b, w in zip(plain, warm, strict=True)]
@@ -204,17 +205,17 @@ def pictures(repeats):
     state.update(
         torch.arange(300), maps.amax(dim=(1, 2, 3)), labels, maps, (maps > 0.98) & (labels.view(-1, 1, 1, 1) == 1)
     )
-    state.compute()
+    outcome = state.compute()
     photograph = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (256, 1))
     kept = {"image": np.dstack([photograph, photograph.T, maps[0, 0]]), "map": photograph, "mask": photograph > 0.9}
 
     def write(count):
         evaluation = Evaluation(count)
-        evaluation.lowest, evaluation.highest, evaluation.columns, evaluation.state = 0.0, 1.0, {}, state
+        evaluation.lowest, evaluation.highest, evaluation.outcome, evaluation.decision = 0.0, 1.0, outcome, None
         evaluation.samples = [Sample(Path(f"{i}.png"), int(labels[i]), "kind", None) for i in range(300)]
         evaluation.kept = dict.fromkeys(range(count), kept)
         with tempfile.TemporaryDirectory() as folder:
-            evaluation.write(Path(folder))
+            evaluation.write(RunFolder(folder))
 
     seconds = alternate(repeats, without=lambda: write(0), with_pictures=lambda: write(64))
     print(f"without pictures {spread(seconds['without'])} s, with 64 {spread(seconds['with_pictures'])} s")

@@ -22,7 +22,7 @@ from matplotlib.ticker import NullLocator
 from PIL import Image
 from runs import Setting, alone
 
-from kdad.figures.style import PAGE, choose_line_style, save_figure, use_style
+from kdad.figures.style import PAGE, PALETTE, save_figure, use_style
 
 IMAGES, SIDES, LEVELS = (50, 100, 200, 400, 800), (64, 96, 128, 192, 256), (1, 2, 3, 4)
 JOBS = ("mkd", "rd", "stpm", "dskd")  # MKD first, since it asks for one level more than the others
@@ -130,7 +130,7 @@ def draw(found):
             middle = [statistics.median(v) for v in values]
             reach = [[abs(end(v) - m) for m, v in zip(middle, values, strict=True)] for end in (min, max)]
             text = label.format(name, *exponent(points, cost))
-            panel.errorbar(x, middle, reach, label=text, marker="o", markersize=3, **choose_line_style(number))
+            panel.errorbar(x, middle, reach, label=text, marker="o", markersize=3, color=PALETTE[number])
 
     lines(images, found["images"], COSTS, "{}: exponent {:.2f}")
     images.set(title="Images", xlabel="training images, and half as many to test")
@@ -151,7 +151,7 @@ def draw(found):
     for number, runs in enumerate(found["sweep"]):
         passes = np.cumsum([run["teacher_images"] for run in runs]) / n
         label = None if number else "one sweep"
-        jobs.plot(range(1, len(runs) + 1), passes, marker="o", markersize=3, label=label, **choose_line_style(0))
+        jobs.plot(range(1, len(runs) + 1), passes, marker="o", markersize=3, label=label, color=PALETTE[0])
     jobs.plot(range(1, len(JOBS) + 1), range(1, len(JOBS) + 1), color="0.7", linestyle=":", label="each paying anew")
     jobs.set(title="Jobs of a sweep", xlabel="jobs", ylabel="passes through the teacher", ylim=(0, None))
     jobs.set_xticks(range(1, len(JOBS) + 1), [f"{i}: {job}" for i, job in enumerate(JOBS, 1)])

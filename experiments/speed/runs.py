@@ -106,21 +106,19 @@ def overrides(setting, *more):
 
 
 def compose(given):
-    from hydra import compose, initialize_config_dir
+    from kdad.settings.compose import compose
 
-    from kdad.settings.compose import CONF
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("run", given)
+    return compose(*given)
 
 
 def scored(setting, *more):
     """The headline metrics of one `kdad.run`."""
+    from kdad.engine.run_folder import RunFolder
     from kdad.run import run
 
     with tempfile.TemporaryDirectory() as folder:
         use(setting.threads)
-        results = run(compose(overrides(setting, *more)), Path(folder))
+        results = run(compose(overrides(setting, *more)), RunFolder(folder))
     return {key: results[key] for key in ("image_auroc", "pixel_auroc", "pro", "tested_epoch", "fit_seconds")}
 
 
@@ -132,6 +130,7 @@ def kdad(setting, *more):
     import kdad.engine.unified
     import kdad.run
     import pytorch_lightning as pl  # isort: skip
+    from kdad.engine.run_folder import RunFolder
     from kdad.metrics import DetectionMetrics
     from kdad.teacher import Teacher
 
@@ -142,9 +141,9 @@ def kdad(setting, *more):
     cfg = compose(overrides(setting, *more))
     before, taught = memory("VmRSS"), []
     with Watch() as watch, tempfile.TemporaryDirectory() as folder:
-        watch.on(kdad.data.decoding, "_images", "decode")
-        watch.on(kdad.data.decoding, "_masks", "masks")
-        watch.on(kdad.features, "_features", "teacher")
+        watch.on(kdad.data.decoding, "decode_images", "decode")
+        watch.on(kdad.data.decoding, "decode_masks", "masks")
+        watch.on(kdad.engine.features, "_features", "teacher")
         watch.on(kdad.engine.unified, "test", "test")
         for method in ("update", "compute"):
             watch.on(DetectionMetrics, method, "metrics")
@@ -155,7 +154,7 @@ def kdad(setting, *more):
         start = time.perf_counter()
         clock = Timed(start)
         watch.enter_context(patch.object(kdad.engine.job, "make_trainer", lambda *args: trainer(*args, clock)))
-        results = kdad.run.run(cfg, Path(folder))
+        results = kdad.run.run(cfg, RunFolder(folder))
         whole = time.perf_counter() - start
     seconds = watch.seconds
     # The test set is decoded, and taught, before the fit: second in each list, after the normal images of training.
@@ -189,7 +188,7 @@ def bare(setting, *more):
 
     use(setting.threads)
     data, detector = build(compose(overrides(setting, *more)))
-    attach_features(detector, data, data.store, torch.device("cpu"))
+    attach_features(detector, data.pools, data.store, torch.device("cpu"))
     detector.train()
     optimizer, seconds = detector.configure_optimizers(), []
     for _ in range(setting.epochs):

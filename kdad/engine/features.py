@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from kdad.data.base import AnomalyDataModule
 from kdad.data.loading import Pool
 from kdad.geometry import name_size
 from kdad.models.base import KDDetector
@@ -17,8 +16,8 @@ log = logging.getLogger(__name__)
 BATCH = 32
 
 
-def attach_features(detector: KDDetector, data: AnomalyDataModule, store: ArrayStore, device: torch.device) -> None:
-    """Give the data's batches the teacher's features, level by level, from the cache or from one pass over the images.
+def attach_features(detector: KDDetector, pools: Sequence[Pool], store: ArrayStore, device: torch.device) -> None:
+    """Give the batches of pools the teacher's features, level by level, from the cache or from one pass over the images.
 
     Left out where they are no function of an image file alone (`detector.cacheable`, `Pool.cacheable`), and on an
     accelerator unless a storage is named: there the teacher is faster than the way of its features into the device's
@@ -26,7 +25,7 @@ def attach_features(detector: KDDetector, data: AnomalyDataModule, store: ArrayS
     """
     if not detector.cacheable or (store.storage == "auto" and device.type != "cpu"):
         return
-    for pool in data.pools:
+    for pool in pools:
         if not pool.cacheable:
             continue
         pool.features = _features(detector, pool, store, device)

@@ -103,9 +103,11 @@ def train_and_test(
         parts = {"train": data.train_samples, "validate": data.val_samples, "test": data.test_samples}
         check_processes({what: len(samples) for what, samples in parts.items()}, trainer.world_size)
         training.start_clock()
-        attach_features(detector, data, data.store, trainer.strategy.root_device)
+        device = trainer.strategy.root_device
+        attach_features(detector, data.pools[:1], data.store, device)
         folder.claim(cfg, record, keep_checkpoints=path is not None and folder.owns(path))
         record.add(**fit(trainer, detector, data, training, path))
+        attach_features(detector, data.pools[1:], data.store, device)  # training need not wait for these
         if cfg.objective:
             record.add(objective=cfg.objective, objective_on_test_data=cfg.objective_on_test_data)
         earlier = training.earlier_epochs()

@@ -75,7 +75,7 @@ def test_again(cfg: DictConfig, folder: RunFolder, record: Record, data: Anomaly
     evaluation = Evaluation(cfg.pictures, cfg.metrics, setting)
     trainer = make_trainer(cfg, folder, data, None, evaluation, *counted)
     if not known:
-        attach_features(detector, data, data.store, trainer.strategy.root_device)
+        attach_features(detector, data.pools, data.store, trainer.strategy.root_device)
     elif find_decision(detector, setting) is None:  # the normal images are at hand, for thresholds of its own
         detector.trainer = trainer
         decision = decide(trainer, detector.to(trainer.strategy.root_device), cfg.decision, setting, data)

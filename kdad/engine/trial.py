@@ -173,14 +173,14 @@ def try_images(cfg: DictConfig, place: Path, train: int, test: int) -> Costs:
     height, width = as_pair(cfg.image_size)
     levels = tuple((path, 4 * shape[0] * shape[1] * shape[2]) for path, shape in
                    zip(detector.teacher.paths, (s[-3:] for s in detector.teacher.shapes), strict=True))  # fmt: skip
-    pooled = sum(len(pool.images) for pool in data.pools)
+    normals_pooled, pooled = len(data.pools[0].images), sum(len(pool.images) for pool in data.pools)
     trained, tests = len(data.splits["train"]), len(data.test_samples)
     later = clock.epochs[1:] or clock.epochs
     normals = len(data.calibration_samples or data.val_samples or data.train_samples)
     masks = [batch["mask"] for batch in data.test_dataloader()] if data.has_masks else []
     pixels = sum(mask.numel() for mask in masks)
     costs = Costs(
-        feature=(at["setup fit"] - at["clock"]) / pooled if cached else 0.0,
+        feature=(at["setup fit"] - at["clock"]) / normals_pooled if cached else 0.0,
         prepare=(at["train"] - at["fit"]) / trained,
         step=median(epoch[1] for epoch in later) / max(1, clock.images),
         epoch=median(epoch[0] - epoch[1] - epoch[2] for epoch in later),
@@ -202,14 +202,15 @@ def try_images(cfg: DictConfig, place: Path, train: int, test: int) -> Costs:
         costs.feature * pooled, at["train"] - at["fit"], sum(epoch[0] for epoch in clock.epochs),
         at["decided"] - at["trained"], clock.save, sum(map(sum, clock.tests)), after if pictures else 0.0,
     )  # fmt: skip
-    held = pooled * 3 * height * width + (pooled * sum(size for _, size in levels) if cached else 0)
+    featured = sum(size for _, size in levels) if cached else 0
+    held = [pooled * 3 * height * width + count * featured for count in (normals_pooled, pooled)]
     sizes = {path.stem: path.stat().st_size for path in folder.checkpoints.glob("*.ckpt")}
     drawn = [path.stat().st_size for path in folder.maps.glob("*.png")]
     every = [path.stat().st_size for path in place.rglob("*") if path.is_file()]
     return costs._replace(
         fixed=max(0.0, whole - sum(known)),
-        training_bytes=max(0, clock.memory["training"] - held),
-        testing_bytes=max(0, clock.memory.get("testing", 0) - held),
+        training_bytes=max(0, clock.memory["training"] - held[0]),
+        testing_bytes=max(0, clock.memory.get("testing", 0) - held[1]),
         device_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
         checkpoints=sizes,
         picture_bytes=sum(drawn) / max(1, len(drawn)),

@@ -1,6 +1,8 @@
 """ROC and PRO curves of any number of runs."""
 
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -111,16 +113,22 @@ def read_curve(run: pd.Series, about: Panel) -> Curve:
     """Read a curve that a run has left. Raises `UserError` where it has left none."""
     path = find_file(run, "curves_file")
     try:
-        with np.load(path) as stored:
-            if about.x in stored and about.y in stored:
-                return stored[about.x], stored[about.y]
+        stored = _read_curves(path, path.stat().st_mtime_ns)
     except Exception as error:  # archives raise nearly anything when damaged
         raise UserError(f"{path}: cannot be read: {error}") from error
+    if about.x in stored and about.y in stored:
+        return stored[about.x], stored[about.y]
     reason = run.get(f"{about.metric}_reason")
     why = f": {reason}" if isinstance(reason, str) else ""
     raise UserError(
         f"{run['folder']} has no curve for {about.metric}{why}. --curves chooses others: {', '.join(PANELS)}"
     )
+
+
+@lru_cache(2048)  # looked at before anything is drawn, and drawn in up to three panels
+def _read_curves(path: Path, changed: int) -> dict[str, NDArray[np.float64]]:
+    with np.load(path) as stored:
+        return {name: stored[name] for about in PANELS.values() for name in (about.x, about.y) if name in stored}
 
 
 def align_curves(curves: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -107,7 +107,7 @@ def test_cached_and_fresh_features_agree(tiny_mvtec, model):
              "backbone.pretrained=false", "image_size=64", "batch_size=4", "cache.storage=memory"],
         )  # fmt: skip
     data, detector = build(cfg)
-    attach_features(detector, data, data.store, torch.device("cpu"))
+    attach_features(detector, data.pools, data.store, torch.device("cpu"))
     detector.train()
     for batch in data.train_dataloader():
         plain = {key: value for key, value in batch.items() if key != "features"}

@@ -244,7 +244,7 @@ def scores(folder):
 
 
 def test_variants_are_tests_of_the_trained_weights(start, tmp_path, monkeypatch):
-    """Each is what evaluate finds, and nothing is decoded or asked of the teacher again."""
+    """Each is what evaluate finds, and nothing is decoded or asked of the teacher again: once before and after a fit."""
     import kdad.data.base as base
     import kdad.engine.job as running
 
@@ -254,7 +254,7 @@ def test_variants_are_tests_of_the_trained_weights(start, tmp_path, monkeypatch)
     monkeypatch.setattr(retest, "attach_features", lambda *a: (asked.append("evaluate"), attach(*a)))
     monkeypatch.setattr(base.AnomalyDataModule, "setup", lambda self, stage=None: (decoded.append(self), decode(self)))
     own, folder = start("model=rd", "+variants={second:{model.score_levels:[2]},sharp:{model.sigma:0.0}}", "pictures=2")
-    assert asked == ["run"] and len({id(data) for data in decoded}) == 1
+    assert asked == ["run", "run"] and len({id(data) for data in decoded}) == 1
     monkeypatch.undo()
 
     found = {name: folder / "variants" / name for name in ("second", "sharp")}
