@@ -17,7 +17,7 @@ BATCH = 32
 
 
 def attach_features(detector: KDDetector, pools: Sequence[Pool], store: ArrayStore, device: torch.device) -> None:
-    """Give the batches of pools the teacher's features, level by level, from the cache or from one pass over the images.
+    """Give the batches of pools the teacher's features, level by level, from the cache or one pass over the images.
 
     Left out where they are no function of an image file alone (`detector.cacheable`, `Pool.cacheable`), and on an
     accelerator unless a storage is named: there the teacher is faster than the way of its features into the device's
