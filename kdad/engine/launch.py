@@ -28,7 +28,7 @@ import kdad
 from kdad.engine.devices import settle_machine
 from kdad.engine.help import describe_command
 from kdad.engine.run_folder import RunFolder
-from kdad.engine.signals import end_on_signals
+from kdad.engine.signals import end_on_signals, raise_end
 from kdad.engine.sweep import Sweep
 from kdad.errors import UserError
 from kdad.settings.checks import list_bad_keys, refuse_all, refuse_empty_groups
@@ -103,6 +103,7 @@ def launch(
             sweep.end(hydra_cfg, "ok")
             return value
         except Exception as error:
+            raise_end(error)
             several = hydra_cfg.mode is RunMode.MULTIRUN
             if isinstance(error, OSError) and error.errno in DISK:
                 error = UserError(explain_disk(error))

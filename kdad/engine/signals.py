@@ -17,15 +17,43 @@ ASKING = tuple(n for n in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHU
 GRACE = 5.0  # seconds that an epoch has to end in: `docker stop` and the like kill after ten
 
 
+class Ended(SystemExit):
+    """A signal's end of the process, with status 128 + n."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+def raise_end(error: BaseException) -> None:
+    """Raise the end that a signal has asked for, where another error has taken its place; else return.
+
+    A signal can come anywhere, in a library between `try:` and what its `finally:` closes, too, and the error that
+    this raises would be taken for what went wrong.
+    """
+    before = error.__context__
+    while before:
+        if isinstance(before, Ended | KeyboardInterrupt):
+            raise before
+        before = before.__context__
+
+
 @contextmanager
 def end_on_signals() -> Iterator[None]:
     """End the process with status 128 + n, not silently, on SIGTERM and Ctrl-C while the block runs."""
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Ended(number)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        try:
+            yield
+        except Exception as error:
+            raise_end(error)
+            raise
     except KeyboardInterrupt:
         print("kdad: interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -56,7 +84,7 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number:
-            sys.exit(128 + number)
+            raise Ended(number)
         self.number, self.since = number, time.monotonic()
         at_latest = "" if number == PATIENT else f", or in {GRACE:.0f} s"
         print(f"\nkdad: ends after this epoch{at_latest}; again to end at once", file=sys.stderr)
@@ -68,4 +96,4 @@ class Stop:
         """
         late = self.number != PATIENT and time.monotonic() - self.since > GRACE
         if self.number and (epoch_is_over or late):
-            sys.exit(128 + self.number)
+            raise Ended(self.number)

@@ -11,7 +11,7 @@ import pytest
 START = """
 import signal, sys, time
 from kdad.engine import signals
-from kdad.engine.signals import Stop, end_on_signals
+from kdad.engine.signals import Stop, end_on_signals, raise_end
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore Ctrl-C
 stop, number = Stop(), int(sys.argv[1])
@@ -92,3 +92,32 @@ finally:
         number,
     )
     assert (status, out) == (128 + number, "True\n") and "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [15, 2])
+def test_an_error_of_what_is_cleaned_up_does_not_take_the_place_of_the_end(number):
+    """As Hydra closes a file that a signal has kept it from opening; an error of something else is one still."""
+    status, out, err = run(
+        """
+with end_on_signals():
+    try:
+        raise ValueError("its own")
+    except ValueError:
+        pass
+    try:
+        try:
+            raise KeyError("met before")
+        finally:
+            raise OSError("an error still")
+    except OSError as error:
+        raise_end(error)
+        print(error)
+    try:
+        signal.raise_signal(number)
+        file = open("nowhere")
+    finally:
+        file.close()
+""",
+        number,
+    )
+    assert (status, out) == (128 + number, "an error still\n") and "Traceback" not in err
