@@ -63,6 +63,13 @@ def test_the_verbs_are_listed(say):
     assert status == 2 and "rnu: no such verb" in err and "evaluate" in err
 
 
+def test_run_without_keys_says_which_it_takes(say, tmp_path):
+    for given in (["run"], ["run", "-m"]):
+        status, out, err = say(kdad_main, *given)
+        assert status == 2 and not out and "kdad run model=rd dataset=demo" in err and "--help" in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_modules_of_ones_own_are_found_in_the_current_folder(say, tmp_path):
     """As `python -m kdad.run` finds them."""
     (tmp_path / "of_ones_own.py").write_text("")
