@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 import kdad
 from kdad.engine.devices import settle_machine
 from kdad.engine.help import describe_command
+from kdad.engine.record import name_job
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.signals import end_on_signals
 from kdad.engine.sweep import Sweep
@@ -107,8 +108,7 @@ def launch(
             if isinstance(error, OSError) and error.errno in DISK:
                 error = UserError(explain_disk(error))
             task, folder = " ".join(hydra_cfg.overrides.task), hydra_cfg.runtime.output_dir
-            where = "" if plan else f"\n  {folder}"
-            failure = f"- {task}\n  {error}{where}" if several else ""
+            failure = f"- {task}\n  {error}" + ("" if plan else f"\n  {folder}") if several else ""
             sweep.end(hydra_cfg, "failed", failure)
             if not isinstance(error, UserError):
                 if not several:
@@ -209,12 +209,13 @@ def refuse_settings(
 ) -> None:
     """Refuse all that is wrong with a configuration in one message, before anything is loaded. Raises `UserError`.
 
-    On request the job's folder records it as it does what is refused later.
+    On request the job's folder records it, and which job it was.
     """
     bad = list_bad_keys(cfg, config_name)
     problems = [*bad.values(), *(impossible(cfg, bad) if impossible else ())]
     if problems and recorded:
-        with RunFolder(Path(HydraConfig.get().runtime.output_dir)).record(cfg):
+        with RunFolder(Path(HydraConfig.get().runtime.output_dir)).record(cfg) as record:
+            record.add(**name_job(cfg))
             refuse_all(problems)
     refuse_all(problems)
 
