@@ -182,7 +182,7 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
         return overrides
     from kdad.engine.checkpoint import Checkpoint
 
-    checkpoint = Checkpoint.load(path)
+    checkpoint = Checkpoint.load_origin(path)
     added = add_missing(overrides, checkpoint.trusted_overrides())
     if run := RunFolder.around(checkpoint.path):
         folder = run.path
@@ -198,7 +198,7 @@ def fill_in(cfg: DictConfig, typed: list[str]) -> None:
     """Set the keys that were not typed to the values of the checkpoint at ckpt_path."""
     from kdad.engine.checkpoint import Checkpoint
 
-    Checkpoint.load(cfg.ckpt_path).fill_in(cfg, typed)
+    Checkpoint.load_origin(cfg.ckpt_path).fill_in(cfg, typed)
 
 
 def refuse_settings(
