@@ -41,10 +41,10 @@ def job(cfg: DictConfig) -> None:
     with folder.hold(), leave_nothing_refused(folder.path), folder.record(cfg, and_refusals=False) as record:
         refuse_severity_alone(cfg)
         check_configuration(cfg, CONFIG)
-        refuse_retest(cfg)
+        checkpoint = refuse_retest(cfg)
         from kdad.engine.retest import test_again  # with Lightning, which a refusal need not wait for
 
-        test_again(cfg, folder, record)
+        test_again(cfg, folder, record, checkpoint)
     show(record.results, folder)
 
 

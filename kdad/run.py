@@ -18,7 +18,7 @@ from kdad.engine.categories import list_categories, unite
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.combinations import list_impossible
 from kdad.engine.early import check_place, refuse_early
-from kdad.engine.launch import CONFIG, carry_on, launch
+from kdad.engine.launch import CONFIG, carry_on, launch, stop
 from kdad.engine.plan import Plan, asks_for_plan
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import check_objective, compute_objective
@@ -34,9 +34,17 @@ if TYPE_CHECKING:
 
 # What needs torch or Lightning is imported where it is called: a refusal, or --help, need not wait for seconds.
 
+NO_KEYS = """run what? It takes keys: model=, dataset= and, where that has several, category=. Such as
+  kdad run model=rd dataset=demo backbone=efficientnet_lite0   photographs that come with kdad; needs no download
+  kdad run model=rd dataset=mvtec category=screw               MVTec AD in data/mvtec, or dataset.root=<folder>
+  kdad run model=rd dataset=folder dataset.root=<folder>       pictures of your own; kdad check says if they are found
+kdad run --help lists models, data sets and keys; README.md and docs/index.md begin from nothing."""
+
 
 def main() -> None:
-    """Run `kdad run`, which is `python -m kdad.run`."""
+    """Run `kdad run`, which is `python -m kdad.run`; without any key, say which it takes, with status 2."""
+    if not set(sys.argv[1:]) - {"-m", "--multirun"}:
+        stop(NO_KEYS)
     plan = Plan() if asks_for_plan(sys.argv[1:]) else None
     launch(plan.add if plan else job, CONFIG, impossible=list_impossible, plan=plan)
 

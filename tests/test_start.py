@@ -147,8 +147,11 @@ def test_a_file_that_is_no_checkpoint_is_refused_with_torch_alone(start, tmp_pat
 
 def test_a_refused_job_says_so_in_its_folder(start, tmp_path):
     """Also where it was refused before anything heavy was imported."""
-    start("run", "pictures=-1", "hydra.run.dir=job")
-    assert '"error": "pictures=-1: give a whole number, at least 0"' in (tmp_path / "job/results.json").read_text()
+    start("run", "model=stpm", "pictures=-1", "seed=x", "hydra.run.dir=job")
+    results = json.loads((tmp_path / "job/results.json").read_text())
+    assert "pictures=-1: give a whole number, at least 0" in results["error"]
+    assert (results["model"], results["dataset"], results["category"]) == ("stpm", "demo", None)
+    assert "seed" not in results  # which was bad itself: a report would take the results for somebody else's
 
 
 def test_completion_imports_nothing_heavy(start):

@@ -74,9 +74,11 @@ def _inspect_split(data: AnomalyDataModule, split: str, samples: Sequence[Sample
 
 
 def _look_at(data: AnomalyDataModule, sample: Sample) -> Look | str:
-    """Return size and mode of an image, or what is wrong with it."""
+    """Return size and mode of an image, or what is wrong with it or with its region of interest."""
     try:
-        return data.look_at(sample)
+        seen = data.look_at(sample)
+        data.find_roi(sample, seen.size)
+        return seen
     except UserError as error:
         return str(error)
 

@@ -23,6 +23,7 @@ NO_PICTURES = set(
 )
 NO_PICTURES_BY_NAME = {"readme", "license", "licence", "copying", "notice", "citation", "authors", "makefile"}
 CAMERA_BITS = (10, 12, 14)  # of cameras whose pictures are kept in files of 16 bits
+DIM, BRIGHT = 2**12, 2**14  # below the first a 16-bit image may be a camera's of 12 bits, but not at the second
 LOOKED_AT = 64  # 16-bit images whose values are looked at, spread evenly
 
 
@@ -56,6 +57,9 @@ class Oddities:
             kind = "floating-point" if header.floating else "16-bit"
             low, high = self.ranges.get(kind, values)
             self.ranges[kind] = min(low, values[0]), max(high, values[1])
+            if kind == "16-bit" and 0 < values[1] < DIM:
+                self.counts["dim"] += 1
+                self.first.setdefault("dim", path)
 
     @property
     def brightest(self) -> int:
@@ -102,6 +106,12 @@ class Oddities:
                 f"data in 16-bit files, of which few grey levels are left. The first is {self.first['deep']}. "
                 f"Of grey, training with dataset.intensity=window:0,{2**self.bits - 1} keeps them; "
                 "save colours with 8 bits"
+            )
+        if self.rule.intensity == "auto" and self.brightest >= BRIGHT and (n := self.counts["dim"]):
+            said.append(
+                f"no value above {DIM - 1} in {n} of the 16-bit images that were looked at, while others reach "
+                f"{self.brightest}: camera data of 12 bits come out 16 times darker than data of 16. The first is "
+                f"{self.first['dim']}. If that is so, save all with values of one depth"
             )
         if self.rule.window and self.rule.window[1] > 255 and self.n and not self.counts["deep"]:
             said.append(

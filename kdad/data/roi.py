@@ -4,6 +4,7 @@ So nothing outside can change what a detector sees; there its map is 0, and no p
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from kdad.data.masks import decode_mask
 from kdad.errors import UserError
 from kdad.geometry import ImageSize, as_pair
 
+log = logging.getLogger(__name__)
 FILL = (124, 116, 104)  # of what lies outside: ImageNet's mean colour, which a teacher takes for nearly nothing
 FORMS = (
     "[left,top,right,bottom] in pixels or, up to 1, in shares of the sides; a mask file, not 0 inside; or a folder of "
@@ -37,6 +39,7 @@ class Roi:
         self.key, self.root = key, root
         self.rectangle: tuple[float, ...] | None = None
         self.path: Path | None = None
+        self._warned = False
         if isinstance(given, str):
             self.path = root / Path(given).expanduser()
         elif isinstance(given, Sequence) and len(given) == 4 and all(_is_number(value) for value in given):
@@ -63,7 +66,8 @@ class Roi:
     def find(self, path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
         """Return which pixels of a picture of (width, height) are of interest, bool (H, W); one at least.
 
-        `path` names it. Raises `UserError` where it has no mask, one of another size, or nothing of interest.
+        `path` names it. Warns of the first that a rectangle reaches beyond. Raises `UserError` where it has no mask,
+        one of another size, or nothing of interest.
         """
         width, height = size
         if self.rectangle:
@@ -79,6 +83,12 @@ class Roi:
                 raise UserError(
                     f"{self.key}={list(self.rectangle)} {what} the image {path} of {width} x {height} pixels"
                 )
+            if (right > width or bottom > height) and not self._warned:
+                self._warned = True  # for all others like it
+                log.warning(
+                    "%s=%s reaches beyond the image %s of %d x %d pixels, and ends there; others like it are not named",
+                    self.key, list(self.rectangle), path, width, height,
+                )  # fmt: skip
             return inside
         file = self.path if self.mask is not None else self._find_file(path)
         inside = self.mask if self.mask is not None else self._read(file)

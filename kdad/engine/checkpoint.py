@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +39,17 @@ class Checkpoint:
 
         Raises `UserError` if it is missing, damaged or no checkpoint of kdad's.
         """
-        path = Path(path).expanduser()
-        path = find_checkpoint(path) if path.is_dir() else path
-        return cls(path.absolute(), read_checkpoint(path))
+        path = _find_file(path)
+        return cls(path, read_checkpoint(path))
+
+    @classmethod
+    def load_origin(cls, path: str | Path) -> "Checkpoint":
+        """Read as `load` does, but keep only what made it, without weights: once, for as long as the file is the same.
+
+        A command line asks for it again and again, and each reading goes through the whole file.
+        """
+        path = _find_file(path)
+        return cls(path, _read_origin(path, *_describe_state(path)))
 
     @property
     def overrides(self) -> list[str]:
@@ -229,6 +237,22 @@ class Checkpoint:
     def earlier_epochs(self, average_epochs: int) -> list[Path]:
         """Return the checkpoints whose tests are averaged with its own. Raises `UserError` if one is missing."""
         return find_earlier(self.path.parent, self.tested_epoch, average_epochs)
+
+
+def _find_file(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    return (find_checkpoint(path) if path.is_dir() else path).absolute()
+
+
+def _describe_state(path: Path) -> tuple[int, ...]:
+    """Return a file's size and time, which tell that it has changed; nothing of one that is not there."""
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else ()
+
+
+@lru_cache(maxsize=1)
+def _read_origin(path: Path, *state: int) -> dict[str, Any]:
+    content = read_checkpoint(path)
+    return {name: content[name] for name in ("kdad", "epoch")}
 
 
 def locate_epoch(folder: Path, epoch: int) -> Path:

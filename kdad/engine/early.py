@@ -41,8 +41,11 @@ def refuse_early(cfg: DictConfig, folder: RunFolder, record: Record, goes_on: bo
         check_weights(cfg)
 
 
-def refuse_retest(cfg: DictConfig) -> None:
-    """Refuse a test of trained weights whose checkpoint or data are missing, or that needs training."""
+def refuse_retest(cfg: DictConfig) -> "Checkpoint":
+    """Refuse a test of trained weights whose checkpoint or data are missing, or that needs training.
+
+    Returns the checkpoint. Raises `UserError`.
+    """
     if not cfg.ckpt_path:
         raise UserError("ckpt_path=<run folder or checkpoint> is needed: the checkpoint to test")
     from kdad.engine.checkpoint import Checkpoint  # with torch, by which the file is read
@@ -52,6 +55,7 @@ def refuse_retest(cfg: DictConfig) -> None:
     refuse_training(cfg, checkpoint)
     with checkpoint.explain_root():
         check_place(cfg)
+    return checkpoint
 
 
 def refuse_form(cfg: DictConfig, checkpoint: "Checkpoint") -> None:

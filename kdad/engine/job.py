@@ -18,13 +18,14 @@ from kdad.engine.combinations import check_processes
 from kdad.engine.decide import decide
 from kdad.engine.features import attach_features
 from kdad.engine.fit import Training, fit, stop_early, takes_single, watch_best
-from kdad.engine.launch import list_task_overrides, name_sweep
+from kdad.engine.launch import list_task_overrides
 from kdad.engine.loggers import log_test, make_logger, note_failure, open_logger, summarise
 from kdad.engine.protocols import watch_protocols
 from kdad.engine.record import Record
 from kdad.engine.retest import check_variants
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import check_objective
+from kdad.engine.sweep import name_sweep
 from kdad.engine.test import Evaluation
 from kdad.engine.unified import test_all
 from kdad.inference.decision import read_setting

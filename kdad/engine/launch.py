@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 import kdad
 from kdad.engine.devices import settle_machine
 from kdad.engine.help import describe_command
+from kdad.engine.record import name_job
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.signals import end_on_signals, raise_end
 from kdad.engine.sweep import Sweep
@@ -183,7 +184,7 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
         return overrides
     from kdad.engine.checkpoint import Checkpoint
 
-    checkpoint = Checkpoint.load(path)
+    checkpoint = Checkpoint.load_origin(path)
     added = add_missing(overrides, checkpoint.trusted_overrides())
     if run := RunFolder.around(checkpoint.path):
         folder = run.path
@@ -199,7 +200,7 @@ def fill_in(cfg: DictConfig, typed: list[str]) -> None:
     """Set the keys that were not typed to the values of the checkpoint at ckpt_path."""
     from kdad.engine.checkpoint import Checkpoint
 
-    Checkpoint.load(cfg.ckpt_path).fill_in(cfg, typed)
+    Checkpoint.load_origin(cfg.ckpt_path).fill_in(cfg, typed)
 
 
 def refuse_settings(
@@ -210,12 +211,13 @@ def refuse_settings(
 ) -> None:
     """Refuse all that is wrong with a configuration in one message, before anything is loaded. Raises `UserError`.
 
-    On request the job's folder records it as it does what is refused later.
+    On request the job's folder records it, and which job it was.
     """
     bad = list_bad_keys(cfg, config_name)
     problems = [*bad.values(), *(impossible(cfg, bad) if impossible else ())]
     if problems and recorded:
-        with RunFolder(Path(HydraConfig.get().runtime.output_dir)).record(cfg):
+        with RunFolder(Path(HydraConfig.get().runtime.output_dir)).record(cfg) as record:
+            record.add(**name_job(cfg))
             refuse_all(problems)
     refuse_all(problems)
 
@@ -265,15 +267,6 @@ def carry_on(failures: list[str], name: str) -> Iterator[None]:
             traceback.print_exc()
         print(f"kdad: {name}: {error}", file=sys.stderr)
         failures.append(f"- {name}: {error}")
-
-
-def name_sweep() -> str | None:
-    """Return what a sweep's jobs have in common: the experiment, else the sweep's folder; None for a single job."""
-    if not HydraConfig.initialized():
-        return None
-    started = HydraConfig.get()
-    alone = started.mode is not RunMode.MULTIRUN
-    return started.runtime.choices.get("experiment") or (None if alone else Path(started.sweep.dir).name)
 
 
 def explain_disk(error: OSError) -> str:

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kdad.errors import UserError
 from kdad.geometry import simplify
@@ -45,6 +45,18 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
         "split_seed": cfg.dataset.get("split_seed"),
         "config_hash": config_hash(resolve(cfg)),
     }
+
+
+def name_job(cfg: DictConfig) -> dict[str, Any]:
+    """Return by what a report tells jobs apart, of one whose configuration holds a bad value: without what is bad."""
+    texts = {
+        "model": OmegaConf.select(cfg, "model.name"),
+        "dataset": OmegaConf.select(cfg, "dataset.name"),
+        "category": name_category(cfg.category),
+        "backbone": OmegaConf.select(cfg, "backbone.name"),
+    }
+    seed = {"seed": cfg.seed} if isinstance(cfg.seed, int) else {}
+    return {name: text for name, text in texts.items() if isinstance(text, str | None)} | seed
 
 
 class Record:

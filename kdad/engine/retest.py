@@ -38,16 +38,17 @@ def retest(cfg: DictConfig, folder: RunFolder, data: AnomalyDataModule | None = 
     """
     with folder.hold(), folder.record(cfg) as record:
         check_configuration(cfg, CONFIG)
-        test_again(cfg, folder, record, data)
+        test_again(cfg, folder, record, Checkpoint.load(cfg.ckpt_path), data)
     return record.results
 
 
-def test_again(cfg: DictConfig, folder: RunFolder, record: Record, data: AnomalyDataModule | None = None) -> None:
+def test_again(
+    cfg: DictConfig, folder: RunFolder, record: Record, checkpoint: Checkpoint, data: AnomalyDataModule | None = None
+) -> None:
     """Do as `retest` does, once the configuration is in order: add to the record what results.json will hold."""
     record.add(**describe(cfg), versions=describe_versions())
     folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
     counted = watch_protocols(cfg)
-    checkpoint = Checkpoint.load(cfg.ckpt_path)
     if others := refuse_training(cfg, checkpoint):
         record.add(config_hash=None, trained_on=checkpoint.describe_data())
     if checkpoint.has_teacher:

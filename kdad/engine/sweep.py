@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -149,3 +150,12 @@ def read_mean(places: list[RunFolder], metric: str) -> str:
     found = [run.read().get(metric) for run in places if run.is_complete()]
     values = [value for value in found if isinstance(value, float)]
     return f"{fmean(values):.4f}" if values else "-"
+
+
+def name_sweep() -> str | None:
+    """Return what a sweep's jobs have in common: the experiment, else the sweep's folder; None for a single job."""
+    if not HydraConfig.initialized():
+        return None
+    started = HydraConfig.get()
+    alone = started.mode is not RunMode.MULTIRUN
+    return started.runtime.choices.get("experiment") or (None if alone else Path(started.sweep.dir).name)

@@ -241,7 +241,7 @@ def make_bars(given: argparse.Namespace) -> Figures:
     if (given.paper is None) != (given.table is None) or (given.setting and not given.paper):
         raise UserError("--paper and --table go together, and --setting with them")
     found = find_runs(given.folders)
-    unknown = found["dataset"] == "?"  # refused before its configuration was composed
+    unknown = ~found["config"].map(bool) & (found["status"] != "ok")  # such as a job whose settings were refused
     for folder in found.loc[unknown, "folder"] if not unknown.all() else ():
         print_remark(f"left out: {folder} has no readable config.yaml")
     found = found if unknown.all() else found[~unknown]

@@ -60,7 +60,8 @@ def draw_curves(
     across = 1 if max(map(len, names)) > 30 else min(2 if len(which) == 1 else 3, len(names))
     figure = Figure((width, 1), layout="constrained")
     styles = choose_styles([str(one.runs["model"].iloc[0]) for one in shown])
-    columns = 1 if len(shown) < 4 else 2  # of a panel's areas
+    fit = int(17 * width / len(which)) - 2  # characters below a panel
+    lines = 0.0  # below the panel that has most
     for panel, name in zip(figure.subplots(1, len(which), squeeze=False)[0], which, strict=True):
         about = PANELS[name]
         numbers = [about.metric, *(m for m in metrics if m.startswith(about.others) and m != about.metric)]
@@ -76,14 +77,19 @@ def draw_curves(
             ylim=(-0.01, 1.02), aspect="equal",
         )  # fmt: skip
         # Below the axis, where no curve can be.
+        title = wrap_text(", ".join(map(name_number, numbers)) + " (%)", fit)
+        handles, areas = panel.get_legend_handles_labels()
+        columns = 2 if len(shown) > 3 and 2 * max(map(len, areas)) + 8 <= fit else 1
+        areas = [wrap_text(text.replace(" ± ", "\xa0±\xa0"), fit).replace("\xa0", " ") for text in areas]
         panel.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.24), title=", ".join(map(name_number, numbers)) + " (%)",
-            handlelength=1.6, borderaxespad=0, ncols=columns,
+            handles, areas, loc="upper center", bbox_to_anchor=(0.5, -0.24), title=title, handlelength=1.6,
+            borderaxespad=0, ncols=columns,
         )  # fmt: skip
-    handles = panel.get_legend_handles_labels()[0]
+        tallest = max(1 + 1.3 * text.count("\n") for text in areas)
+        lines = max(lines, title.count("\n") + 1 + -(-len(shown) // columns) * tallest)
     legend = figure.legend(handles, names, loc="outside lower center", ncols=across)
     below = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer()).height / figure.dpi
-    figure.set_figheight(width / max(1.2, len(which)) + 0.45 + 0.14 * (-(-len(shown) // columns) + 1) + below)
+    figure.set_figheight(width / max(1.2, len(which)) + 0.45 + 0.155 * lines + below)
     return figure
 
 

@@ -29,6 +29,7 @@ FILTERS = {
     "model": "Model", "dataset": "Data set", "category": "Category", "backbone": "Backbone", "status": "Status"
 }  # fmt: skip
 NAMED = "backbone.name=", "image_size="  # settings that have columns of their own
+UNFOLDED = 16  # runs of which scores and images are shown at once; of more, where they are asked for
 ABSENT = "missing", NONE  # what a paper's table says where no run belongs
 
 
@@ -86,6 +87,7 @@ def render_page(runs: pd.DataFrame, pictures: int, metrics: Sequence[str] = METR
         filters={key: (name, _list_choices(table[key])) for key, name in FILTERS.items()},
         columns={key: about for key, about in list_columns(metrics).items() if key != "settings" or settings},
         runs=shown,
+        unfolded=UNFOLDED,
         means=make_study_report(runs[runs.index.isin(main.index)]),
         published=list(_make_paper_reports(runs)),
         absent_rows=find_absent_rows,

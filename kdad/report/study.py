@@ -62,6 +62,8 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
             lines.append([*block.names, AVERAGES.get(category, category), *scores, n, *seconds])
     measured = (f"{name_metric(metric)} (%)" for metric in metrics)
     head = ["model", "data set", "settings", "category", *measured, "n", *SECONDS.values()]
+    cells = pd.DataFrame([record for block in blocks for record in block.list_records()])
+    blocks = [block for block in blocks if not block.is_refused]  # the table above has them
     beside, legend = compare_blocks(blocks, metrics)
     named = [(block.names, block.rows[block.rows["status"] == "ok"]) for block in blocks]
     decided = tabulate_decisions(named)
@@ -82,7 +84,6 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
         *describe_repeats(left_out),
         *runs.attrs.get("skipped", []),
     ]
-    cells = pd.DataFrame([record for block in blocks for record in block.list_records()])
     return Report("study", "Runs", tables, notes, cells)
 
 
@@ -107,7 +108,7 @@ class Grouped(NamedTuple):
 def group_blocks(runs: pd.DataFrame, metrics: Sequence[str] = METRICS, across: bool = False) -> Grouped:
     """Return the runs of each detector, data set and differing settings, each configuration and seed once.
 
-    With `across` settings are named alike on all data sets.
+    With `across`, for comparisons, settings are named alike on all data sets, and jobs that were refused are no blocks.
     """
     described, shared, remarks = describe_runs(runs, across)
     alike = ["model", "dataset", "settings", "key"]
@@ -115,6 +116,7 @@ def group_blocks(runs: pd.DataFrame, metrics: Sequence[str] = METRICS, across: b
     groups = counted.groupby(alike, sort=False)
     blocks = [Block(str(model), str(data), str(settings), rows, metrics) for (model, data, settings, _), rows in groups]
     blocks.sort(key=lambda block: (_find_position(block.model), block.model, block.dataset))
+    blocks = [block for block in blocks if not (across and block.is_refused)]
     return Grouped(blocks, counted, left_out, shared, remarks)
 
 
@@ -132,6 +134,11 @@ class Block:
     def names(self) -> list[str]:
         """Detector, data set and settings."""
         return [self.model, self.dataset, self.settings]
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether these are jobs whose very configuration was refused, so that there is none."""
+        return not (self.rows["status"] == "ok").any() and not self.rows["config"].map(bool).any()
 
     @cached_property
     def measured(self) -> dict[str, dict[str, Measured]]:

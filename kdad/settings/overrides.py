@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import takewhile
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -95,7 +96,7 @@ def accept_literally(
     """
     parser, taken, remarks = OverridesParser.create(), [], []
     texts, listed = set(TEXTS) - set(lists), {*LISTED, *lists}
-    for override in overrides:
+    for place, override in enumerate(overrides):
         name, equals, value = override.partition("=")
         try:
             found = parser.parse_override(override)
@@ -103,6 +104,7 @@ def accept_literally(
             if not equals or not NAME.fullmatch(name):
                 raise UserError(
                     f"{override}: not an argument of the form key=value, such as model=rd dataset=mvtec category=screw"
+                    + explain_blank(overrides, place)
                 ) from error
             is_list = value[:1] == "[" and value[-1:] == "]" and name not in texts
             items = [quote(unquote(item)) for item in _split_list(value[1:-1])]
@@ -124,6 +126,23 @@ def accept_literally(
                 override = f"{name}=[{','.join(quote(unquote(item)) for item in _split_list(value[1:-1]))}]"
         taken.append(override)
     return taken, remarks
+
+
+def explain_blank(overrides: Sequence[str], place: int) -> str:
+    """Return a sentence on a word that a blank has cut off the argument before it; empty text where none has.
+
+    Told by what a list or a choice cannot end or begin with, and by keys that take a text.
+    """
+    following = takewhile(lambda word: "=" not in word, overrides[place:])
+    before, rest = next(iter(overrides[place - 1 : place]), ""), list(following)
+    key, equals, value = before.partition("=")
+    if equals and (
+        not value or value[-1] == "," or value.count("[") > value.count("]") or rest[0].startswith((",", "]"))
+    ):
+        return f". A blank ends an argument; without blanks it is one: {_for_a_shell(before + ''.join(rest))}"
+    if equals and key in (*TEXTS, *LISTED):
+        return f". A blank ends an argument unless it is quoted: {_for_a_shell(' '.join([before, *rest]))}"
+    return ""
 
 
 def _split_list(text: str) -> list[str]:

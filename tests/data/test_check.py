@@ -102,6 +102,13 @@ def test_an_unreadable_file_is_named_and_the_status_is_not_zero(checked, tmp_pat
     assert unreadable == {"train": "0", "test": "0"} | {split: "1"}
 
 
+def test_a_region_of_interest_beyond_pictures_is_told_of_and_one_outside_them_refused(checked, caplog):
+    status, printed, _ = checked("mpdd", f"dataset.roi=[0,0,{SIDE},{SIDE + 1}]")
+    assert status == 0 and len(caplog.records) == 1 and "reaches beyond the image" in caplog.text
+    status, printed, errors = checked("mpdd", f"dataset.roi=[{SIDE},0,{SIDE + 9},9]")
+    assert status == 2 and "lies outside the image" in errors and "more like the last" in errors
+
+
 def test_a_missing_mask_and_one_of_another_size(checked, tmp_path):
     checked("mpdd")
     truth = tmp_path / "mpdd/tubes/ground_truth/anomalous"

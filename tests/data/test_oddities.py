@@ -73,6 +73,21 @@ def test_12_bit_data_in_16_bit_files_are_told_of(said, root, factor, dark):
     assert (3900 < data.facts.get("brightest_16_bit_value", 0) < 4096) == dark
 
 
+@pytest.mark.parametrize(("top", "told"), [(4095, True), (4096, False), (65535, False)])
+def test_12_bit_data_among_16_bit_data_are_told_of(said, root, top, told):
+    """By the values alone: of both depths, the darker ones would come out 16 times too dark."""
+    for name, highest in {"a": 65535, "b": 40000, "c": top, "d": 0}.items():
+        values = np.zeros((SIDE, SIDE), np.uint16)
+        values[0, 0] = highest
+        Image.fromarray(values).save(root / f"normal/{name}.png")
+    text, data = said()
+    assert (
+        "no value above 4095 in 1 of the 16-bit images" in text
+    ) == told and "brightest_16_bit_value" not in data.facts
+    assert not told or f"The first is {root / 'normal/c.png'}" in text
+    assert "no value above" not in said(intensity="window:0,4095")[0]
+
+
 def test_pictures_with_other_suffixes_are_counted_by_suffix(said, root):
     for name in ("a.HEIC", "b.heic", "c.jp2", "notes.txt", ".hidden.heic"):
         (root / "normal" / name).write_bytes(b"x")

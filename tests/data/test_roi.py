@@ -68,6 +68,17 @@ def test_what_is_no_region_is_refused(tmp_path, given, message):
         Roi(given, tmp_path).find(tmp_path / "a.png", (10, 8))
 
 
+def test_a_rectangle_that_reaches_beyond_pictures_is_told_of_once(tmp_path, caplog):
+    roi = Roi([2, 1, 12, 5], tmp_path)
+    inside = roi.find(tmp_path / "a.png", (10, 8))
+    assert inside.sum() == 8 * 4 and "[2, 1, 12, 5] reaches beyond the image" in caplog.text and "10 x 8" in caplog.text
+    roi.find(tmp_path / "b.png", (10, 8))
+    assert len(caplog.records) == 1
+    Roi([2, 1, 10, 8], tmp_path).find(tmp_path / "a.png", (10, 8))
+    Roi([0.2, 0.1, 1, 1], tmp_path).find(tmp_path / "a.png", (10, 8))
+    assert len(caplog.records) == 1
+
+
 def test_a_checkpoint_holds_it_without_the_file(tmp_path):
     """Of a mask whose first pixel is inside, and of one whose first is not."""
     for first in (True, False):

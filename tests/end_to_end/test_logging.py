@@ -6,9 +6,10 @@ import pytest
 import wandb
 from pytorch_lightning.loggers import Logger
 
-from kdad.engine.launch import launch, name_sweep
+from kdad.engine.launch import launch
 from kdad.engine.loggers import SUMMARY
 from kdad.engine.record import SEVEN
+from kdad.engine.sweep import name_sweep
 from kdad.errors import UserError
 
 CAPTURED = []

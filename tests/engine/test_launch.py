@@ -63,6 +63,37 @@ def test_the_verbs_are_listed(say):
     assert status == 2 and "rnu: no such verb" in err and "evaluate" in err
 
 
+def test_run_without_keys_says_which_it_takes(say, tmp_path):
+    for given in (["run"], ["run", "-m"]):
+        status, out, err = say(kdad_main, *given)
+        assert status == 2 and not out and "kdad run model=rd dataset=demo" in err and "--help" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("kdad r", "run report"),
+        ("kdad run mod", "model. model="),
+        ("kdad run model=", "model=dskd model=mkd model=rd model=stpm"),
+        ("kdad run -m model=rd seed=0,1 dataset=vi", "dataset=visa"),
+        ("kdad predict over", "overlays= overwrite="),
+        ("kdad model=r", "model=rd"),  # as version 0.1 had it
+        ("kdad report out", ""),  # bash goes on with files
+        ("kdad rnu mod", ""),
+    ],
+)
+def test_a_shell_completes_verbs_groups_choices_and_keys(say, monkeypatch, line, words):
+    monkeypatch.setenv("COMP_LINE", line)
+    assert say(kdad_main, "-sc", "query=bash") == (0, f"{words}\n" if words else "", "")
+
+
+def test_a_shell_is_told_to_complete_kdad(say, monkeypatch):
+    monkeypatch.delenv("COMP_LINE", raising=False)
+    for given in (["run"], []):
+        assert say(kdad_main, *given, "-sc", "install=bash")[1].endswith("-F hydra_bash_completion kdad\n")
+
+
 def test_modules_of_ones_own_are_found_in_the_current_folder(say, tmp_path):
     """As `python -m kdad.run` finds them."""
     (tmp_path / "of_ones_own.py").write_text("")

@@ -1,5 +1,6 @@
 """What is drawn, read back from matplotlib's objects."""
 
+import io
 import json
 
 import numpy as np
@@ -44,6 +45,22 @@ def area(line, limit=1.0):
 
 def curves_in(panel):
     return [line for line in panel.lines if line.get_gid() != "chance"]
+
+
+def test_many_metrics_of_many_runs_stand_below_their_panel_and_beside_nothing_else(write_run):
+    folders = [write_run(f"{name}{seed}", name, seed=seed) for name in ("rd", "stpm", "mkd", "dskd") for seed in (0, 1)]
+    runs = shown(*folders)
+    further = ["pro_0.05", "spro_0.05", "spro_0.3", "spro_0.05_mean", "spro_0.05_logical_anomalies"]
+    for one in runs:
+        one.runs[further] = 0.5
+    figure = draw_curves(runs, metrics=["image_ap", "image_f1_max", "pixel_ap", "pixel_f1_max", "aupimo", *further])
+    figure.savefig(io.BytesIO(), format="png")  # lays it out
+    legends = [panel.get_legend() for panel in figure.axes] + figure.legends
+    boxes = [legend.get_window_extent() for legend in legends]
+    page = figure.bbox
+    assert all(page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1 and page.y0 - 1 <= box.y0 for box in boxes)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert "AUPIMO" in legends[2].get_title().get_text() and "\n" in legends[2].get_title().get_text()
 
 
 def test_series_are_told_apart_by_what_differs(write_run):

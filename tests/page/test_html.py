@@ -258,7 +258,7 @@ def test_configurations_differences_first(write_tested, tmp_path):
     found = find_differing_keys(table)
     assert {"seed", "batch_size", "model.name"} <= found and not {"category", "image_size", "model"} & found
     articles = Parser(render_page(table, 0)).root.all("article")
-    shown = articles[1].all("details")[0]
+    shown = articles[1].all("details")[-1]
     keys, values = shown.all("th", scope="row"), shown.all("td")
     pairs = {key.text: value.text for key, value in zip(keys, values, strict=True)}
     assert set(pairs) <= found and pairs["seed"] == "1" and pairs["batch_size"] == "8"

@@ -138,9 +138,25 @@ def test_details(visit):
     page.locator(".paper").first.get_by_role("checkbox").check()
     assert hidden.is_visible()
     page.get_by_role("link", name="Run 2, ").click()
-    configuration = page.locator("#run-2 details")
+    configuration = page.locator("#run-2 details").last
     configuration.locator("summary").click()
     assert configuration.get_by_text("image_size: 256").first.is_visible()
+
+
+def test_of_many_runs_pictures_are_folded_until_they_are_asked_for(browser, write_tested, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdad.page.html.UNFOLDED", 1)
+    for seed in range(2):
+        write_tested(seed=seed)
+    path = tmp_path / "many.html"
+    write_html(path, read_runs([tmp_path]), 4)
+    page = browser.new_page(viewport=DESKTOP)
+    page.goto(path.as_uri())
+    pictures = page.locator("article button.picture:visible")
+    assert pictures.count() == 0 and page.locator("article .tiles").count() == 2  # the figures stay
+    page.locator('#board a[href="#run-2"]').click()
+    page.locator("#run-2 .gallery button").first.wait_for()
+    assert pictures.count() == page.locator("#run-2 button.picture").count() > 0
+    page.close()
 
 
 def test_dark(visit):

@@ -144,6 +144,18 @@ def test_a_run_that_failed_before_its_configuration_was_accepted_stays(write_run
     assert found[1]["settings"] == f"no configuration: {folder}" and found[1]["PRO (%)"] == "failed: out of memory"
 
 
+def test_a_job_whose_settings_were_refused_is_a_row_and_no_column(write_run, study):
+    for category in ("grid", "screw"):
+        write_run(0.8, category=category)
+        write_run(0.7, model="stpm", category=category)
+    refused = write_run(None, error="pictures=-1: give a whole number")
+    (refused / "config.yaml").unlink()
+    report = study()
+    assert [line["model"] for line in lines(report) if line["settings"] == f"no configuration: {refused}"] == ["rd"]
+    assert all([name for _, name in table.head] == ["category", "rd", "stpm"] for table in report.tables[1:])
+    assert len(report.tables) > 1 and any("pictures=-1" in note for note in report.notes)
+
+
 def test_detectors_side_by_side(write_run, study):
     small = {"trainer.max_epochs": 5, "image_size": 64}
     write_run(0.7, model="stpm", changes=small)

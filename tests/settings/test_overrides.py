@@ -101,3 +101,28 @@ def test_a_list_is_divided_at_commas_outside_quotes():
 def test_an_empty_variable_is_refused(key):
     with pytest.raises(UserError, match=f"{key}=: empty"):
         accept_literally([f"{key}="])
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("model=rd, stpm dataset=demo", '"model=rd,stpm"'),
+        ("dataset=demo seed=0, 1, 2", '"seed=0,1,2"'),
+        ("levels=[1, 2] model=rd", '"levels=[1,2]"'),
+        ("category=grid ,screw", '"category=grid,screw"'),
+        ("model= rd", '"model=rd"'),
+        ("dataset=folder dataset.root=my new pictures", '"dataset.root=my new pictures"'),
+    ],
+)
+def test_a_blank_that_cut_an_argument_is_named(typed, said):
+    """As a shell hands it over: at each blank another argument."""
+    with pytest.raises(UserError, match="A blank ends an argument") as error:
+        accept_literally(typed.split(), several=True)
+    assert str(error.value).endswith(f": {said}")
+
+
+@pytest.mark.parametrize("typed", [["rd", "mvtec"], ["model=rd", "mvtec"], ["model=rd", ""]])
+def test_a_word_that_nothing_was_cut_from_has_no_blank(typed):
+    with pytest.raises(UserError, match="not an argument of the form key=value") as error:
+        accept_literally(typed)
+    assert "blank" not in str(error.value)

@@ -56,6 +56,17 @@ filters.addEventListener("reset", () => setTimeout(filter));
 filters.addEventListener("submit", (event) => event.preventDefault());
 filter(); // A browser that comes back to the page restores the choices.
 
+// A link to a run shows all of it.
+
+function unfold() {
+  const run = location.hash && document.getElementById(location.hash.slice(1));
+  const details = run && run.querySelector("details.shown");
+  if (details) details.open = true;
+}
+
+addEventListener("hashchange", unfold);
+unfold();
+
 // Pictures: large in a dialog, with the arrow keys through those that are shown.
 
 const large = document.querySelector("#large");
@@ -75,7 +86,7 @@ function show(picture) {
 }
 
 function step(by) {
-  const pictures = [...document.querySelectorAll("button.picture")].filter((p) => !p.closest("[hidden]"));
+  const pictures = [...document.querySelectorAll("button.picture")].filter((p) => !p.closest("[hidden], details:not([open])"));
   show(pictures[(pictures.indexOf(current) + by + pictures.length) % pictures.length]);
 }
 
