@@ -88,6 +88,20 @@ def keep_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)  # nor the end of the heap given back
 
 
+def release_memory() -> None:
+    """Give the memory that `keep_memory` keeps, and nothing uses, back to the system; the next step takes it anew.
+
+    Between phases, whose tensors are of other sizes, and between epochs: what is kept lies in more and smaller pieces
+    from step to step, so that new blocks find no room there and the process grows.
+    """
+    if not _used:
+        return
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return
+
+
 def count_cores() -> int:
     """Return how many cores the scheduler and a container's quota leave to this process, at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -249,3 +249,34 @@ def test_float32_on_a_gpu_is_float32(mode, monkeypatch):
         assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
     finally:
         speed.use_machine("auto")
+
+
+PIECES = """
+import ctypes, sys
+import kdad.speed, torch
+from pathlib import Path
+from kdad.speed import release_memory, use_machine
+
+use_machine(sys.argv[1])
+ctypes.CDLL(None).mallopt(-3, 2**25)  # blocks up to 32 MiB come from the heap, as all do that kdad keeps
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+held = []
+for _ in range(20):
+    large = torch.ones(4 * 2**20)
+    held.append(torch.ones(2**10))  # what stays behind each
+    del large
+    large = [torch.ones(4 * 2**20) for _ in range(4)]
+del large
+before = resident()
+release_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.parametrize(("mode", "least", "most"), [("auto", 40, 10_000), ("off", -1, 1)])
+def test_memory_that_nothing_uses_goes_back_between_epochs(mode, least, most):
+    done = subprocess.run([sys.executable, "-c", PIECES, mode], capture_output=True, text=True, check=True)
+    assert least < float(done.stdout) < most

@@ -31,6 +31,7 @@ from kdad.engine.unified import test_all
 from kdad.inference.decision import read_setting
 from kdad.models.base import KDDetector
 from kdad.settings.compose import resolve
+from kdad.speed import release_memory
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +107,11 @@ def train_and_test(
         training.start_clock()
         device = trainer.strategy.root_device
         attach_features(detector, data.pools[:1], data.store, device)
+        release_memory()
         folder.claim(cfg, record, keep_checkpoints=path is not None and folder.owns(path))
         record.add(**fit(trainer, detector, data, training, path))
         attach_features(detector, data.pools[1:], data.store, device)  # training need not wait for these
+        release_memory()
         if cfg.objective:
             record.add(objective=cfg.objective, objective_on_test_data=cfg.objective_on_test_data)
         earlier = training.earlier_epochs()

@@ -159,9 +159,11 @@ def launch(
     except (HydraException, OmegaConfBaseException) as error:  # some of Hydra's are OSErrors, too
         stop(explain(error, config_name, given.overrides))
     except OSError as error:
-        if failures or error.errno not in DISK:
+        if error.errno not in DISK:
             raise
-        stop(explain_disk(error))
+        if not failures:
+            stop(explain_disk(error))
+        failures.append(f"- the jobs after these: {explain_disk(error)}")
     except Exception:
         if not failures:  # a search over hyper-parameters ends so where every job of it has failed
             raise

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from kdad.errors import UserError
 from kdad.functional import detect_by_tiles
 from kdad.geometry import ImageSize, simplify
-from kdad.speed import fuse
+from kdad.speed import fuse, release_memory
 from kdad.teacher import Level, Teacher
 
 # image (B,3,H,W) in [0,1], label (B,), index (B,); where there are any, mask (B,1,H,W), roi bool (B,1,H,W), what is of
@@ -150,6 +150,9 @@ class KDDetector(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         return self.log_losses(self.training_loss(batch), len(batch["image"]))["loss"]
+
+    def on_train_epoch_end(self) -> None:
+        release_memory()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         losses = self.training_loss(batch)

@@ -1,7 +1,10 @@
 """The command line: help, version, refusals, and paths as they are."""
 
+import errno
+import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -10,6 +13,7 @@ import kdad
 from kdad.__main__ import VERBS
 from kdad.__main__ import main as kdad_main
 from kdad.engine.launch import launch, make_paths_absolute
+from kdad.errors import UserError
 from kdad.settings.compose import list_choices
 
 pytestmark = pytest.mark.slow  # processes of their own, or many seconds
@@ -178,3 +182,20 @@ def test_paths_are_kept_in_full(monkeypatch, tmp_path):
     make_paths_absolute(cfg)
     assert cfg.dataset.root == str(tmp_path / "data") and cfg.backbone.weights == "package:a/b.pth"
     assert cfg.ckpt_path is None
+
+
+def test_a_sweep_whose_folder_can_no_longer_be_written_ends_with_one_message(say, monkeypatch):
+    """As on a disk that turns read-only while the first job runs: Hydra cannot make the second one's folder."""
+    make = Path.mkdir
+
+    def refuse(path, *given, **named):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def fail(cfg):
+        monkeypatch.setattr(Path, "mkdir", refuse)
+        raise UserError("the first job's own")
+
+    status, _, err = say(lambda: launch(fail, "run"), "-m", "seed=1,2", "hydra.sweep.dir=swept")
+    monkeypatch.setattr(Path, "mkdir", make)
+    assert status == 2 and "Traceback" not in err and "the first job's own" in err
+    assert "2 of the sweep's jobs failed" in err and "cannot be written: Read-only file system" in err
