@@ -50,8 +50,8 @@ def timings(given, write):
             "bf16": ("runs", "kdad", short._replace(precision="bf16-mixed"), *EQUAL[model]),
         }
         for repeat in range(given.repeats):
-            for side, call in sides.items():
-                found = alone(*call)
+            for side in given.sides.split(","):
+                found = alone(*sides[side])
                 runs.append({"model": model, "side": side, "repeat": repeat, **found})
                 write(runs)
                 print(f"{model}, {side}: {spread(speeds([runs[-1]]))} images/s", flush=True)
@@ -174,6 +174,7 @@ def main():
     parser.add_argument("what", nargs="?", choices=["timings", "accuracy", "table"], default="timings")
     parser.add_argument("files", nargs="*", help="of `table`")
     parser.add_argument("--models", default="stpm,rd")
+    parser.add_argument("--sides", default="kdad,anomalib,bare,bf16", help="bf16 takes long where no unit is for it")
     parser.add_argument("--data", help="<data set>/<category> in MVTec's layout (demo/brick; accuracy: mvtec/grid)")
     parser.add_argument("--epochs", type=int, help="20; accuracy: 30")
     parser.add_argument("--repeats", type=int, default=2)
