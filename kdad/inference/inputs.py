@@ -126,8 +126,9 @@ class Inputs:
             yield path, root
         elif has_magic(name):
             for match in sorted(root.glob(path.relative_to(root).as_posix())):
-                ours = match.resolve().is_relative_to(self.results) or self._is_written(match, root)
-                if match.is_file() and not ours and self._is_picture(match):
+                # `resolve` raises where links lead in a circle; such a file is told of, as a damaged picture is.
+                ours = Path(os.path.realpath(match)).is_relative_to(self.results) or self._is_written(match, root)
+                if not match.is_dir() and not ours and self._is_picture(match):
                     found += 1
                     yield match, root
         if not found and not self.patient:

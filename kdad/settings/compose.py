@@ -130,12 +130,10 @@ def explain(error: Exception, config_name: str, overrides: Iterable[str] = ()) -
         folder, name = group.groups()
         return f"{folder}={name}: no such choice. " + suggest_nearest(name, list_choices(folder, config_name))
     if key:
-        names = [
-            *list_keys(config_name, overrides),
-            *(p.name for p in CONF.iterdir() if p.is_dir() and p.name != PROTOCOLS),
-        ]
+        names = [*list_keys(config_name, overrides), *list_groups(config_name)]
         if key.group(1) in names:  # a mapping, to which entries are added: Hydra says how
-            return text
+            below = [name for name in names if name.startswith(f"{key.group(1)}.")]
+            return f"{key.group(1)}: give one of its keys: {', '.join(below)}" if below else text
         above = key.group(1).rpartition(".")[0]
         said = explain_absent(key.group(1), OmegaConf.select(compose_chosen(config_name, overrides), above or "_"))
         return (
@@ -148,5 +146,5 @@ def suggest_verb(name: str) -> str:
     """Return a sentence about the verb that takes this key, where its name tells; else empty text."""
     if get_close_matches(name, ("threshold", "thresholds"), cutoff=0.8):
         return "Thresholds come from normal images, with training (decision.rule=) or by kdad calibrate"
-    verbs = [path.stem for path in sorted(CONF.glob("*.yaml")) if name in OmegaConf.load(path)]
+    verbs = [path.stem for path in sorted(CONF.glob("*.yaml")) if name in list_top_level_keys(path.stem)]
     return f"It is one of kdad {' and kdad '.join(verbs)}" if verbs else ""

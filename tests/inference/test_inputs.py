@@ -39,6 +39,17 @@ def test_files_and_patterns(parts):
     assert names(["*/a.JPG"], parts)[0] == ["others/a.JPG", "parts/a.JPG"]
 
 
+def test_links_that_lead_in_a_circle_are_walked_once(parts):
+    """Into the folder itself, to themselves, and to each other: found once or told of as unreadable, by any name."""
+    (parts / "parts/again").symlink_to(parts / "parts", target_is_directory=True)
+    for name, target in (("self.png", "self.png"), ("x.png", "y.png"), ("y.png", "x.png"), ("circle", "circle")):
+        (parts / "parts" / name).symlink_to(target)
+    circles = ["self.png", "x.png", "y.png"]
+    assert names(["parts"], parts)[0] == ["a.JPG", "b.png", *circles, "deep/c.tif"]
+    assert names(["parts/*"], parts)[0] == ["a.JPG", "b.png", *circles]
+    assert names(["**/sel*.png"], parts)[0] == ["parts/self.png"]
+
+
 def test_several_do_not_meet(parts):
     assert names(["parts", "others"], parts)[0] == ["parts/a.JPG", "parts/b.png", "parts/deep/c.tif", "others/a.JPG"]
     (parts / "more/parts").mkdir(parents=True)

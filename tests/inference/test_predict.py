@@ -187,6 +187,8 @@ def test_what_is_refused(rd, predict, command_line, tmp_path, capsys):
     assert "false_alarms: no such key. It is one of kdad calibrate" in refused(
         "false_alarms=0.1", f"input={rd.pictures}"
     )
+    assert "model: no such key. It is one of kdad benchmark and kdad run" in refused("model=rd", f"input={rd.pictures}")
+    assert "backbone: give one of its keys: backbone.weights" in refused("backbone=x", f"input={rd.pictures}")
     assert "kdad calibrate" in refused("treshold=3", f"input={rd.pictures}")
     assert "device=nowhere" in refused(f"input={rd.pictures}", "device=nowhere")
     (tmp_path / "mine").mkdir()
