@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kdad.engine.record import name_category
 from kdad.errors import UserError
@@ -73,8 +74,14 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration that made it; empty where none was recorded."""
-        return resolve(OmegaConf.create(self._made_by.get("config", {})))
+        """The resolved configuration that made it; empty where none was recorded. Raises `UserError`."""
+        try:
+            return resolve(OmegaConf.create(self._made_by.get("config", {})))
+        except OmegaConfBaseException as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"ckpt_path={self.path}: its configuration cannot be read: {reason}. Was it changed?"
+            ) from None
 
     @property
     def has_teacher(self) -> bool:

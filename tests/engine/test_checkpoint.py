@@ -28,3 +28,9 @@ def test_the_origin_is_read_once_and_again_when_the_file_changes(tmp_path, monke
     path.unlink()
     with pytest.raises(UserError, match="no such file"):
         Checkpoint.load_origin(path)
+
+
+def test_a_configuration_that_does_not_resolve_is_refused_with_the_file(tmp_path):
+    content = {"kdad": {"config": {"dataset": {"category": "${category}"}}}}  # and no category
+    with pytest.raises(UserError, match=r"mine\.ckpt: its configuration cannot be read: .*'category' not found"):
+        Checkpoint(tmp_path / "mine.ckpt", content).config
