@@ -125,7 +125,10 @@ class Inputs:
             found += 1
             yield path, root
         elif has_magic(name):
-            for match in sorted(root.glob(path.relative_to(root).as_posix())):
+            pattern = path.relative_to(root)
+            hidden = _has_hidden(pattern)  # asked for by name; else left out, as below a folder
+            matches = root.glob(pattern.as_posix())
+            for match in sorted(m for m in matches if hidden or not _has_hidden(m.relative_to(root))):
                 # `resolve` raises where links lead in a circle; such a file is told of, as a damaged picture is.
                 ours = Path(os.path.realpath(match)).is_relative_to(self.results) or self._is_written(match, root)
                 if not match.is_dir() and not ours and self._is_picture(match):
@@ -196,6 +199,10 @@ class Lines:
             self.ended = line is None
             if line is not None:
                 yield line
+
+
+def _has_hidden(path: Path) -> bool:
+    return any(part[0] == "." for part in path.parts)
 
 
 def _until_magic(parts: Sequence[str]) -> Iterator[str]:

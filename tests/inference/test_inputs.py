@@ -36,6 +36,7 @@ def test_files_and_patterns(parts):
     assert names(["parts/notes.txt"], parts)[0] == ["notes.txt"]  # asked for by name: read, or said why not
     assert names(["parts/*.png"], parts)[0] == ["b.png"]
     assert names(["parts/**/*.tif"], parts)[0] == ["deep/c.tif"]
+    assert names(["parts/**/*.png"], parts)[0] == ["b.png"] and names(["parts/.git/*.png"], parts)[0] == ["e.png"]
     assert names(["*/a.JPG"], parts)[0] == ["others/a.JPG", "parts/a.JPG"]
 
 
