@@ -3,8 +3,8 @@
 | trick | worth, on two Xeon cores (experiments/speed) |
 |---|---|
 | `limit_threads` | many times where a container has fewer cores than its host: threads beyond them spin |
-| `keep_memory` | 0.72 instead of 0.81 s for a step of STPM (ResNet-18, 128 px); costs memory: 797 MiB, else 453 |
-| `release_memory` | of these 797 MiB 90; epochs as fast |
+| `keep_memory` | 0.72 instead of 0.81 s for a step of STPM (ResNet-18, 128 px); costs memory: 797 MiB for 453 (AMD EPYC) |
+| `release_memory` | 90 MiB of these 797; epochs as fast (AMD EPYC) |
 | no fill of new memory | 4 to 8 % of a step |
 | `fuse` | RD's step 1.06 times as fast, in bf16 1.24 times |
 | `lay_out` (channels last) | convolutions 1.3 to 4 times as fast |

@@ -157,7 +157,7 @@ def kdad(setting, *more):
         results = kdad.run.run(cfg, RunFolder(folder))
         whole = time.perf_counter() - start
     seconds = watch.seconds
-    # The test set is decoded, and taught, before the fit: second in each list, after the normal images of training.
+    # The test set is decoded before the fit and taught after it: second in each list, after the normal images.
     ahead = seconds["decode"][1] + sum(seconds["masks"]) + (seconds["teacher"][1] if seconds["teacher"] else 0)
     return {
         "n_train": results["n_train"],

@@ -106,11 +106,13 @@ def train_and_test(
         check_processes({what: len(samples) for what, samples in parts.items()}, trainer.world_size)
         training.start_clock()
         device = trainer.strategy.root_device
-        attach_features(detector, data.pools[:1], data.store, device)
+        # Training need not wait for the features of test images; one in float64 or float16 turns the teacher into that.
+        ahead = 1 if trainer.precision == "32-true" or "mixed" in str(trainer.precision) else len(data.pools)
+        attach_features(detector, data.pools[:ahead], data.store, device)
         release_memory()
         folder.claim(cfg, record, keep_checkpoints=path is not None and folder.owns(path))
         record.add(**fit(trainer, detector, data, training, path))
-        attach_features(detector, data.pools[1:], data.store, device)  # training need not wait for these
+        attach_features(detector, data.pools[ahead:], data.store, device)
         release_memory()
         if cfg.objective:
             record.add(objective=cfg.objective, objective_on_test_data=cfg.objective_on_test_data)

@@ -86,6 +86,7 @@ def launch(
     sweep = Sweep([])
     typed: list[str] = []  # the command line as given
     failures: list[str] = []  # of a sweep's jobs, each with where it ran; of a single job, empty text
+    ended = ""  # why not all jobs of a sweep came to run
 
     @wraps(job)
     def reporting(cfg: DictConfig) -> Any:
@@ -161,17 +162,17 @@ def launch(
     except OSError as error:
         if error.errno not in DISK:
             raise
-        if not failures:
-            stop(explain_disk(error))
-        failures.append(f"- the jobs after these: {explain_disk(error)}")
+        ended = explain_disk(error)  # before the rest of a sweep's jobs
     except Exception:
         if not failures:  # a search over hyper-parameters ends so where every job of it has failed
             raise
     failures += sweep.collect()
     plan.show() if plan else sweep.show()
+    if any(failures):
+        print(f"\nkdad: {len(failures)} of the sweep's jobs failed:", *failures, sep="\n", file=sys.stderr)
+    if ended:
+        stop(ended)
     if failures:
-        if any(failures):
-            print(f"\nkdad: {len(failures)} of the sweep's jobs failed:", *failures, sep="\n", file=sys.stderr)
         sys.exit(2)
 
 
@@ -265,6 +266,7 @@ def carry_on(failures: list[str], name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        raise_end(error)
         if not isinstance(error, UserError):
             traceback.print_exc()
         print(f"kdad: {name}: {error}", file=sys.stderr)

@@ -55,7 +55,7 @@ def name_job(cfg: DictConfig) -> dict[str, Any]:
         "category": name_category(cfg.category),
         "backbone": OmegaConf.select(cfg, "backbone.name"),
     }
-    seed = {"seed": cfg.seed} if isinstance(cfg.seed, int) else {}
+    seed = {"seed": cfg.seed} if type(cfg.seed) is int else {}
     return {name: text for name, text in texts.items() if isinstance(text, str | None)} | seed
 
 

@@ -18,10 +18,7 @@ GRACE = 5.0  # seconds that an epoch has to end in: `docker stop` and the like k
 
 
 class Ended(SystemExit):
-    """A signal's end of the process, with status 128 + n."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
+    """A signal's end of the process, with status 128 + n: a type of its own, to be told from others."""
 
 
 def raise_end(error: BaseException) -> None:
@@ -45,7 +42,7 @@ def end_on_signals() -> Iterator[None]:
         return
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Ended(number)
+        raise Ended(128 + number)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
@@ -84,7 +81,7 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number:
-            raise Ended(number)
+            raise Ended(128 + number)
         self.number, self.since = number, time.monotonic()
         at_latest = "" if number == PATIENT else f", or in {GRACE:.0f} s"
         print(f"\nkdad: ends after this epoch{at_latest}; again to end at once", file=sys.stderr)
@@ -96,4 +93,4 @@ class Stop:
         """
         late = self.number != PATIENT and time.monotonic() - self.since > GRACE
         if self.number and (epoch_is_over or late):
-            raise Ended(self.number)
+            raise Ended(128 + self.number)

@@ -131,7 +131,7 @@ class Inputs:
             for match in sorted(m for m in matches if hidden or not _has_hidden(m.relative_to(root))):
                 # `resolve` raises where links lead in a circle; such a file is told of, as a damaged picture is.
                 ours = Path(os.path.realpath(match)).is_relative_to(self.results) or self._is_written(match, root)
-                if not match.is_dir() and not ours and self._is_picture(match):
+                if (match.is_file() or match.is_symlink()) and not (match.is_dir() or ours) and self._is_picture(match):
                     found += 1
                     yield match, root
         if not found and not self.patient:

@@ -136,6 +136,8 @@ def explain_blank(overrides: Sequence[str], place: int) -> str:
     following = takewhile(lambda word: "=" not in word, overrides[place:])
     before, rest = next(iter(overrides[place - 1 : place]), ""), list(following)
     key, equals, value = before.partition("=")
+    if not rest:
+        return ""
     if equals and (
         not value or value[-1] == "," or value.count("[") > value.count("]") or rest[0].startswith((",", "]"))
     ):

@@ -198,4 +198,4 @@ def test_a_sweep_whose_folder_can_no_longer_be_written_ends_with_one_message(say
     status, _, err = say(lambda: launch(fail, "run"), "-m", "seed=1,2", "hydra.sweep.dir=swept")
     monkeypatch.setattr(Path, "mkdir", make)
     assert status == 2 and "Traceback" not in err and "the first job's own" in err
-    assert "2 of the sweep's jobs failed" in err and "cannot be written: Read-only file system" in err
+    assert "1 of the sweep's jobs failed" in err and "cannot be written: Read-only file system" in err

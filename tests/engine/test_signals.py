@@ -3,10 +3,13 @@
 Each is raised in a process of its own, so that one that is not handled ends no other test.
 """
 
+import pickle
 import subprocess
 import sys
 
 import pytest
+
+from kdad.engine.signals import Ended
 
 START = """
 import signal, sys, time
@@ -92,6 +95,10 @@ finally:
         number,
     )
     assert (status, out) == (128 + number, "True\n") and "Traceback" not in err
+
+
+def test_an_end_keeps_its_status_on_its_way_from_another_process():
+    assert pickle.loads(pickle.dumps(Ended(143))).code == 143
 
 
 @pytest.mark.parametrize("number", [15, 2])

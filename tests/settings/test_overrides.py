@@ -126,3 +126,9 @@ def test_a_word_that_nothing_was_cut_from_has_no_blank(typed):
     with pytest.raises(UserError, match="not an argument of the form key=value") as error:
         accept_literally(typed)
     assert "blank" not in str(error.value)
+
+
+@pytest.mark.parametrize("given", ["my key=3", "(x)=3"])
+def test_a_key_that_is_no_name_is_refused_behind_another_argument(given):
+    with pytest.raises(UserError, match="not an argument of the form"):
+        accept_literally(["model=rd", given])
