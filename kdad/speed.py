@@ -3,7 +3,7 @@
 | trick | worth, on two Xeon cores (experiments/speed) |
 |---|---|
 | `limit_threads` | many times where a container has fewer cores than its host: threads beyond them spin |
-| `keep_memory` | 0.72 instead of 0.81 s for a step of STPM (ResNet-18, 128 px); costs memory: 797 MiB for 453 (AMD EPYC) |
+| `keep_memory` | 0.72 instead of 0.81 s for a step of STPM (ResNet-18, 128 px); 797 MiB instead of 453 (AMD EPYC) |
 | `release_memory` | 90 MiB of these 797; epochs as fast (AMD EPYC) |
 | no fill of new memory | 4 to 8 % of a step |
 | `fuse` | RD's step 1.06 times as fast, in bf16 1.24 times |

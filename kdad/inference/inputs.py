@@ -121,7 +121,7 @@ class Inputs:
             for picture in self._walk(path):
                 found += 1
                 yield picture, root
-        elif path.exists():
+        elif path.is_file():
             found += 1
             yield path, root
         elif has_magic(name):
@@ -131,7 +131,7 @@ class Inputs:
             for match in sorted(m for m in matches if hidden or not _has_hidden(m.relative_to(root))):
                 # `resolve` raises where links lead in a circle; such a file is told of, as a damaged picture is.
                 ours = Path(os.path.realpath(match)).is_relative_to(self.results) or self._is_written(match, root)
-                if (match.is_file() or match.is_symlink()) and not (match.is_dir() or ours) and self._is_picture(match):
+                if not ours and self._is_picture(match):
                     found += 1
                     yield match, root
         if not found and not self.patient:
@@ -155,7 +155,7 @@ class Inputs:
 
     def _is_picture(self, path: Path) -> bool:
         suffix = path.suffix.lower()
-        if path.name[0] == ".":
+        if path.name[0] == "." or (path.exists() and not path.is_file()):  # of a pipe, reading has no end
             return False
         if is_unread(path):
             self.left_out[suffix or "without a suffix"] += 1

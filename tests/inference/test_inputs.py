@@ -1,5 +1,6 @@
 """Which files `input=` stands for."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def test_links_that_lead_in_a_circle_are_walked_once(parts):
     assert names(["parts"], parts)[0] == ["a.JPG", "b.png", *circles, "deep/c.tif"]
     assert names(["parts/*"], parts)[0] == ["a.JPG", "b.png", *circles]
     assert names(["**/sel*.png"], parts)[0] == ["parts/self.png"]
+
+
+def test_a_pipe_with_the_name_of_a_picture_is_none(parts):
+    os.mkfifo(parts / "parts/pipe.png")
+    for given in ("parts", "parts/*.png"):
+        assert "pipe.png" not in names([given], parts)[0]
+    with pytest.raises(UserError, match=r"pipe\.png: no picture there"):
+        names(["parts/pipe.png"], parts)
 
 
 def test_several_do_not_meet(parts):
