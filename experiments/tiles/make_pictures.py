@@ -5,7 +5,7 @@ scikit-image's photograph (CC0, by https://cc0textures.com), enlarged twice. A d
 and dark in turn around its surroundings' mean, so that shrinking the picture four times wipes it out.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -55,4 +55,6 @@ def main(root: Path, n_train: int = 40, n_normal: int = 20, n_anomalous: int = 3
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the category is written")
+    main(parser.parse_args().folder)

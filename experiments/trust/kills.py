@@ -35,6 +35,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -498,6 +499,7 @@ def run_chain(command: Command, way: str, seed: int, chain: int, base: Path, vol
     return wrong
 
 
+@cache  # the commit of the code that began, whatever is committed meanwhile
 def describe_machine() -> str:
     """Return the commit and the machine."""
     said = subprocess.run(["lscpu"], capture_output=True, text=True).stdout.splitlines()
