@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -116,3 +117,18 @@ def test_the_table_of_extras_is_that_of_the_package():
         wanted = list_names(EXTRAS[extra]) - {"kdad"}
         within = {name for text in EXTRAS[extra] for name in Requirement(text).extras if "kdad[" in text}
         assert {normalise(word) for word in re.findall(r"[\w.-]+", cell)} >= wanted | within, extra
+
+
+TOP = {
+    ".ci", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE",
+    "Makefile", "README.md",
+    "conf", "docs", "experiments", "kdad", "mkdocs.yml", "pyproject.toml", "tests",
+}  # fmt: skip
+
+
+def test_nothing_strays_into_the_repository():
+    """What a script writes where it should not, such as a folder called --help, is not committed."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs the repository")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.partition("/")[0] for line in listed.splitlines()} == TOP
