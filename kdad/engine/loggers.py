@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from kdad.engine.record import MEAN, RATES, SEVEN
 from kdad.engine.run_folder import RunFolder
+from kdad.engine.signals import raise_end
 from kdad.errors import UserError
 from kdad.metrics import Outcome
 from kdad.settings.create import create
@@ -87,6 +88,7 @@ def note_failure(problems: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        raise_end(error)
         said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         if said not in problems:
             problems.append(said)
