@@ -68,7 +68,7 @@ def make_figure_parser() -> argparse.ArgumentParser:
         kind.add_argument("--out", type=Path, default=Path("figures"), help="folder to write into (default: ./figures)")
         return kind.add_argument
 
-    text = "Scores of normal and anomalous test images, one panel per run (RD, Fig. 5)."
+    text = "Scores of normal and anomalous test images, one panel per run, 24 a figure (RD, Fig. 5)."
     add = add_kind("histograms", make_histograms, text)
     add("--bins", type=int, default=30, help="of each panel (default: 30)")
     add("--log", action="store_true", help="logarithmic axis of scores")
@@ -121,10 +121,12 @@ def add_metrics(
 
 
 def make_histograms(given: argparse.Namespace) -> Figures:
-    """Yield the histograms of all runs, in one figure. Raises `UserError`, as all of these do."""
+    """Yield the histograms of all runs, in as many figures as they fill. Raises `UserError`, as all of these do."""
     runs = keep_undamaged(keep_complete(find_runs(given.folders)))
     metrics = expand_metrics(given.metrics, runs)
-    yield "histograms", draw_histograms(group_runs(runs), given.bins, given.log, metrics)
+    figures = draw_histograms(group_runs(runs), given.bins, given.log, metrics)
+    for number, figure in enumerate(figures, 1):
+        yield "histograms" if number == 1 else f"histograms_{number}", figure
 
 
 def make_curves(given: argparse.Namespace) -> Figures:

@@ -1,8 +1,10 @@
 """Histograms of the scores of normal and anomalous test images, as in RD, Fig. 5."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -12,31 +14,46 @@ from kdad.figures.style import ANOMALOUS, COLUMN, NORMAL, PAGE, use_style, wrap_
 from kdad.results.series import Series, read_scores
 from kdad.results.words import describe_metrics
 
-ACROSS = 3  # panels
+ACROSS, DOWN = 3, 8  # panels of a figure: more rows fit on no page, and matplotlib lays a thousand out for minutes
 KINDS = (("normal", NORMAL), ("anomalous", ANOMALOUS))  # by label
 
 
-@use_style()
+class Panel(NamedTuple):
+    """One run's histogram: its name, its row of results, its table of scores, and the edges of the bins."""
+
+    name: str
+    run: pd.Series
+    scores: pd.DataFrame
+    edges: NDArray[np.float64]
+
+
 def draw_histograms(
     shown: list[Series], bins: int = 30, log: bool = False, metrics: Sequence[str] = ("image_auroc",)
-) -> Figure:
+) -> Iterator[Figure]:
     """Draw one panel per run: counts of images over the image score as the detector gives it, and metrics in percent.
 
     The bins are common to both kinds of image and to the seeds of one configuration; other scores have other scales.
     `log` makes them equally wide on a logarithmic axis, which scores that are products, such as STPM's, ask for.
 
-    Raises `UserError` for fewer bins than one, and with `log` for scores of 0 or below.
+    Yields figures of at most 24 panels. Raises `UserError` for fewer bins than one, and with `log` for scores of 0 or
+    below.
     """
     if bins < 1:
         raise UserError(f"--bins {bins}: give a number of bins, at least 1")
-    panels = []
+    panels: list[Panel] = []
     for one in shown:
         tables = [read_scores(run) for _, run in one.runs.iterrows()]
         edges = _find_edges(np.concatenate([table["score"] for table in tables]), bins, log, one)
         panels += [
-            (one.name_run(run, len(tables) > 1), run, table, edges)
+            Panel(one.name_run(run, len(tables) > 1), run, table, edges)
             for (_, run), table in zip(one.runs.iterrows(), tables, strict=True)
         ]
+    for start in range(0, len(panels), ACROSS * DOWN):
+        yield _draw_panels(panels[start : start + ACROSS * DOWN], log, metrics)
+
+
+@use_style()
+def _draw_panels(panels: Sequence[Panel], log: bool, metrics: Sequence[str]) -> Figure:
     across = min(ACROSS, len(panels))
     rows = -(-len(panels) // across)
     figure = Figure((COLUMN if across == 1 else PAGE, 2.0 * rows + 0.2), layout="constrained")
@@ -45,10 +62,8 @@ def draw_histograms(
         heights = [0.0]
         for label, (kind, colour) in enumerate(KINDS):
             scores = table.loc[table["label"] == label, "score"]
-            counts, *_ = panel.hist(
-                scores, edges, color=colour, alpha=0.55, edgecolor=colour, linewidth=0.4,
-                label=f"{kind} ({len(scores)})",
-            )  # fmt: skip
+            counts, _ = np.histogram(scores, edges)
+            panel.stairs(counts, edges, fill=True, alpha=0.55, color=colour, label=f"{kind} ({len(scores)})")
             heights.append(counts.max())
         panel.set_ylim(0, (1.4 + 0.1 * (-(-len(metrics) // 2) - 1)) * max(heights))  # room for the legend
         panel.legend(

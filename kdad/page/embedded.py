@@ -29,7 +29,7 @@ Links = dict[tuple[Any, str, str], str]  # index, kind and stem of a test image 
 def embed_histogram(run: pd.Series) -> dict[str, Any]:
     """Draw the histogram of a run's image scores. Returns it as a data URI, or the problem in its place."""
     try:
-        figure = draw_histograms([Series("", pd.DataFrame([run]))])
+        figure = next(draw_histograms([Series("", pd.DataFrame([run]))]))
     except UserError as error:
         return {"histogram": None, "histogram_problem": str(error)}
     return {"histogram": encode_svg(figure), "histogram_problem": ""}

@@ -81,7 +81,7 @@ def test_series_are_told_apart_by_what_differs(write_run):
 
 def test_histograms_count_every_image_in_common_bins(write_run):
     folders = [write_run(f"{seed}", seed=seed) for seed in (0, 1)]
-    figure = draw_histograms(shown(*folders), bins=7)
+    figure = next(draw_histograms(shown(*folders), bins=7))
     scores = [read_scores(run) for run in shown(*folders)[0].runs.to_dict("records")]
     edges = np.linspace(min(s["score"].min() for s in scores), max(s["score"].max() for s in scores), 8)
     for panel, folder, table in zip(figure.axes, folders, scores, strict=True):
@@ -106,7 +106,7 @@ def test_metrics_that_are_asked_for_stand_beside_their_things(write_run):
     )
     assert told == [("AUROC, AP (%)", first), ("AUROC, F1-max (%)", second), ("PRO (%)", third)]
     above = f"image AP {100 * known['image_ap']:.1f} %, pixel F1-max {100 * known['pixel_f1_max']:.1f} %"
-    legend = draw_histograms(shown(folder), metrics=wanted[:2]).axes[0].get_legend()
+    legend = next(draw_histograms(shown(folder), metrics=wanted[:2])).axes[0].get_legend()
     assert legend.get_title().get_text() == above
     assert draw_gallery(shown(folder), images="1", metrics=wanted[:2]).axes[1].get_title() == f"STPM\n{above}".replace(
         ", ", "\n"
@@ -114,7 +114,7 @@ def test_metrics_that_are_asked_for_stand_beside_their_things(write_run):
 
 
 def test_logarithmic_bins_count_every_image(write_run):
-    panel = draw_histograms(shown(write_run("0")), bins=5, log=True).axes[0]
+    panel = next(draw_histograms(shown(write_run("0")), bins=5, log=True)).axes[0]
     assert panel.get_xscale() == "log" and sum(bar.get_height() for bars in panel.containers for bar in bars) == 14
     edges = [bar.get_x() for bar in panel.containers[0]]
     np.testing.assert_allclose(np.diff(np.log(edges)), np.diff(np.log(edges))[0], rtol=1e-9)
