@@ -82,13 +82,15 @@ class Sweep:
             return
         table = Table(title="The sweep's jobs")
         table.add_column("job", overflow="fold")
-        for metric in HEADLINE:
+        means = {metric: [read_mean(places, metric) for *_, places in self.rows] for metric in HEADLINE}
+        shown = [metric for metric, column in means.items() if set(column) != {"-"}]  # benchmarks have none
+        for metric in shown:
             table.add_column(metric, justify="right", no_wrap=True)
         table.add_column("results", overflow="fold")
-        for name, status, folder, places in self.rows:
+        for row, (name, status, folder, places) in enumerate(self.rows):
             place = places[0].path if len(places) == 1 else folder
             table.add_row(
-                name, *(read_mean(places, metric) for metric in HEADLINE),
+                name, *(means[metric][row] for metric in shown),
                 str(place) if status == "ok" else f"{status}: {place}",
             )  # fmt: skip
         console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)

@@ -33,7 +33,9 @@ class Format:
 
 def write_torch(program: ExportedProgram, path: Path, names: Sequence[str], precision: str, images: Arrays) -> None:
     """Write a graph for torch.export.load. Its precision is the graph's own."""
-    torch.export.save(program, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights that lie inside a larger tensor
+        torch.export.save(program, path)
 
 
 def open_torch(path: Path) -> Run:

