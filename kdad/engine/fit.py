@@ -206,7 +206,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         if trainer.is_global_zero:
-            self.run_folder.note(Path(filepath))
+            self.run_folder.note(self.run_folder.checkpoints / Path(filepath).name)  # Lightning has resolved links
         super()._save_checkpoint(trainer, filepath)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from kdad.engine.devices import settle_machine
 from kdad.engine.help import describe_command
 from kdad.engine.record import name_job
 from kdad.engine.run_folder import RunFolder
-from kdad.engine.signals import end_on_signals, raise_end
+from kdad.engine.signals import end_on_signals, raise_end, work_for
 from kdad.engine.sweep import Sweep
 from kdad.errors import UserError
 from kdad.settings.checks import list_bad_keys, refuse_all, refuse_empty_groups
@@ -101,8 +101,9 @@ def launch(
             refuse_settings(cfg, config_name, impossible, recorded=config_name == CONFIG and not stored_in)
             if config_name == CONFIG:
                 settle_machine(cfg.trainer, several=os.getpid() != sweep.process)
-            value = job(cfg)
-            sweep.end(hydra_cfg, "ok")
+            with work_for(sweep.process):
+                value = job(cfg)
+                sweep.end(hydra_cfg, "ok")
             return value
         except Exception as error:
             raise_end(error)

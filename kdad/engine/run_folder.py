@@ -165,10 +165,11 @@ class RunFolder:
         return all(isinstance(group, dict) and "_target_" in group for group in groups)
 
     def find_foreign(self) -> list[Path]:
-        """Return the files that kdad did not write but a job would overwrite."""
-        folders = [self.path, self.maps, self.variants, self.categories, self.checkpoints]
-        if blocked := [folder for folder in folders if folder.exists() and not folder.is_dir()]:
-            return blocked
+        """Return the files that kdad did not write but a job would overwrite, and links in the place of its folders."""
+        folders = [self.maps, self.variants, self.categories, self.checkpoints]
+        blocked = [folder for folder in folders if folder.is_symlink() or (folder.exists() and not folder.is_dir())]
+        if blocked or (self.path.exists() and not self.path.is_dir()):
+            return blocked or [self.path]
         there = [path for place in (self.path, self.maps, self.checkpoints) for path in place.glob("*")]
         ours = set(self.list_written())
         foreign = (p for p in there if p not in ours and OUTPUTS.fullmatch(p.relative_to(self.path).as_posix()))
@@ -279,7 +280,7 @@ class RunFolder:
             if path not in kept:
                 path.unlink()
         for folder in (*self.variants.glob("*"), *self.categories.glob("*")):
-            if folder.is_dir() and RunFolder(folder).is_ours():
+            if folder.is_dir() and not folder.is_symlink() and RunFolder(folder).is_ours():
                 RunFolder(folder).clear()
                 for name in (MARKER, LOCK):
                     (folder / name).unlink(missing_ok=True)

@@ -4,7 +4,9 @@ SIGTERM, Ctrl-C and a closed terminal leave an epoch `GRACE` seconds to end in; 
 checkpoint is of the last epoch that was saved. SIGUSR1, which Slurm can send ahead of time, waits for the epoch's end.
 """
 
+import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -15,6 +17,9 @@ from types import FrameType
 PATIENT = getattr(signal, "SIGUSR1", None)  # None on Windows
 ASKING = tuple(n for n in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", None), PATIENT) if n is not None)
 GRACE = 5.0  # seconds that an epoch has to end in: `docker stop` and the like kill after ten
+STUCK = 8  # seconds in one and the same call, after SIGTERM, that does not come back to hear it
+_followed: list[int] = []  # the process that this one ends with
+_at_work = threading.RLock()  # held by a job
 
 
 class Ended(SystemExit):
@@ -47,7 +52,8 @@ def end_on_signals() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, end)
     try:
         try:
-            yield
+            with end_if_stuck():
+                yield
         except Exception as error:
             raise_end(error)
             raise
@@ -56,6 +62,64 @@ def end_on_signals() -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def end_if_stuck() -> Iterator[None]:
+    """End the process, with status 143, where SIGTERM comes while the block runs and its main thread does not hear it.
+
+    Python hears signals between two of its own instructions. A call that waits for another machine, as `trainer=ddp`
+    does for all of its processes, comes to none for half an hour; the system is asked to tell a thread of it instead.
+    """
+    read, write = socket.socketpair()
+    write.setblocking(False)
+    before = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(read, threading.get_ident()), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        write.close()
+
+
+def _watch(told: socket.socket, thread: int) -> None:
+    with told:
+        while numbers := told.recv(1):  # nothing once the other end is closed
+            if numbers[0] != signal.SIGTERM:
+                continue
+            seen = {_find_place(thread) for _ in range(10 * STUCK) if time.sleep(0.1) is None}
+            if len(seen) == 1:
+                print("kdad: ended by SIGTERM in a call that did not come back", file=sys.stderr, flush=True)
+                os._exit(128 + signal.SIGTERM)
+
+
+def _find_place(thread: int) -> tuple[int, int]:
+    """Return where a thread is: its innermost call, and the instruction in it."""
+    frame = sys._current_frames().get(thread)
+    return (id(frame), frame.f_lasti) if frame else (0, 0)
+
+
+@contextmanager
+def work_for(starter: int) -> Iterator[None]:
+    """Do one job of a sweep in the block, and end this process after it if the one that started the sweep is no more.
+
+    What a launcher starts would else wait for jobs for ever, with its memory and its GPU, where the command was killed.
+    Processes that are not its children, such as those on other machines, are their own scheduler's.
+    """
+    if _followed and os.getppid() != starter:
+        os._exit(0)
+    if not _followed and os.getppid() == starter:
+        _followed.append(starter)
+        threading.Thread(target=_follow, args=(starter,), daemon=True).start()
+    with _at_work:
+        yield
+
+
+def _follow(starter: int) -> None:
+    while os.getppid() == starter:
+        time.sleep(1)
+    with _at_work:
+        os._exit(0)
 
 
 class Stop:

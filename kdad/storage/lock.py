@@ -1,5 +1,6 @@
 """One job at a time in a folder."""
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,10 @@ def hold_folder(folder: Path, needed: bool = True) -> Iterator[None]:
             f"{folder}: another job is at work in this folder. Wait for it, or give hydra.run.dir, or with -m "
             "hydra.sweep.dir, another one"
         ) from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{folder / LOCK} is a link, and kdad locks a file of its own. Remove it") from None
     except NotImplementedError as error:  # a file system without locks
         log.warning("%s cannot be locked (%s): start no other job there", folder, error)
     try:

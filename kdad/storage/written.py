@@ -22,8 +22,14 @@ class WrittenFiles:
             lines = self.marker.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except (OSError, ValueError):
             return []
-        names = [name for name in lines if name and not Path(name).is_absolute() and ".." not in Path(name).parts]
-        return [self.folder / name for name in dict.fromkeys(names)]
+        names = [Path(name) for name in lines if name]
+        folders = {parent for name in names for parent in name.parents if parent.parts}
+        links = {folder for folder in folders if (self.folder / folder).is_symlink()}  # which lead elsewhere
+        return [
+            self.folder / name
+            for name in dict.fromkeys(names)
+            if not name.is_absolute() and ".." not in name.parts and links.isdisjoint(name.parents)
+        ]
 
     def add(self, paths: Iterable[Path]) -> None:
         """Add files that are about to be written. The folder is made."""
