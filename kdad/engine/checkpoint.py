@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdad.models.base import KDDetector
 
 SUFFIX = ".ckpt"
+WRITING = ("cache.folder", "dataset.download")  # keys that say where something is written to
 
 
 class Checkpoint:
@@ -58,9 +59,10 @@ class Checkpoint:
         return list(self._made_by.get("overrides", []))
 
     def trusted_overrides(self) -> list[str]:
-        """Return the command line that made it. Raises `UserError` where it names code that is not a known class.
+        """Return the command line that made it, but for what is written elsewhere than in the folder of results.
 
-        Who gives a checkpoint away could else have code run where it is tested.
+        Raises `UserError` where it names code that is not a known class: who gives a checkpoint away could else have
+        code run, or a folder filled, where it is tested.
         """
         for override in self.overrides:
             key, value = split(override)
@@ -70,7 +72,7 @@ class Checkpoint:
                     f"{self.path}: its command line says {override}, which could run code. If you trust it, give that "
                     "on your own command line; kdad predict needs no command line"
                 )
-        return self.overrides
+        return [override for override in self.overrides if split(override)[0] not in WRITING]
 
     @cached_property
     def config(self) -> dict[str, Any]:

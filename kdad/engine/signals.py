@@ -87,7 +87,10 @@ def _watch(told: socket.socket, thread: int) -> None:
         while numbers := told.recv(1):  # nothing once the other end is closed
             if numbers[0] != signal.SIGTERM:
                 continue
-            seen = {_find_place(thread) for _ in range(10 * STUCK) if time.sleep(0.1) is None}
+            seen = {_find_place(thread)}
+            for _ in range(10 * STUCK):
+                time.sleep(0.1)
+                seen.add(_find_place(thread))
             if len(seen) == 1:
                 print("kdad: ended by SIGTERM in a call that did not come back", file=sys.stderr, flush=True)
                 os._exit(128 + signal.SIGTERM)

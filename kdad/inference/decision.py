@@ -22,6 +22,9 @@ SOURCES = {
 Number = TypeVar("Number", float, NDArray[Any])
 
 
+MOST_IMAGES = 10**12  # more are no number of images
+
+
 @dataclass(frozen=True)
 class Scale:
     """A threshold, and the centre of what is normal: the median score of normal images, or of their pixels."""
@@ -97,7 +100,9 @@ class Decision:
             and all(isinstance(values[name], float) and math.isfinite(values[name]) for name in numbers)
             and values["rule"] in (*RULES, BY_F1)
             and values["source"] in SOURCES
-            and isinstance(values["n_images"], int)
+            and type(values["n_images"]) is int
+            and 0 < values["n_images"] < MOST_IMAGES
+            and 0 < values["false_alarms"] < 1
             and isinstance(values["setting"], dict)
         ):
             raise UserError("the decision in this checkpoint cannot be read: kdad calibrate sets another")

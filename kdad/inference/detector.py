@@ -1,5 +1,6 @@
 """A trained detector applied: `kdad.load` gives one, which judges pictures and says where they are anomalous."""
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -141,6 +142,10 @@ class Detector:
         found: list[tuple[float, NDArray[np.float32]]] = []
         for batch in make_batches(prepared):
             found += zip(*self.apply(batch), strict=True)
+        for (score, map), source in zip(found, sources, strict=True):
+            if not (math.isfinite(score) and np.isfinite(map).all()):
+                what = f"of {source}" if isinstance(source, str | os.PathLike) else "of a picture"
+                raise UserError(f"the score or map {what} is NaN or infinite: this detector cannot judge it")
         return [
             Result(float(score), map, image, self.decision, source, ready.inside)
             for (score, map), ready, image, source in zip(found, prepared, images, sources, strict=True)

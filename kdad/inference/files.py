@@ -9,6 +9,7 @@ from kdad.errors import UserError
 from kdad.storage.atomic import refuse_existing
 from kdad.storage.tensors import read_plain, write_tensors
 
+MOST_EPOCHS = 10**9  # more are no number of epochs
 log = logging.getLogger(__name__)
 TESTED = Path("checkpoints/tested.ckpt")  # of a run: the weights that were tested
 OWN = "teacher_state"  # the teacher's weights, in a checkpoint that needs no other file
@@ -28,7 +29,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     wrong = [key for key, none in empty.items() if not isinstance(made_by.get(key, none), type(none))]
     lists = [] if wrong else [made_by.get("overrides", []), *made_by.get("parts", {}).values()]
     plain = all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists)
-    if wrong or not plain or "epoch" not in content:
+    epochs = content.get("epoch"), made_by.get("tested_epoch", 0)
+    counted = all(type(epoch) is int and 0 <= epoch < MOST_EPOCHS for epoch in epochs)
+    if wrong or not plain or not counted:
         raise UserError(f"ckpt_path={path}: what it says of its making cannot be read. Was it changed?")
     return content
 

@@ -20,7 +20,8 @@ from kdad.errors import UserError
 from kdad.inference.decision import Decision
 from kdad.inference.files import OWN, read_checkpoint
 from kdad.models.base import KDDetector
-from kdad.settings.keys import KEYS
+from kdad.settings.keys import BY_NAME, KEYS
+from kdad.settings.roles import flatten
 from kdad.teacher import Teacher
 
 # What a detector is built from
@@ -36,10 +37,24 @@ def restore(content: Mapping[str, Any], detector: KDDetector, path: Path, keep: 
     if OWN in content:
         detector.teacher.adopt(content[OWN], content["teacher"])
     detector.on_load_checkpoint(content)
+    check_weights(content["state_dict"], detector, path)
     try:
         detector.load_state_dict(content["state_dict"])
     except RuntimeError as error:
         raise UserError(f"ckpt_path={path}: its weights do not fit this configuration. {error}") from error
+
+
+def check_weights(given: Mapping[str, Any], detector: KDDetector, path: Path) -> None:
+    """Raise `UserError` for weights and statistics that are no finite numbers, or of another kind than the detector's.
+
+    torch would take whole and complex numbers for weights, and all scores of NaN are below any threshold.
+    """
+    for name, own in detector.state_dict().items():
+        value = given.get(name, own)
+        if not isinstance(value, Tensor) or value.is_complex() or value.is_floating_point() != own.is_floating_point():
+            raise UserError(f"ckpt_path={path}: {name} holds no numbers of its type, {own.dtype}. Was it changed?")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"ckpt_path={path}: {name} holds NaN or infinity: its training diverged, or it was changed")
 
 
 def build_trained(
@@ -113,7 +128,13 @@ def read_parts(path: Path, config: Any) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(f"ckpt_path={path}: its configuration cannot be read: {str(error).splitlines()[0]}") from error
     before = {"levels": "auto", "image_size": 256, "normalisation": "auto", "trainer": {}, "seed": 0}
-    return before | {"tiling": {"size": None, "overlap": "auto"}} | given
+    parts = before | {"tiling": {"size": None, "overlap": "auto"}} | given
+    values = flatten({name: part for name, part in parts.items() if name not in ("model", "backbone", "trainer")})
+    for name, value in values.items():
+        if (wanted := BY_NAME[name].values) and not wanted.fit(value):
+            said = f"its configuration says {name}={value!r:.100}, where {wanted.words} is needed"
+            raise UserError(f"ckpt_path={path}: {said}. Was it changed?")
+    return parts
 
 
 def find_class(target: str, plugins: Sequence[str]) -> Any:

@@ -129,7 +129,8 @@ def collect_runs(given: argparse.Namespace) -> DataFrame:
         runs = read_runs(folders)
     if runs.empty and given.paper is None:
         where = ", ".join(map(str, folders)) or f"./{DEFAULT}, which does not exist"
-        raise UserError(f"no results.json of a run below {where}; give the folders that hold your runs")
+        skipped = "".join(f"\n  {message}" for message in runs.attrs["skipped"])
+        raise UserError(f"no results.json of a run below {where}; give the folders that hold your runs{skipped}")
     return drop_damaged(runs)
 
 

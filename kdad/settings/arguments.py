@@ -87,9 +87,21 @@ ARGUMENTS: Mapping[str, Mapping[str, Values]] = {
         "flip": v.SWITCH,
     },
     "torch.optim.": {
-        **dict.fromkeys(("lr", "momentum", "weight_decay"), v.NOT_NEGATIVE),
+        **dict.fromkeys(("lr", "weight_decay"), v.NOT_NEGATIVE),
+        "momentum": v.SHARE,
         "betas": v.list_of(v.SHARE, "a list of numbers from 0 to below 1, such as [0.9,0.999]"),
         "nesterov": v.SWITCH,
+    },
+    "pytorch_lightning.Trainer": {
+        "accumulate_grad_batches": v.COUNT,
+        **dict.fromkeys(("min_epochs", "min_steps", "check_val_every_n_epoch"), v.COUNT_OR_NULL),
+        "max_steps": v.STEPS,
+        **dict.fromkeys(("benchmark", "inference_mode", "detect_anomaly", "sync_batchnorm"), v.or_null(v.SWITCH)),
+        "fast_dev_run": Values("false: the short run here is +debug=cpu", lambda n: n is False),
+        "barebones": Values("false: results need what it leaves out", lambda n: n is False),
+        "gradient_clip_algorithm": v.one_of("norm", "value", None),
+        "reload_dataloaders_every_n_epochs": v.FROM_ZERO,
+        "overfit_batches": v.BATCHES,
     },
     "torch.optim.lr_scheduler.CosineAnnealingLR": {
         "T_max": v.number("a number of epochs above 0", lambda n: n > 0),

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdad.errors import UserError
 
 LIGHTNING = ("pytorch_lightning", "lightning_fabric", "lightning_utilities")
+LONG = ("pytorch_lightning.Trainer",)  # with more arguments than a message can show
 
 
 def create(node: DictConfig, **arguments: Any) -> Any:
@@ -22,7 +23,8 @@ def create(node: DictConfig, **arguments: Any) -> Any:
         target = str(node.get("_target_"))
         theirs = type(cause).__module__.partition(".")[0] in LIGHTNING  # such as an accelerator that is not there
         if theirs or (isinstance(cause, TypeError | ValueError) and not target.startswith("kdad.")):
-            raise UserError(
-                f"{target} refuses its arguments: {cause}. Given: {OmegaConf.to_container(node)}"
-            ) from error
+            given = "" if theirs or target in LONG else f". Given: {OmegaConf.to_container(node)}"
+            raise UserError(f"{target} refuses its arguments: {cause}{given}") from error
+        if isinstance(cause, MemoryError) or (isinstance(cause, RuntimeError) and "alloc" in str(cause)):
+            raise UserError(f"{target} needs more memory than there is: {str(cause).splitlines()[0][:200]}") from error
         raise

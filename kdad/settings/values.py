@@ -15,6 +15,11 @@ class Values(NamedTuple):
     fit: Callable[[Any], bool]
 
 
+def is_unique(values: Any) -> bool:
+    """Return whether no value of a list comes twice."""
+    return len(set(map(str, values))) == len(values)
+
+
 def is_whole(value: Any) -> bool:
     """Return whether a value is a whole number; true and false, which Python counts by, are none."""
     return isinstance(value, int) and not isinstance(value, bool)
@@ -117,11 +122,14 @@ PIXELS = number("a number of pixels, at least 0", lambda v: 0 <= v < math.inf)
 GIGABYTES = number("a number of gigabytes, at least 0", lambda v: v >= 0)  # inf: without a limit
 SECONDS = number("a number of seconds, at least 0", lambda v: v >= 0)
 MEGAPIXELS = or_null(number("a number of million pixels above 0", lambda v: 0 < v < math.inf))
+STEPS = or_null(whole("a number of steps from 1, or -1 for as many as the epochs have", lambda v: v == -1 or v >= 1))
 BATCHES = or_null(Values("a number of batches, or a fraction from 0.0 to 1.0",
     lambda v: v >= 0 if is_whole(v) else is_number(v) and 0 <= v <= 1))  # fmt: skip
-SIZE = Values("a whole number of pixels, at least 1, or [height, width]",
-    lambda v: COUNT.fit(v) or (isinstance(v, list | tuple) and len(v) == 2 and all(map(COUNT.fit, v))))  # fmt: skip
-TILE = Values("pixels of the picture, at least 1, [height, width] or auto", lambda v: v == "auto" or SIZE.fit(v))
+SIDE = whole("a whole number of pixels from 1 to 32768", lambda v: 1 <= v <= 2**15)
+SIZE = Values(f"{SIDE.words}, or [height, width]",
+    lambda v: SIDE.fit(v) or (isinstance(v, list | tuple) and len(v) == 2 and all(map(SIDE.fit, v))))  # fmt: skip
+TILE = Values("pixels of the picture, at least 8, [height, width] or auto",
+    lambda v: v == "auto" or (SIZE.fit(v) and min(v if isinstance(v, list | tuple) else [v]) >= 8))  # fmt: skip
 OVERLAP = Values("pixels of the picture, at least 0, [height, width] or auto",
     lambda v: v == "auto" or FROM_ZERO.fit(v)
     or (isinstance(v, list | tuple) and len(v) == 2 and all(map(FROM_ZERO.fit, v))))  # fmt: skip
@@ -131,9 +139,11 @@ ROI = or_null(Values(
     lambda v: is_text(v) or (isinstance(v, list | tuple) and len(v) == 4 and all(map(is_number, v))
                              and 0 <= v[0] < v[2] and 0 <= v[1] < v[3])))  # fmt: skip
 NUMBERED = Values("a number or a module path", lambda v: FROM_ZERO.fit(v) or is_text(v))
-LEVELS = Values("auto or a list such as [1,2,3]",
-    lambda v: v == "auto" or (isinstance(v, list) and v != [] and all(map(NUMBERED.fit, v))))  # fmt: skip
-CHOSEN_LEVELS = or_null(list_of(COUNT, "a list of levels, counted from 1, such as [2,3]"))
+LEVELS = Values("auto or a list, each once, such as [1,2,3]",
+    lambda v: v == "auto"
+    or (isinstance(v, list) and v != [] and all(map(NUMBERED.fit, v)) and is_unique(v)))  # fmt: skip
+CHOSEN_LEVELS = or_null(Values("a list of levels, counted from 1, each once, such as [2,3]",
+    lambda v: isinstance(v, list) and v != [] and all(map(COUNT.fit, v)) and is_unique(v)))  # fmt: skip
 CATEGORY = Values("one name; several, each once, as [a,b]; or all. A sweep over them is -m category=a,b", _is_category)
 INTENSITY = Values(
     "auto, or two numbers, the lesser first, as window:<lo>,<hi> or, from 0 to 100, as percentile:<lo>,<hi>",
@@ -147,8 +157,8 @@ VARIANTS = Values("<name>: {<key>: <value>, ...}",
 SEED = whole("a whole number from 0 to 4294967295", lambda v: 0 <= v < 2**32)
 PORT = whole("a whole number from 0 to 65535", lambda v: 0 <= v <= 65535)
 ALARMS = number("a share of normal images between 0 and 1", lambda v: 0 < v < 1)
-RATES = Values("a list of false-positive rates in (0, 1], such as [0.3,0.05]",
-    lambda v: isinstance(v, list | tuple) and all(map(PART.fit, v)))  # fmt: skip
+RATES = Values("a list of false-positive rates in (0, 1], each once, such as [0.3,0.05]",
+    lambda v: isinstance(v, list | tuple) and all(map(PART.fit, v)) and is_unique(v))  # fmt: skip
 METRICS_GB = number("a number of GB, at least 0.001", lambda v: 0.001 <= v < math.inf)
 MONITOR = one_of("val_loss", "val_map", None)._replace(
     words="val_loss, val_map or null: only training images may choose a checkpoint"

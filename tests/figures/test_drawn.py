@@ -85,13 +85,21 @@ def test_histograms_count_every_image_in_common_bins(write_run):
     scores = [read_scores(run) for run in shown(*folders)[0].runs.to_dict("records")]
     edges = np.linspace(min(s["score"].min() for s in scores), max(s["score"].max() for s in scores), 8)
     for panel, folder, table in zip(figure.axes, folders, scores, strict=True):
-        for label, bars in enumerate(panel.containers):
-            counts = [bar.get_height() for bar in bars]
+        assert len(panel.patches) == 2
+        for label, steps in enumerate(panel.patches):
+            counts, drawn, _ = steps.get_data()
             expected = np.histogram(table.loc[table["label"] == label, "score"], edges)[0]
-            assert counts == expected.tolist() and sum(counts) == (6, 8)[label]
-            np.testing.assert_allclose([bar.get_x() for bar in bars], edges[:-1], rtol=1e-12)
+            assert counts.tolist() == expected.tolist() and sum(counts) == (6, 8)[label]
+            np.testing.assert_allclose(drawn, edges, rtol=1e-12)
         assert panel.get_legend().get_title().get_text() == f"image AUROC {100 * results(folder)['image_auroc']:.1f} %"
         assert "seed" in panel.get_title()
+
+
+def test_many_runs_fill_several_figures(write_run):
+    folders = [write_run(f"{seed}", seed=seed) for seed in range(26)]
+    first, second = draw_histograms(shown(*folders), bins=3)
+    titles = [panel.get_title() for figure in (first, second) for panel in figure.axes]
+    assert [len(figure.axes) for figure in (first, second)] == [24, 2] and len(set(titles)) == 26
 
 
 def test_metrics_that_are_asked_for_stand_beside_their_things(write_run):
@@ -115,8 +123,8 @@ def test_metrics_that_are_asked_for_stand_beside_their_things(write_run):
 
 def test_logarithmic_bins_count_every_image(write_run):
     panel = next(draw_histograms(shown(write_run("0")), bins=5, log=True)).axes[0]
-    assert panel.get_xscale() == "log" and sum(bar.get_height() for bars in panel.containers for bar in bars) == 14
-    edges = [bar.get_x() for bar in panel.containers[0]]
+    assert panel.get_xscale() == "log" and sum(steps.get_data().values.sum() for steps in panel.patches) == 14
+    edges = panel.patches[0].get_data().edges
     np.testing.assert_allclose(np.diff(np.log(edges)), np.diff(np.log(edges))[0], rtol=1e-9)
 
 

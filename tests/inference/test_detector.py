@@ -1,6 +1,8 @@
 """A trained detector applied: the test phase's own numbers, at a picture's own coordinates, without side effects."""
 
 import json
+import math
+import re
 import subprocess
 import sys
 import threading
@@ -194,6 +196,49 @@ def test_files_that_are_no_detector(rd, tmp_path):
     path = change(rd, tmp_path, lambda c: c["kdad"].update(version="7.3.0"))
     with pytest.warns(UserWarning, match="made by kdad 7.3.0"):
         kdad.load(path)
+
+
+def spoil(number):
+    """Put a number, or a type, into the first of a checkpoint's weights."""
+
+    def edit(content):
+        name = next(name for name in content["state_dict"] if name.endswith("weight"))
+        value = content["state_dict"][name].clone()
+        content["state_dict"][name] = value.to(number) if isinstance(number, torch.dtype) else value.fill_(number)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (spoil(math.nan), "weight holds NaN or infinity"),
+        (spoil(torch.int32), "weight holds no numbers of its type, torch.float32"),
+        (spoil(torch.complex64), "weight holds no numbers of its type, torch.float32"),
+        (lambda c: c["kdad"]["config"].update(image_size="64"), "image_size='64', where a whole number of pixels"),
+        (lambda c: c["kdad"]["config"].update(tiling={"size": -1, "overlap": 0}), "tiling.size=-1"),
+        (lambda c: c["kdad"]["decision"].update(n_images=10**400), "decision in this checkpoint cannot be read"),
+        (lambda c: c["kdad"]["decision"].update(n_images=-5), "decision in this checkpoint cannot be read"),
+        (lambda c: c["kdad"].update(tested_epoch=None), "of its making cannot be read"),
+        (lambda c: c.update(epoch="x"), "of its making cannot be read"),
+        (lambda c: c.update(epoch=10**30), "of its making cannot be read"),
+    ],
+)  # fmt: skip
+def test_values_that_make_no_detector_are_refused(rd, tmp_path, edit, said):
+    """NaN is below any threshold, so that all parts would pass."""
+    with pytest.raises(UserError, match=re.escape(said)):
+        kdad.load(change(rd, tmp_path, edit))
+
+
+def test_a_score_of_nan_is_no_verdict(rd, monkeypatch):
+    """As half precision can come to with weights that are finite."""
+    detector, path = kdad.load(rd.folder), rows(rd)[0]["path"]
+    judge = detector.network.judge
+    monkeypatch.setattr(
+        detector.network, "judge", lambda batch: judge(batch)._replace(image_score=torch.tensor([math.nan]))
+    )
+    with pytest.raises(UserError, match=re.escape(f"{path} is NaN or infinite")):
+        detector(path)
 
 
 def test_the_weights_of_another_teacher_are_refused(rd, tmp_path):
