@@ -14,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
+from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from tests.end_to_end.conftest import SMALL
 
@@ -330,3 +331,15 @@ def test_a_checkpoint_holds_the_student_and_recognises_the_teacher(start, monkey
     other = build(module.OmegaConf.create(checkpoint(folder)["kdad"]["config"] | {"seed": 1}))[1]
     with pytest.raises(UserError, match=f"fingerprint {results['weights_fingerprint']}"):
         other.on_load_checkpoint(checkpoint(folder))
+
+
+def test_a_run_folder_may_be_reached_by_a_link(start, tmp_path):
+    """As where a home has a link to a larger disk. The best weights are noted by a path that Lightning resolves."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    given = ("val_fraction=0.25", "monitor=val_loss")
+    results, folder = start(*given, folder="link")
+    assert results["status"] == "ok" and (tmp_path / "disk/checkpoints/best.ckpt").is_file()
+    assert RunFolder(folder).checkpoint("best") in RunFolder(folder).list_written()
+    again, _ = start(*given, folder="link")
+    assert again["image_auroc"] == results["image_auroc"]

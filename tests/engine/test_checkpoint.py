@@ -34,3 +34,11 @@ def test_a_configuration_that_does_not_resolve_is_refused_with_the_file(tmp_path
     content = {"kdad": {"config": {"dataset": {"category": "${category}"}}}}  # and no category
     with pytest.raises(UserError, match=r"mine\.ckpt: its configuration cannot be read: .*'category' not found"):
         Checkpoint(tmp_path / "mine.ckpt", content).config
+
+
+def test_a_checkpoints_command_line_says_nothing_of_where_to_write():
+    """It is somebody else's, where a checkpoint was given away."""
+    kept = ["model=rd", "image_size=64", "dataset.root=/there", "cache.storage=disk"]
+    written = ["cache.folder=/somewhere", "+cache.folder=/somewhere", "dataset.download=true"]
+    found = Checkpoint(Path("a.ckpt"), {"kdad": {"overrides": [*kept, *written]}, "epoch": 0})
+    assert found.trusted_overrides() == kept

@@ -195,6 +195,29 @@ def test_a_marker_that_names_files_elsewhere_is_not_believed(folder, tmp_path):
     assert (tmp_path / "precious").read_text() == "mine"
 
 
+def test_a_link_in_the_place_of_a_folder_is_refused_and_not_followed(folder, tmp_path):
+    """Who gives a run's folder away could else have files removed where it is run again."""
+    job(folder)
+    elsewhere = tmp_path / "elsewhere"
+    folder.maps.rename(elsewhere)
+    (elsewhere / f".{elsewhere.name}.kdad.12345678").touch()
+    before = files(elsewhere)
+    folder.maps.symlink_to(elsewhere)
+    assert not any(path.parent == folder.maps for path in folder.list_written())
+    with pytest.raises(UserError, match="maps was not written by kdad"):
+        folder.refuse_to_replace(overwrite=True)
+    folder.clear()
+    assert files(elsewhere) == before and folder.maps.is_symlink()
+
+
+def test_a_link_in_the_place_of_the_lock_is_refused(folder, tmp_path):
+    folder.path.mkdir()
+    (folder.path / ".lock").symlink_to(tmp_path / "precious.txt")
+    with pytest.raises(UserError, match="lock is a link"), folder.hold():
+        raise AssertionError
+    assert not (tmp_path / "precious.txt").exists()
+
+
 def test_files_of_others_that_are_named_as_results_are_no_results(folder):
     folder.path.mkdir()
     for content in ("[1]", "half {", "", "\udcff".encode("utf-8", "surrogateescape")):

@@ -6,6 +6,8 @@ Each is raised in a process of its own, so that one that is not handled ends no 
 import pickle
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -128,3 +130,76 @@ with end_on_signals():
         number,
     )
     assert (status, out) == (128 + number, "an error still\n") and "Traceback" not in err
+
+
+def test_a_call_that_waits_for_another_machine_is_ended():
+    """It does not come back to Python, which alone would hear the signal."""
+    status, out, err = run(
+        """
+import os, socket, threading
+import torch.distributed
+signals.STUCK = 1
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+with end_on_signals():
+    torch.distributed.TCPStore("127.0.0.1", port, 2, True)  # of two processes, of which the other never comes
+"""
+    )
+    assert status == 143 and "did not come back" in err and "Traceback" not in err
+
+
+def test_what_works_on_after_sigterm_is_not_taken_for_stuck():
+    status, out, _ = run(
+        """
+signals.STUCK = 1
+with stop.listen(), signals.end_if_stuck():
+    signal.raise_signal(number)
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        sum(range(1000))
+    print("worked on")
+"""
+    )
+    assert (status, out) == (0, "worked on\n")
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_what_works_for_a_command_ends_with_it(tmp_path, at_work):
+    """After its job; a launcher's workers would else wait for jobs for ever."""
+    worker = f"""if True:
+        import os, pathlib, time
+        from kdad.engine.signals import work_for
+        with work_for(os.getppid()):
+            pathlib.Path("begun").touch()
+            time.sleep({3 * at_work})
+            pathlib.Path("done").touch()
+        time.sleep(60)
+        pathlib.Path("left").touch()"""
+    starter = f"""if True:
+        import subprocess, sys, time
+        print(subprocess.Popen([sys.executable, "-c", {worker!r}]).pid, flush=True)
+        time.sleep(60)"""
+    command = subprocess.Popen([sys.executable, "-c", starter], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    number = int(command.stdout.readline())
+    wait_until((tmp_path / ("begun" if at_work else "done")).exists)
+    command.kill()
+    command.wait()
+    wait_until(lambda: not is_alive(number))
+    assert (tmp_path / "done").exists()
+
+
+def wait_until(true, seconds=30):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_alive(number):
+    """Whether there is such a process, and no zombie's entry alone."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
