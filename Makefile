@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 LOWEST ?= .venv-lowest
+AUDIT ?= .venv-audit
 BIN := $(VENV)/bin
 # As many processes as cores, of one thread each: more threads than cores would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 UNIT := -m 'not training and not slow' --ignore=tests/end_to_end --ignore=tests/page
 
-.PHONY: help install demo test test-unit test-lowest lint docs bench clean
+.PHONY: help install demo test test-unit test-lowest lint audit docs bench clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/: *.*## */\t/' | expand -t 14
@@ -44,6 +45,11 @@ lint: install   ## check format, style and types
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+audit:          ## look the versions that CI pins up in the database of known vulnerabilities at osv.dev
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit
+	$(AUDIT)/bin/pip-audit --vulnerability-service osv --disable-pip --no-deps --requirement .ci/constraints.txt
+
 docs: install   ## build the documentation into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -52,4 +58,4 @@ bench: install  ## time STPM and RD beside anomalib's, in 20 minutes on two core
 	$(BIN)/python experiments/speed/peers.py $(OPTIONS)
 
 clean:          ## remove the environments
-	rm -rf $(VENV) $(LOWEST)
+	rm -rf $(VENV) $(LOWEST) $(AUDIT)

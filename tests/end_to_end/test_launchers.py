@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 LAUNCHERS = {
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"],
+    "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"],  # a cluster on this machine
 }
 BESIDES = ("seconds", "cache_")  # of results.json: what differs from machine to machine, and from order to order
 
@@ -40,7 +41,7 @@ def plain(tiny_mvtec, tmp_path_factory):
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_jobs_in_other_processes_are_as_those_in_turn(plain, tiny_mvtec, tmp_path, launcher):
     if find_spec(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher") is None:
-        pytest.skip("needs kdad[launchers]")
+        pytest.skip(f"needs kdad[{'ray' if launcher == 'ray' else 'launchers'}]")
     in_turn, folder = plain
     found = sweep(tmp_path / "found", tiny_mvtec, *LAUNCHERS[launcher])
     assert read(tmp_path / "found/0") == read(folder / "0")
