@@ -57,12 +57,12 @@ class Checkpoint:
         """The command line that made it, without Hydra's own part."""
         return list(self._made_by.get("overrides", []))
 
-    def trusted_overrides(self) -> list[str]:
-        """Return the command line that made it. Raises `UserError` where it names code that is not a known class.
+    def refuse_code(self, overrides: Iterable[str]) -> None:
+        """Raise `UserError` where those taken from its command line name code that is not a known class.
 
         Who gives a checkpoint away could else have code run where it is tested.
         """
-        for override in self.overrides:
+        for override in overrides:
             key, value = split(override)
             harmless = key.endswith("._target_") and is_known_class(unquote(value))
             if key.startswith("hydra") or ("_target_" in override and not harmless):
@@ -70,7 +70,6 @@ class Checkpoint:
                     f"{self.path}: its command line says {override}, which could run code. If you trust it, give that "
                     "on your own command line; kdad predict needs no command line"
                 )
-        return self.overrides
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -188,7 +188,8 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
     from kdad.engine.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.load_origin(path)
-    added = add_missing(overrides, checkpoint.trusted_overrides())
+    added = add_missing(overrides, checkpoint.overrides)
+    checkpoint.refuse_code(added)
     if run := RunFolder.around(checkpoint.path):
         folder = run.path
         if stored_in:

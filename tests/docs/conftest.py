@@ -42,7 +42,7 @@ def printed(tmp_path_factory):
     rows = [f"pictures/normal/{file.name},normal" for file in normal]
     (place / "files.csv").write_text("\n".join(["path,label", *rows, f"pictures/dent/{square[0].name},anomalous"]))
     extending = ROOT / "docs/extending.md"
-    for name in ("mine", "odd"):
+    for name in ("mine", "odd", "dice"):
         block = next(b for b in read_blocks(extending, "python") if f"class {name.title()}" in b)
         (place / f"{name}.py").write_text(block)
     lay_out_lines(place / "data/odd")
