@@ -75,7 +75,7 @@ def test_two_processes_find_what_one_does(tiny_mvtec, tmp_path):
     run = tmp_path / "run"
     arguments = [
         *options(tiny_mvtec, "trainer=ddp", "trainer.devices=2", "batch_size=2", "trainer.max_epochs=1"),
-        share,
+        SHARE,
     ]
     ended = run_module("kdad.run", [*arguments, f"hydra.run.dir={run}"], tmp_path)
     assert ended.returncode == 0, ended.stderr
