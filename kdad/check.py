@@ -18,11 +18,11 @@ from rich.console import Console, JustifyMethod
 from rich.progress import track
 from rich.table import Table
 
+from kdad.engine.categories import create_set
 from kdad.engine.early import check_place
 from kdad.engine.launch import launch_without_folder
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
-from kdad.settings.create import create
 
 if TYPE_CHECKING:
     from kdad.data.base import AnomalyDataModule
@@ -51,7 +51,7 @@ def check_data_set(cfg: DictConfig) -> None:
     from kdad.data.oddities import find_oddities
 
     console = Console(width=None if sys.stdout.isatty() else 120)
-    data = create(cfg.dataset)
+    data = create_set(cfg)
     known = data.categories()
     if cfg.category is None or (cfg.category == "all" and "all" not in known):
         names = [name for name in known if name != "all"] or known  # beside others, all is their sum
@@ -59,7 +59,7 @@ def check_data_set(cfg: DictConfig) -> None:
         names = list(map(str, cfg.category)) if isinstance(cfg.category, ListConfig) else [data.category]
     if not set(names) <= set(known) or not names:
         for name in names or [data.category]:
-            create(cfg.dataset, category=name).check()  # says what is wrong with it
+            create_set(cfg, category=name).check()  # says what is wrong with it
     table = Table(title=f"{data.name}: {data.root}", box=SIMPLE)
     for heading in ("category", "split", *COLUMNS):
         justify: JustifyMethod = "right" if heading in NUMBERS else "left"
@@ -68,7 +68,7 @@ def check_data_set(cfg: DictConfig) -> None:
     problems: list[str] = []
     remarks: list[str] = []
     for name in track(names, f"Reading {data.name}", transient=True, console=console):
-        category = create(cfg.dataset, category=name)
+        category = create_set(cfg, category=name)
         try:
             parts = inspect_category(category)
         except UserError as error:

@@ -1,6 +1,6 @@
 """What all data sets share: checking first, decoding once, splits and loaders.
 
-A layout is a subclass that lists categories and samples; see `mvtec.py` for a short one.
+A data set is a subclass with `find_samples` and, where it has several, `categories`; see `mtd.py` for a short one.
 """
 
 import os
@@ -23,6 +23,7 @@ from kdad.data.place import Place, check_category, check_folder
 from kdad.data.roi import Roi
 from kdad.data.samples import Sample
 from kdad.data.tiles import PictureSplit
+from kdad.errors import UserError
 from kdad.geometry import ImageSize, read_tiling, simplify
 from kdad.storage.cache import ArrayStore
 
@@ -31,6 +32,9 @@ NO_TILES = {"size": None, "overlap": "auto"}
 
 class AnomalyDataModule(Layout, pl.LightningDataModule):
     """A data set for Lightning: normal images to train on, normal and anomalous ones to test; decoded once, as uint8.
+
+    A subclass needs `find_samples`, and may have `categories`; its attributes `layout` and `obtain` are for messages,
+    `default_category` is taken where none is named, `mask_kind` says how masks are read.
 
     `val_fraction` of the training images is held out to validate on, `calibration_fraction` of the others to take
     thresholds from: those whose name says so, by its hash. Where a data set brings validation images of
@@ -106,6 +110,27 @@ class AnomalyDataModule(Layout, pl.LightningDataModule):
         self.pools: list[Pool] = []
         self.splits: dict[str, Any] = {}  # each a Split, or the test a PictureSplit
 
+    # What a layout supplies
+
+    def categories(self) -> list[str]:
+        """Return the sorted names of the categories in `root`; of a class that does not divide its images, `all`.
+
+        Raises `UserError` where `root` is missing.
+        """
+        self.check_root()
+        return ["all"]
+
+    def find_samples(self) -> tuple[list[Sample], list[Sample]]:
+        """Return two lists of samples of `self.category`: the images to train on, all normal, and those to test.
+
+        Nothing is read but names. Images to validate on or for thresholds are taken from the first. Raises `UserError`
+        of a class that has no such method of its own.
+        """
+        raise UserError(
+            f"data set {self.name}: the class {type(self).__name__} has no method find_samples(self), which returns "
+            "two lists of Sample(path, label, kind, mask): the images to train on and those to test"
+        )
+
     # Checking
 
     @property
@@ -126,8 +151,10 @@ class AnomalyDataModule(Layout, pl.LightningDataModule):
 
     def check(self) -> None:
         """List the files and check them, without decoding any. Raises `UserError` for what cannot be used."""
-        check_category(self.place, self.category, self.categories())
-        (train, test), own = self.find_samples(), self.find_validation()
+        if (known := self.categories()) == ["all"]:  # there is nothing to choose
+            self.category = self.category or "all"
+        check_category(self.place, self.category, known)
+        (train, test), own = self.list_samples(), self.find_validation()
         if self.roi:
             self.roi.check()
         needed = {"training": train} if self.trains else {}
@@ -161,6 +188,12 @@ class AnomalyDataModule(Layout, pl.LightningDataModule):
         if self.trains or train:
             checks.warn_of_counts(self.place, self.category, self.compare_with_official(counts))
         checks.warn_of(self.name, self.find_left_out([*train, *own, *test]))
+
+    def list_samples(self) -> tuple[list[Sample], list[Sample]]:
+        """Return what `find_samples` does. Raises `UserError` where that is not two lists of samples."""
+        found = self.find_samples()
+        checks.check_samples(type(self).__name__, found)
+        return found
 
     def list_parts(self) -> dict[str, list[str]]:
         """Return the names of the images that a detector sees before it is tested, by what they are there for."""

@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from kdad.data.download import Archive
 from kdad.data.place import Place
@@ -12,6 +14,7 @@ from kdad.errors import UserError
 from kdad.geometry import ImageSize, as_pair
 
 log = logging.getLogger(__name__)
+LONGEST = 160  # characters of a value that a message shows
 
 
 def check_numbers(
@@ -48,6 +51,26 @@ def check_official(official: Mapping[str, Mapping[str, int]]) -> None:
     for key, counts in official.items():
         if unknown := set(counts) - {"train", "validation", "test"}:
             raise UserError(f"dataset.official.{key}: no part {min(unknown)}; it has train, validation and test")
+
+
+def check_samples(owner: str, found: Any) -> None:
+    """Raise `UserError` unless `find_samples` of a class has returned images to train on, all normal, and to test."""
+    said = f"{owner}.find_samples() must return two lists of Sample, the images to train on and those to test"
+    if not isinstance(found, tuple | list) or len(found) != 2 or not all(isinstance(part, list) for part in found):
+        raise UserError(f"{said}. It returned {shorten(found)}")
+    for sample in chain(*found):
+        if not isinstance(sample, Sample) or not isinstance(sample.path, Path) or sample.label not in (0, 1):
+            raise UserError(f"{said}, with a Path, and a label that is 0 or 1. It has {shorten(sample)}")
+        if not isinstance(sample.mask, Path | None):
+            raise UserError(f"{said}, with a Path of the mask, or None. It has {shorten(sample)}")
+    if odd := next((sample for sample in found[0] if sample.label), None):
+        raise UserError(f"{said}. Its first list, of normal images, has one that is anomalous: {odd.path}")
+
+
+def shorten(value: Any) -> str:
+    """Return a value as a message shows it, cut where long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def require_archive(place: Place, archive: Archive | None) -> Archive:

@@ -42,7 +42,7 @@ def inspect_category(data: AnomalyDataModule) -> list[Part]:
     Nothing is held out or left out. Raises `UserError` where the layout is not as expected; a file that cannot be used
     is listed in its split instead.
     """
-    train, test = data.find_samples()
+    train, test = data.list_samples()
     splits = {"train": train, "validation": data.find_validation(), "test": test}
     parts = [
         _inspect_split(data, split, samples) for split, samples in splits.items() if samples or split != "validation"

@@ -1,6 +1,6 @@
-"""What a layout of files supplies: categories and samples, and how an image, a mask and a region of interest are read.
+"""How a data set lies on disk, and how an image, a mask and a region of interest are read of it.
 
-A data set is a subclass of `AnomalyDataModule`, which adds to this checking, splits and loaders.
+A data set is a subclass of `AnomalyDataModule`, which adds to this categories, samples, checking, splits and loaders.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ from kdad.geometry import ImageSize, Tiling
 class Layout:
     """How one data set lies on disk."""
 
-    layout: str  # folders below root, for error messages
-    obtain: str  # where the data set comes from, and its licence
+    layout: str = "what find_samples() of its class reads"  # folders below root, for error messages
+    obtain: str = "`obtain` of its class may say where it comes from"  # and its licence
     needs_root: bool = True  # whether a missing root is refused: False where it is made, or pictures may lie elsewhere
-    default_category: str = ""
+    default_category: str = ""  # that of a configuration without one; empty: one has to be named
     mask_kind: str = "binary"  # how masks are read: see `masks.find_anomalous_pixels`
     counted: str = "images"  # what the official counts are of
     root: Path
@@ -38,16 +38,6 @@ class Layout:
     val_fraction: float
     train_fraction: float
     official: Mapping[str, Mapping[str, int]]
-
-    # What a layout supplies
-
-    def categories(self) -> list[str]:
-        """Return the sorted names of the categories in `root`. Raises `UserError` where `root` is missing."""
-        raise NotImplementedError
-
-    def find_samples(self) -> tuple[list[Sample], list[Sample]]:
-        """Return the training and the test images of the category, each list sorted by path."""
-        raise NotImplementedError
 
     # What a layout may change, where it brings normal images to validate on, or an image is no file of its own
 

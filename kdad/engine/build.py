@@ -19,6 +19,7 @@ from kdad.data.corruption import corrupt_split
 from kdad.data.intensity import adopt_rule
 from kdad.data.union import Union
 from kdad.engine.bar import ProgressBar
+from kdad.engine.categories import create_set
 from kdad.engine.combinations import check_unified
 from kdad.engine.early import add_weights
 from kdad.engine.run_folder import RunFolder
@@ -73,10 +74,10 @@ def create_data(cfg: DictConfig) -> AnomalyDataModule:
                 f"category=[{','.join(map(str, cfg.category))}]: a detector is trained and tested on one category. "
                 "Name one; kdad run takes several, one after the other, or with unified=true one detector for all"
             )
-        return create(cfg.dataset)
+        return create_set(cfg)
     check_unified(cfg.unified, cfg.category)
     names = cfg.category if several else [cfg.category]
-    return Union([create(cfg.dataset, category=str(name)) for name in names])
+    return Union([create_set(cfg, category=str(name)) for name in names])
 
 
 def fingerprint_data(cfg: DictConfig) -> str | None:

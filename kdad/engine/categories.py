@@ -1,6 +1,7 @@
 """Which categories a job is of: one, a list, or all of a data set's; a unified one is of several at once."""
 
 import logging
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, ListConfig
 
@@ -10,7 +11,23 @@ from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
 from kdad.settings.create import create
 
+if TYPE_CHECKING:
+    from kdad.data.base import AnomalyDataModule
+
 log = logging.getLogger(__name__)
+
+
+def create_set(cfg: DictConfig, **arguments: Any) -> "AnomalyDataModule":
+    """Create the configuration's data set. Raises `UserError` where its class is none, or refuses its arguments."""
+    data = create(cfg.dataset, **arguments)
+    from kdad.data.base import AnomalyDataModule
+
+    if not isinstance(data, AnomalyDataModule):
+        raise UserError(
+            f"dataset._target_={cfg.dataset.get('_target_')}: a data set is a subclass of "
+            "kdad.data.base.AnomalyDataModule, which this is not"
+        )
+    return data
 
 
 def list_categories(cfg: DictConfig) -> list[str]:
@@ -24,7 +41,7 @@ def list_categories(cfg: DictConfig) -> list[str]:
             names = list(map(str, cfg.category))
         else:
             check_place(cfg, with_category=False)  # before the data set's class, which takes seconds to import
-            data = create(cfg.dataset)
+            data = create_set(cfg)
             names = data.categories()
     except UserError:  # the run meets it too, and records it
         return []

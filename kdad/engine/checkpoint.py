@@ -14,7 +14,7 @@ from kdad.errors import UserError
 from kdad.inference.files import OWN, find_checkpoint, read_checkpoint
 from kdad.settings.compose import OPTIONAL, resolve
 from kdad.settings.keys import find_key
-from kdad.settings.overrides import split, unquote
+from kdad.settings.overrides import add_missing, split, unquote
 from kdad.settings.roles import DECIDING, find_differences, select
 from kdad.settings.targets import is_known_class
 
@@ -58,13 +58,14 @@ class Checkpoint:
         """The command line that made it, without Hydra's own part."""
         return list(self._made_by.get("overrides", []))
 
-    def trusted_overrides(self) -> list[str]:
-        """Return the command line that made it, but for what is written elsewhere than in the folder of results.
+    def add_to(self, overrides: list[str]) -> list[str]:
+        """Return what its command line adds to another one, but for what says where something is written to.
 
-        Raises `UserError` where it names code that is not a known class: who gives a checkpoint away could else have
+        Raises `UserError` where that names code that is not a known class: who gives a checkpoint away could else have
         code run, or a folder filled, where it is tested.
         """
-        for override in self.overrides:
+        added = [override for override in add_missing(overrides, self.overrides) if split(override)[0] not in WRITING]
+        for override in added:
             key, value = split(override)
             harmless = key.endswith("._target_") and is_known_class(unquote(value))
             if key.startswith("hydra") or ("_target_" in override and not harmless):
@@ -72,7 +73,7 @@ class Checkpoint:
                     f"{self.path}: its command line says {override}, which could run code. If you trust it, give that "
                     "on your own command line; kdad predict needs no command line"
                 )
-        return [override for override in self.overrides if split(override)[0] not in WRITING]
+        return added
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kdad.engine.search import check_objective
 from kdad.errors import UserError
@@ -75,6 +75,15 @@ def check_tiling(tiling: Mapping[str, Any] | None) -> None:
         raise UserError(f"tiling.overlap={overlap}: of which tiles? Give tiling.size, too, or leave tiling.overlap out")
 
 
+def check_extra(extra: Mapping[str, Any] | None, roi: Any) -> None:
+    """Refuse metrics of one's own where some pixels do not count, of which they are not told. Raises `UserError`."""
+    if extra and roi is not None:
+        raise UserError(
+            f"metrics.extra.{next(iter(extra))}: dataset.roi={roi} leaves pixels out, which a metric of one's own "
+            "cannot know. Give one of the two"
+        )
+
+
 def check_unified(unified: bool, category: Any) -> None:
     """Refuse one detector for several categories where none is named. Raises `UserError`."""
     if unified and category is None:
@@ -94,7 +103,8 @@ def check_studies(dataset: Mapping[str, Any]) -> None:
 def list_impossible_to_test(cfg: DictConfig, bad: Collection[str] = ()) -> list[str]:
     """Do as `list_impossible` does, for a configuration by which trained weights are tested."""
     check = partial(read_protocols, cfg.get("protocol"), cfg.get("average_epochs"))
-    return _collect([(("protocol", "average_epochs"), check)], bad)
+    extra = partial(check_extra, OmegaConf.select(cfg, "metrics.extra"), OmegaConf.select(cfg, "dataset.roi"))
+    return _collect([(("protocol", "average_epochs"), check), (("metrics.extra", "dataset.roi"), extra)], bad)
 
 
 def list_impossible(cfg: DictConfig, bad: Collection[str] = ()) -> list[str]:
@@ -118,6 +128,8 @@ def list_impossible(cfg: DictConfig, bad: Collection[str] = ()) -> list[str]:
         (("objective", "objective_on_test_data", "val_fraction"),
          partial(check_objective, objective, config["objective_on_test_data"], n_val, direction)),
         (("protocol", "average_epochs"), partial(read_protocols, config["protocol"], average)),
+        (("metrics", "metrics.extra", "dataset.roi"),
+         partial(check_extra, (config["metrics"] or {}).get("extra"), data.get("roi"))),
         (("trainer", "trainer.precision", "trainer.devices"), partial(check_precision, config["trainer"])),
         (("tiling", "tiling.size", "tiling.overlap"), partial(check_tiling, config["tiling"])),
         (("unified", "category"), partial(check_unified, config["unified"], config["category"])),

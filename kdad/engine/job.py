@@ -16,6 +16,7 @@ from kdad.engine.build import build, describe_versions, make_trainer
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.combinations import check_processes
 from kdad.engine.decide import decide
+from kdad.engine.extra import create_extra, try_out
 from kdad.engine.features import attach_features
 from kdad.engine.fit import Training, fit, stop_early, takes_single, watch_best
 from kdad.engine.launch import list_task_overrides
@@ -68,11 +69,12 @@ def train_and_test(
     is null, `changed_when_resumed` says why.
     """
     record.add(versions=describe_versions())
-    others = watch_protocols(cfg)
+    others, extra = watch_protocols(cfg), create_extra(cfg)
     resumed = Checkpoint.load(cfg.ckpt_path) if cfg.ckpt_path else None
     changed = resumed.changed_when_resumed(resolve(cfg)) if resumed else []
     with resumed.explain_root() if resumed else nullcontext():
         data, detector = (begin or build)(cfg, rule=resumed.rule if resumed else None)
+    try_out(cfg, data)
     record.add(data_fingerprint=data.fingerprint)
     data.takes_single = takes_single(detector)
     if resumed and (other := resumed.describe_changed_data(data)):
@@ -94,7 +96,7 @@ def train_and_test(
     path = resumed.path if resumed else None
     del resumed  # its optimiser's state would be in memory twice
 
-    evaluation = Evaluation(cfg.pictures, cfg.metrics, setting)
+    evaluation = Evaluation(cfg.pictures, cfg.metrics, setting, extra)
     told = copy.deepcopy(cfg)
     told.category = data.category  # the data set's default, where none was given
     logger = make_logger(told, folder, name_sweep())

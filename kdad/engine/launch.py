@@ -34,7 +34,7 @@ from kdad.engine.sweep import Sweep
 from kdad.errors import UserError
 from kdad.settings.checks import list_bad_keys, refuse_all, refuse_empty_groups
 from kdad.settings.compose import choose_optional, explain, find_home
-from kdad.settings.overrides import accept_literally, add_missing, find_value, quote, split, write
+from kdad.settings.overrides import accept_literally, find_value, quote, split, write
 
 # Of a folder that cannot be read, made or written, or is full
 READING = {errno.EACCES, errno.EPERM}
@@ -189,7 +189,7 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
     from kdad.engine.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.load_origin(path)
-    added = add_missing(overrides, checkpoint.trusted_overrides())
+    added = checkpoint.add_to(overrides)
     if run := RunFolder.around(checkpoint.path):
         folder = run.path
         if stored_in:

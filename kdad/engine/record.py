@@ -1,6 +1,7 @@
 """What results.json will hold of a job."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # by which
 SEVEN = (  # all metrics that papers compare by; those beyond the headline are null only where their counterpart is
     "image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro"
 )  # fmt: skip
+# A metric of one's own, by the name that metrics.extra gives it
+EXTRA = re.compile(r"extra_\w+(?<!_reason)(?<!_std)(?<!_error)", re.ASCII)
 MEAN = "mad"  # of all seven, in reports and logs
 
 

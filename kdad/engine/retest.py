@@ -13,6 +13,7 @@ from kdad.engine.build import build, build_detector, describe_versions, make_tra
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import decide, find_decision
 from kdad.engine.early import refuse_training
+from kdad.engine.extra import create_extra, try_out
 from kdad.engine.features import attach_features
 from kdad.engine.launch import CONFIG, carry_on
 from kdad.engine.protocols import watch_protocols
@@ -48,7 +49,7 @@ def test_again(
     """Do as `retest` does, once the configuration is in order: add to the record what results.json will hold."""
     record.add(**describe(cfg), versions=describe_versions())
     folder.refuse_to_replace(cfg.overwrite, record.results["config_hash"])
-    counted = watch_protocols(cfg)
+    counted, extra = watch_protocols(cfg), create_extra(cfg)
     if others := refuse_training(cfg, checkpoint):
         record.add(config_hash=None, trained_on=checkpoint.describe_data())
     if checkpoint.has_teacher:
@@ -58,6 +59,7 @@ def test_again(
     known = data is not None
     with checkpoint.explain_root():
         data, detector = (data, build_detector(cfg)) if data is not None else build(cfg, False, checkpoint.rule)
+    try_out(cfg, data)
     record.add(data_fingerprint=data.fingerprint)
     if not others and not known and checkpoint.has_other_data(data):
         log.warning(
@@ -73,7 +75,7 @@ def test_again(
     checkpoint.restore(detector)
     detector.provenance = checkpoint.provenance
     setting = read_setting(resolve(cfg)["model"], detector.scoring)
-    evaluation = Evaluation(cfg.pictures, cfg.metrics, setting)
+    evaluation = Evaluation(cfg.pictures, cfg.metrics, setting, extra)
     trainer = make_trainer(cfg, folder, data, None, evaluation, *counted)
     if not known:
         attach_features(detector, data.pools, data.store, trainer.strategy.root_device)

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kdad.engine.record import HEADLINE, RATES, is_first_process
+from kdad.engine.record import EXTRA, HEADLINE, RATES, is_first_process
 from kdad.engine.run_folder import RunFolder
 
 
@@ -32,6 +32,10 @@ def show(results: dict[str, Any], folder: RunFolder) -> None:
     for key in HEADLINE:
         if results[key] is None:
             console.print(f"{key}: {results[f'{key}_reason']}")
+    for key in filter(EXTRA.fullmatch, results):
+        value = results[key]
+        number = results[f"{key}_reason"] if value is None else f"{value:.4f}"
+        console.print(f"{key}: {number}", soft_wrap=True, highlight=False, markup=False)
     for protocol in (key.removeprefix("protocol@") for key in results if key.startswith("protocol@")):
         found = {f"{key}@{protocol}": results[f"{key}@{protocol}"] for key in HEADLINE}
         numbers = ", ".join("n/a" if value is None else f"{value:.4f}" for value in found.values())

@@ -22,6 +22,7 @@ from kdad.data.base import AnomalyDataModule
 from kdad.data.samples import Sample
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.decide import Counts, find_decision, rate
+from kdad.engine.extra import ExtraMetrics
 from kdad.engine.record import is_first_process
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.saturated import SaturatedOverlap
@@ -39,16 +40,21 @@ class Evaluation(pl.Callback):
     """A callback that gathers the detections of a test: `outcome` is computed after it, `write` leaves it in a folder.
 
     At most `pictures` maps are kept for pictures, spread evenly over the test images; the metrics see all. `options` of
-    the metrics are those of `DetectionMetrics`. `setting` is what the detector's thresholds must have been taken with.
+    the metrics are those of `DetectionMetrics`; `extra` are metrics of one's own. `setting` is what the detector's
+    thresholds must have been taken with.
     """
 
     outcome: Outcome
 
     def __init__(
-        self, pictures: int = 64, options: Mapping[str, Any] | None = None, setting: Mapping[str, Any] | None = None
+        self,
+        pictures: int = 64,
+        options: Mapping[str, Any] | None = None,
+        setting: Mapping[str, Any] | None = None,
+        extra: ExtraMetrics | None = None,
     ):
-        self.pictures, self.setting = pictures, setting or {}
-        self.state = DetectionMetrics(**(options or {}))
+        self.pictures, self.setting, self.extra = pictures, setting or {}, extra or ExtraMetrics()
+        self.state = DetectionMetrics(**{key: value for key, value in (options or {}).items() if key != "extra"})
 
     def on_test_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -59,6 +65,7 @@ class Evaluation(pl.Callback):
         """Prepare for a new test, of these images."""
         self.samples = samples
         self.state.reset()
+        self.extra.begin()
         self.state.kinds = {i: sample.kind for i, sample in enumerate(samples) if sample.label}
         self.decision, self.counts = find_decision(detector, self.setting), Counts()
         count = min(self.pictures, len(self.samples))
@@ -86,6 +93,7 @@ class Evaluation(pl.Callback):
             None if masks is None else masks.cpu(), batch["roi"].cpu() if "roi" in batch else None,
         )  # fmt: skip
         self.saturated.add(batch["index"], maps, masks)
+        self.extra.add(maps, masks, outputs.image_score, batch["label"])
         if self.decision and masks is not None:
             self.counts.add(batch["index"], maps, masks.cpu(), self.decision.pixel_threshold)
         self.lowest, self.highest = min(self.lowest, maps.min().item()), max(self.highest, maps.max().item())
@@ -112,7 +120,8 @@ class Evaluation(pl.Callback):
             self.kept = {index: kept for part in parts for index, kept in part[2].items()}
             self.counts.by_image = {index: counts for part in parts for index, counts in part[3].items()}
             self.saturated.join(part[4] for part in parts)
-        self.outcome = self.outcome._replace(metrics=self.outcome.metrics | self.saturated.compute())
+        more = self.saturated.compute() | self.extra.compute()
+        self.outcome = self.outcome._replace(metrics=self.outcome.metrics | more)
         if self.lowest == self.highest:
             raise UserError(f"Collapsed: every anomaly map is {self.lowest} everywhere")
 
@@ -195,7 +204,8 @@ def test(
     else:  # Lightning would warn, and begin nothing
         evaluation.begin(detector, [])
         with warnings.catch_warnings(action="ignore"):  # that nothing was tested
-            evaluation.outcome = evaluation.state.compute()
+            nothing = evaluation.state.compute()
+        evaluation.outcome = nothing._replace(metrics=nothing.metrics | evaluation.extra.compute())
     outcome = evaluation.outcome
     metrics = average([*each, outcome.metrics])
     seconds = time.perf_counter() - start
@@ -227,6 +237,9 @@ def average(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for key, value in each[-1].items():
         if len(each) > 1 and isinstance(value, float):
             values = [metrics[key] for metrics in each]
+            if None in values:  # a metric of one's own may lack a value at one epoch alone
+                found |= {key: None, f"{key}_reason": each[values.index(None)][f"{key}_reason"]}
+                continue
             found[key] = statistics.fmean(values)
             if not key.endswith("_error"):
                 found[f"{key}_std"] = statistics.stdev(values)

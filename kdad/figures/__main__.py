@@ -39,7 +39,7 @@ from kdad.results.series import (
 from kdad.results.words import name_metric, parse_metric
 from kdad.storage.atomic import atomic_write
 
-WHICH = f"of {', '.join(EVERY)}, pro_0.05 and the like, aupimo, or all"
+WHICH = f"of {', '.join(EVERY)}, pro_0.05 and the like, aupimo, extra_<name>, or all"
 Figures = Iterator[tuple[str, Figure]]  # each with the name of its files
 
 

@@ -61,7 +61,8 @@ def make_report_parser() -> argparse.ArgumentParser:
     add(
         "--metrics", nargs="+", type=parse_metric, default=list(METRICS), metavar="METRIC",
         help=f"which, without --paper (default: {' '.join(METRICS)}): {', '.join(EVERY)}, the mean of these seven, "
-        "pro_0.05 and the like of metrics.pro_limits, aupimo, spro_0.05 of MVTec LOCO, or all",
+        "pro_0.05 and the like of metrics.pro_limits, aupimo, spro_0.05 of MVTec LOCO, extra_<name> of metrics.extra, "
+        "or all",
     )  # fmt: skip
     add("--compare", action="store_true", help="differences of detectors, with intervals, tests and mean ranks")
     add(

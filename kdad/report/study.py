@@ -28,6 +28,7 @@ from kdad.results.words import (
     format_settings,
     list_causes,
     list_changed_data,
+    list_other_metrics,
     merge_notes,
     name_metric,
     name_missing_categories,
@@ -81,6 +82,7 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
         *how_counted,
         *list_causes(counted, metrics),
         *list_changed_data(counted),
+        *list_other_metrics(runs, metrics),
         *describe_repeats(left_out),
         *runs.attrs.get("skipped", []),
     ]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from kdad.engine.record import EXTRA, MEAN, RATES, SEVEN, name_category
 from kdad.engine.record import HEADLINE as METRICS
-from kdad.engine.record import MEAN, RATES, SEVEN, name_category
 from kdad.engine.run_folder import RESULTS, RunFolder
 from kdad.errors import UserError
 from kdad.geometry import name_size
@@ -19,8 +19,9 @@ from kdad.storage.plain import parse_json, parse_yaml
 
 EVERY = (*SEVEN, MEAN)
 # Those that not all runs have: PRO up to another rate than 0.3, metrics.pro_limits; AUPIMO, where pixels are exact;
-# sPRO of sets with saturation thresholds, of all regions, of those of a kind of anomaly, and the mean over the kinds
-FURTHER = re.compile(r"pro_(\d+(\.\d*)?(e-?\d+)?)|aupimo|spro_\d\.\d+(_mean|_\w+_anomalies)?")
+# sPRO of sets with saturation thresholds, of all regions, of those of a kind of anomaly, and the mean over the kinds;
+# metrics of one's own
+FURTHER = re.compile(rf"pro_(\d+(\.\d*)?(e-?\d+)?)|aupimo|spro_\d\.\d+(_mean|_\w+_anomalies)?|{EXTRA.pattern}")
 BY_PROTOCOL = re.compile(rf"({'|'.join(SEVEN)})@\w+(?<!_reason)")  # a metric counted as another paper's code does
 REASONS = tuple(f"{metric}_reason" for metric in METRICS)
 # Columns that are always there, in this order; whatever else results.json holds follows under its own name.
@@ -93,7 +94,7 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> pd.DataFrame:
 
 
 def is_metric(name: str) -> bool:
-    """Return whether this is the name of a metric: one of `EVERY`, PRO up to another rate, AUPIMO or sPRO."""
+    """Return whether this names a metric: one of `EVERY`, PRO up to another rate, AUPIMO, sPRO or one's own."""
     return name in EVERY or FURTHER.fullmatch(name) is not None
 
 
@@ -105,14 +106,15 @@ def expand_metrics(metrics: Sequence[str], runs: pd.DataFrame) -> list[str]:
     if "all" in metrics:
         return [*EVERY, *filter(FURTHER.fullmatch, runs.columns)]
     if absent := [metric for metric in metrics if metric not in runs]:
-        limits = " dataset.saturation=defects_config.json" if absent[0].startswith("spro") else ""
-        limits = (
-            limits
-            if not absent[0].startswith("pro_")
-            else f" metrics.pro_limits=[0.3,{absent[0].removeprefix('pro_')}]"
-        )
+        kind, _, rest = absent[0].partition("_")
+        keys = {
+            "spro": " dataset.saturation=defects_config.json",
+            "pro": f" metrics.pro_limits=[0.3,{rest}]" if rest else "",
+            "extra": f" '+metrics.extra.{rest}={{_target_: <module>.<class>}}'",
+        }
         raise UserError(
-            f"--metrics {' '.join(absent)}: no run has it; kdad evaluate ckpt_path=<run>{limits} computes it"
+            f"--metrics {' '.join(absent)}: no run has it; kdad evaluate ckpt_path=<run>{keys.get(kind, '')} computes "
+            "it"
         )
     return list(metrics)
 

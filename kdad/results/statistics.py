@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kdad import published
+from kdad.engine.record import EXTRA
 from kdad.results.read import BY_PROTOCOL, FURTHER
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
@@ -134,14 +135,15 @@ def drop_repeats(rows: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame,
     """Keep one of the runs that agree in `keys`, preferring a complete one, then a trained one, then the latest.
 
     Returns the runs kept and those left out, both in the order given. PRO up to another rate, or AUPIMO, that
-    only an evaluation has, whose PRO is the same otherwise, stands in the run's row; so does what it has counted by
-    other protocols, where its image AUROC is the same.
+    only an evaluation has, whose PRO is the same otherwise, stands in the run's row; so do one's own metrics and what
+    it has counted by other protocols, where its image AUROC is the same.
     """
     ranked = rows.assign(_complete=rows["status"] == "ok", _rank=rows["kind"].map(RANK))
     ranked = ranked.sort_values(["_complete", "_rank", "modified"], ascending=[False, True, False], kind="stable")
     kept = ranked.drop_duplicates(list(keys)).index
     beside = {name: "pro" for name in rows.columns if FURTHER.fullmatch(name)}
-    beside |= {name: "image_auroc" for name in rows.columns if BY_PROTOCOL.fullmatch(name) or "protocol@" in name}
+    of_images = [name for name in rows.columns if EXTRA.fullmatch(name) or BY_PROTOCOL.fullmatch(name)]
+    beside |= dict.fromkeys([*of_images, *(name for name in rows.columns if "protocol@" in name)], "image_auroc")
     for metric, same in beside.items():
         known = ranked.groupby([*keys, same], sort=False)[metric].transform("first")
         rows = rows.assign(**{metric: rows[metric].fillna(known)})

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from kdad.engine.record import EXTRA
 from kdad.results.read import EVERY, METRICS, is_metric
 
 NAMES = {
@@ -19,9 +20,14 @@ SHOWN = 5  # of one kind are named, the others counted
 
 
 def name_metric(metric: str) -> str:
-    """Return what a reader calls a metric; of `pro_<limit>`, PRO to that rate, of `spro_<limit>_<kind>`, sPRO."""
+    """Return what a reader calls a metric; of `pro_<limit>`, PRO to that rate, of `spro_<limit>_<kind>`, sPRO.
+
+    One's own, `extra_<name>`, has the name that it was given.
+    """
     if metric in NAMES:
         return NAMES[metric]
+    if EXTRA.fullmatch(metric):
+        return metric.removeprefix("extra_").replace("_", " ")
     name, limit, *kind = metric.split("_", 2)
     of = f" ({kind[0].replace('_', ' ')})" if kind else ""
     return f"{'sPRO' if name == 'spro' else 'PRO'} to {limit}{of}"
@@ -33,7 +39,7 @@ def parse_metric(text: str) -> str:
         return text
     raise ArgumentTypeError(
         f"{text}: choose from {', '.join(EVERY)}, aupimo, pro_<limit> (metrics.pro_limits=), "
-        "spro_<limit>[_mean] (MVTec LOCO), or all"
+        "spro_<limit>[_mean] (MVTec LOCO), extra_<name> (metrics.extra), or all"
     )
 
 
@@ -74,6 +80,20 @@ def list_changed_data(runs: pd.DataFrame) -> list[str]:
         f"{row['model']} on {row['dataset']} {row['category']}: the images changed between the runs of this mean."
         for row in changed.to_dict("records")
     ]
+
+
+def list_other_metrics(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Return a note on each metric of one's own that is not computed alike in all runs, by their configurations."""
+    notes = []
+    for metric in filter(EXTRA.fullmatch, metrics):
+        name = metric.removeprefix("extra_")
+        nodes = [
+            config.get("metrics", {}).get("extra", {}).get(name) for config in runs.loc[runs[metric].notna(), "config"]
+        ]
+        found = list(dict.fromkeys(format_settings(node) for node in nodes if node))
+        if len(found) > 1:
+            notes.append(f"{metric} is not the same metric in all runs: {'; '.join(found)}.")
+    return notes
 
 
 def describe_repeats(left_out: pd.DataFrame) -> list[str]:

@@ -104,7 +104,10 @@ def _check_node(where: str, node: Any) -> None:
     if not isinstance(node, DictConfig):
         return
     if "_target_" in node:
-        valid = list_parameters(node._target_)
+        try:
+            valid = list_parameters(node._target_)
+        except UserError as error:
+            raise UserError(f"{where}.{error}") from error
         taken = list_supplied(where)
         if double := taken & {str(key) for key in node}:
             raise UserError(explain_supplied(where, min(double), node._target_))

@@ -180,13 +180,15 @@ KEYS = (
     Key("trainer.limit_val_batches", CONDITION, "val_fraction= says how many images it holds out", supplied=True),
     # How it is tested
     Key("metrics", CONDITION, "of pixels: mode exact, streaming or auto",
-        _keys_of("mode", "pixels", "pro_limits", "memory_gb"), retest=True),
+        _keys_of("mode", "pixels", "pro_limits", "memory_gb", "extra"), retest=True),
     Key("metrics.mode", CONDITION, "exact, streaming or auto", v.one_of("auto", "exact", "streaming"), retest=True),
     Key("metrics.pixels", CONDITION, "all, or anomalous_images: without the pixels of normal images, as in MKD's code",
         v.one_of("all", "anomalous_images"), retest=True, before="all"),
     Key("metrics.pro_limits", DISPLAY, "false-positive rates up to which PRO is integrated; 0.3 is pro, 0.05 pro_0.05",
         v.RATES,
         retest=True),
+    Key("metrics.extra", DISPLAY, "metrics of one's own, torchmetrics.Metric: extra_<name> in results.json, beside all "
+        "others", v.METRICS, retest=True, before={}),
     Key("protocol", DISPLAY, "also count the test as another paper's code does, not comparable: a name, or several, of "
         "conf/protocols", v.PROTOCOLS, retest=True),
     Key("metrics.memory_gb", SPEED, "memory for the pixel scores of the test, beyond which auto streams them",

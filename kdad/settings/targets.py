@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from hydra._internal.utils import _locate
 from hydra.utils import get_object
 
 from kdad.errors import UserError
@@ -24,9 +25,10 @@ def list_parameters(target: str) -> list[str] | None:
     if target.startswith(READ) and (read := read_parameters(target)) is not None:
         return read
     try:
-        found = get_object(target)
+        found = _locate(target)  # which `get_object` calls, and prints on errors
     except Exception as error:
-        raise UserError(f"_target_: {target} cannot be imported: {error}") from error
+        said = " ".join(str(error).split())
+        raise UserError(f"_target_: {target} cannot be imported: {said}") from error
     names: list[str] = []
     for owner in inspect.getmro(found) if inspect.isclass(found) else [found]:
         if owner is object:
@@ -54,6 +56,8 @@ def explain_absent(key: str, node: Mapping[str, Any] | None) -> str:
     Only an argument that the group's target takes can be added. Empty where there is nothing to say.
     """
     group, _, name = key.rpartition(".")
+    if group == "metrics.extra":
+        return f"{key}: not set yet, add it by a leading +: +{key}=..."
     if not node or "_target_" not in node:
         return ""
     if name in list_supplied(group):

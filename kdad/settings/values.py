@@ -98,6 +98,15 @@ def _counts_images(value: Any) -> bool:
     )
 
 
+def _are_metrics(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        re.fullmatch(r"\w+(?<!_reason)(?<!_std)(?<!_error)", str(name), re.ASCII)
+        and isinstance(node, Mapping)
+        and is_text(node.get("_target_"))
+        for name, node in value.items()
+    )
+
+
 WHOLE = whole("a whole number")
 COUNT = whole("a whole number, at least 1", lambda v: v >= 1)
 COUNT_OR_NULL = or_null(COUNT)
@@ -153,6 +162,7 @@ ARCHIVE = or_null(Values("{url: <address>, sha256: <digits>}",
 COUNTS = or_null(Values("{<category>: {train: <images>, test: <images>}}", _counts_images))
 VARIANTS = Values("<name>: {<key>: <value>, ...}",
     lambda v: isinstance(v, Mapping) and all(isinstance(x, Mapping) for x in v.values()))  # fmt: skip
+METRICS = Values("<name>: {_target_: <module>.<class>, ...}, the name of letters, digits and _", _are_metrics)
 # What the testing and the command line take
 SEED = whole("a whole number from 0 to 4294967295", lambda v: 0 <= v < 2**32)
 PORT = whole("a whole number from 0 to 65535", lambda v: 0 <= v <= 65535)

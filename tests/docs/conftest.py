@@ -42,13 +42,33 @@ def printed(tmp_path_factory):
     rows = [f"pictures/normal/{file.name},normal" for file in normal]
     (place / "files.csv").write_text("\n".join(["path,label", *rows, f"pictures/dent/{square[0].name},anomalous"]))
     extending = ROOT / "docs/extending.md"
-    (place / "mine.py").write_text(next(b for b in read_blocks(extending, "python") if "class Mine" in b))
+    for name in ("mine", "odd", "dice"):
+        block = next(b for b in read_blocks(extending, "python") if f"class {name.title()}" in b)
+        (place / f"{name}.py").write_text(block)
+    lay_out_lines(place / "data/odd")
     for folder, name, block in zip(
-        ("model", "dataset"), ("mine", "parts"), read_blocks(extending, "yaml"), strict=True
+        ("model", "dataset", "dataset"), ("mine", "parts", "odd"), read_blocks(extending, "yaml"), strict=True
     ):
-        (place / "conf" / folder).mkdir(parents=True)
+        (place / "conf" / folder).mkdir(parents=True, exist_ok=True)
         (place / "conf" / folder / f"{name}.yaml").write_text(block)
     return Path(place)
+
+
+def lay_out_lines(root):
+    """Make the data set of the printed class `Odd`: two lines, 6 pictures of monday, 3 normal and 2 bad of tuesday."""
+    generator = np.random.default_rng(0)
+    for line in ("left", "right"):
+        for day, kind, count in (("monday", "ok", 6), ("tuesday", "ok", 3), ("tuesday", "bad", 2)):
+            for number in range(count):
+                picture = generator.integers(60, 120, (70, 90, 3), np.uint8)
+                path = root / line / day / f"{number}_{kind}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if kind == "bad":
+                    picture[20:40, 30:50] = 255
+                    mask = (picture.min(axis=2) == 255).astype(np.uint8) * 255
+                    (root / line / "masks").mkdir(exist_ok=True)
+                    Image.fromarray(mask).save(root / line / "masks" / path.name)
+                Image.fromarray(picture).save(path)
 
 
 @pytest.fixture

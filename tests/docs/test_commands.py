@@ -31,7 +31,7 @@ PLAIN = {"report": lambda words: make_report_parser().parse_args(words),
          "figures": lambda words: make_figure_parser().parse_args(words)}  # fmt: skip
 SEARCHES = ("+sweep=", "hydra/launcher=")  # which would start processes or many jobs of their own
 # Commands of others, and what of them can be looked at here
-OTHERS = {"mkdir", "cp", "cd", "curl", "wandb", "pre-commit", "for", "done", "python", "python3", ".venv/bin/python"}
+OTHERS = {".", "mkdir", "cp", "cd", "curl", "wandb", "pre-commit", "for", "done", "python", "python3", ".venv/bin/python"}
 # Each once, whichever pages have it
 OURS = list({(command.verb, *command.arguments): command for command in COMMANDS if command.verb}.values())
 HYDRA = [command for command in OURS if command.verb not in (*PLAIN, "cache", "dashboard")]
