@@ -165,6 +165,19 @@ with stop.listen(), signals.end_if_stuck():
     assert (status, out) == (0, "worked on\n")
 
 
+def test_what_waits_after_the_command_is_left_alone():
+    status, out, _ = run(
+        """
+signals.STUCK = 1
+with stop.listen(), signals.end_if_stuck():
+    signal.raise_signal(number)
+time.sleep(1.5)
+print("still here")
+"""
+    )
+    assert (status, out) == (0, "still here\n")
+
+
 @pytest.mark.parametrize("at_work", [False, True])
 def test_what_works_for_a_command_ends_with_it(tmp_path, at_work):
     """After its job; a launcher's workers would else wait for jobs for ever."""
