@@ -39,6 +39,24 @@ def test_a_row_of_the_reference_says_what_the_key_table_says():
     assert "&lt;lo&gt;" in rows["dataset.intensity"]  # else a browser would take it for an element
 
 
+@pytest.mark.parametrize("command", generate.COMMANDS)
+def test_every_row_of_the_reference_says_what_the_key_may_hold_and_what_another_value_is(command):
+    if not any(first == command for first, _ in generate.list_keys()):
+        return
+    rows = [
+        re.split(r" (?<!\\)\| ", row.strip("| ")) for row in generate.tabulate_keys(command).splitlines() if "`" in row
+    ]
+    rows = [row for row in rows if len(row) == 5]
+    assert rows and [row[0] for row in rows if not (row[1] and row[2] and row[4])] == []
+
+
+def test_a_key_that_some_data_sets_have_says_what_each_of_them_takes():
+    said = {key.name: generate.find_values(key) for _, key in generate.list_keys()}
+    assert said["dataset.split_by"] == "Folder: one of name, count"
+    assert said["dataset.masks"].endswith("Folder: a name, or null") and "Demo, MVTec: a text" in said["dataset.masks"]
+    assert said["form"] == "one of paper, released"
+
+
 @pytest.mark.parametrize("paper", MODELS)
 def test_every_printed_cell_is_on_the_page(paper):
     text = generate.tabulate_published(paper)
