@@ -33,7 +33,8 @@ class Folder(AnomalyDataModule):
     `mask_kind` says how it is read, see `masks.find_anomalous_pixels`. Without `masks`: image metrics only.
 
     `list` is a CSV file that names the images instead, see `listed.read_list`; what it does not say of the part of
-    a normal image is decided as above.
+    a normal image is decided as above. Raises `UserError` for an argument outside its range, and for folders beside a
+    list.
     """
 
     layout = "the folders that dataset.normal, .normal_test, .anomalous and .masks name, with images directly in them"

@@ -12,6 +12,7 @@ from kdad import published
 from kdad.settings.keys import KEYS
 from tests.browser import DESKTOP, PHONE
 from tests.docs.blocks import PAGES, ROOT
+from tests.docs.test_api import NAMES
 
 pytest.importorskip("latex2mathml", reason="needs latex2mathml: pip install 'kdad[docs]'")
 sys.path.insert(0, str(ROOT / "docs"))
@@ -151,6 +152,15 @@ def test_the_site_builds_without_a_warning_and_names_nothing_elsewhere(site):
         loaded = re.findall(r"""<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=["']([^"']+)""", text)
         assert not [url for url in loaded if url.startswith(("http:", "https:", "//"))], page
         assert "<!-- table" not in text and "arithmatex" not in text, page
+
+
+@pytest.mark.slow
+def test_every_name_of_the_api_page_is_rendered(site):
+    """Of a name without a docstring, and of a member that is inherited, mkdocstrings leaves out everything, silently."""
+    shown = set(re.findall(r'id="(kdad[\w.]*)"', (site / "api.html").read_text(encoding="utf-8")))
+    hidden = {f"kdad.models.{model}" for model in MODELS} | {"kdad.data.parts"}  # whose heading is not shown
+    missing = {name for name in NAMES if name not in shown and name.rpartition(".")[0] not in hidden}
+    assert missing == set() and len(shown) > 150
 
 
 @pytest.mark.slow
