@@ -38,6 +38,7 @@ def describe_file(
         "precision": precision,
         "input": {
             "name": INPUT,
+            "size": [height, width],
             "shape": f"float32 (batch, 3, {height}, {width}), batch from 1 to {MOST}",
             "values": describe_values(restore_rule(network.provenance.get("rule"))),
             "resize": f"to {width} x {height} (width x height) by Pillow's BILINEAR, which is antialiased; no crop",
