@@ -255,6 +255,8 @@ def _check_exists(key: str, folder: Path) -> None:
     if not folder.is_dir():
         beside = [other.name for other in list_folders(folder.parent)]
         has = f"{folder.parent} has: {_join(beside, 20)}" if beside else f"{folder.parent} has no folders"
+        if halved := [name for name in beside if name.startswith(f"{folder.name},")]:
+            has += f". In a list, a name with a comma has quotes of its own: 'dataset.{key}=[\"{halved[0]}\"]'"
         raise UserError(f"dataset.{key}: no folder {folder}. {has}")
 
 
