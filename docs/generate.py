@@ -81,13 +81,24 @@ def tabulate_keys(command: str) -> str:
     groups = [key.name for key in keys if any(other.name.startswith(f"{key.name}.") for other in keys)]
     tables: dict[str, list[list[str]]] = {"": [], **{group: [] for group in groups}}
     for key in keys:
-        words = html.escape(key.values.words, quote=False) if key.values else ""
-        row = [f"`{key.name}`", html.escape(key.meaning, quote=False), words]
-        row += [show_default(defaults.get(key.name, ...)), key.role.value]
+        row = [f"`{key.name}`", html.escape(key.meaning, quote=False), html.escape(find_values(key), quote=False)]
+        row += [show_default(defaults.get(key.name, ...)), key.effect or key.role.value]
         tables[next((group for group in groups if key.name.startswith(f"{group}.")), "")].append(row)
     head = ["key", "what", "values", "default", "another value is"]
     found = {f"`{group}.`" if group else "Top level": write_table(head, rows) for group, rows in tables.items() if rows}
     return next(iter(found.values())) if len(found) == 1 else "\n\n".join(f"### {k}\n\n{v}" for k, v in found.items())
+
+
+def find_values(key: Key) -> str:
+    """Return in words what a key may hold; of one that only some data sets have, what each of these takes."""
+    if key.values:
+        return key.values.words
+    name = key.name.removeprefix("dataset.")
+    takers: dict[str, list[str]] = {}
+    for target, values in ARGUMENTS.items():
+        if target.startswith("kdad.data.") and name in values:
+            takers.setdefault(values[name].words, []).append(target.rpartition(".")[2])
+    return "; ".join(f"{', '.join(classes)}: {words}" for words, classes in takers.items())
 
 
 def show_default(value: Any) -> str:

@@ -13,6 +13,11 @@ __version__ = "0.2.0"
 __all__ = ["Detector", "Result", "__version__", "load"]
 
 
+def __dir__() -> list[str]:
+    """Return the names of this module, those that are imported when they are first asked for among them."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import what applies a trained detector when it is first asked for: torch and timm take seconds."""
     if name not in ("load", "Detector", "Result"):

@@ -68,7 +68,7 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     """Blur maps (..., H, W) by a Gaussian of `sigma` pixels, as `scipy.ndimage.gaussian_filter` does.
 
     It is cut at 4 sigma, and the maps are mirrored at their edges. A Gaussian is separable, so that it is one small
-    matrix product along each axis. `sigma` 0 leaves the maps.
+    matrix product along each axis. Returns maps of the same shape; `sigma` 0 leaves them.
     """
     if sigma == 0:
         return maps

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ImageSize = int | Sequence[int]
+"""A size in pixels: a number is a square's, otherwise it is (height, width)."""
 
 
 def as_pair(size: ImageSize) -> tuple[int, int]:
@@ -51,7 +52,7 @@ def _write(size: ImageSize) -> str:
 
 
 class Tiling(NamedTuple):
-    """How pictures are cut: the tiles' size, and what neighbours share at least; (height, width) in pixels."""
+    """How pictures are cut: the tiles' `size`, and the `overlap` of neighbours at least; (height, width) in pixels."""
 
     size: tuple[int, int]
     overlap: tuple[int, int]
@@ -60,16 +61,17 @@ class Tiling(NamedTuple):
 class Tiles(NamedTuple):
     """One picture cut into T tiles, each resized to a detector's size (h, w).
 
-    `starts` are their upper left corners in the picture, whose own size is `picture`. `roi` says which pixels of a tile
-    are of interest; None: all.
+    `images` are the tiles, uint8 (T, 3, h, w), and `starts` their upper left corners (top, left) in the picture, whose
+    own size is `picture` (height, width). `tiling` says how it was cut. `roi`, bool (T, 1, h, w), says which pixels of
+    a tile are of interest; None: all. So many tiles are computed together as `at_once` says.
     """
 
-    images: "Tensor"  # uint8 (T, 3, h, w)
+    images: "Tensor"
     starts: list[tuple[int, int]]
     tiling: Tiling
     picture: tuple[int, int]
-    roi: "Tensor | None"  # bool (T, 1, h, w)
-    at_once: int  # so many tiles are computed together
+    roi: "Tensor | None"
+    at_once: int
 
 
 def read_tiling(size: Any, overlap: Any, image_size: ImageSize) -> Tiling | None:

@@ -29,7 +29,8 @@ class Caltech256(AnomalyDataModule):
     4. Images of 257.clutter, the first in that order, make up `anomalous_fraction` of the test images.
 
     n = 1, 3 or 5 random categories, their first 150 images and half outliers are those of Sabokrou et al.,
-    "Adversarially Learned One-Class Classifier for Novelty Detection", CVPR 2018.
+    "Adversarially Learned One-Class Classifier for Novelty Detection", CVPR 2018. Raises `UserError` for a number below
+    1 or a fraction that is not between 0 and 1.
     """
 
     layout = "256_ObjectCategories/<number>.<name>/*.jpg with 257.clutter (or caltech256/256_ObjectCategories/...)"

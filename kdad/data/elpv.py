@@ -20,7 +20,8 @@ class ELPV(AnomalyDataModule):
     """Solar cells: normal at defect probability 0, anomalous at 1; those in between, 1/3 and 2/3, are left out.
 
     `test_fraction` of the normal cells, the first in the order of the split, is for the test. `root` null is the
-    installed package's own folder.
+    installed package's own folder. Raises `UserError` where there is no such package, and for another fraction than one
+    between 0 and 1.
     """
 
     layout = "labels.csv with a path below root, a defect probability and mono or poly in each row; images/cell<n>.png"

@@ -33,7 +33,8 @@ class Folder(AnomalyDataModule):
     `mask_kind` says how it is read, see `masks.find_anomalous_pixels`. Without `masks`: image metrics only.
 
     `list` is a CSV file that names the images instead, see `listed.read_list`; what it does not say of the part of
-    a normal image is decided as above.
+    a normal image is decided as above. Raises `UserError` for an argument outside its range, and for folders beside a
+    list.
     """
 
     layout = "the folders that dataset.normal, .normal_test, .anomalous and .masks name, with images directly in them"
@@ -254,6 +255,8 @@ def _check_exists(key: str, folder: Path) -> None:
     if not folder.is_dir():
         beside = [other.name for other in list_folders(folder.parent)]
         has = f"{folder.parent} has: {_join(beside, 20)}" if beside else f"{folder.parent} has no folders"
+        if halved := [name for name in beside if name.startswith(f"{folder.name},")]:
+            has += f". In a list, a name with a comma has quotes of its own: 'dataset.{key}=[\"{halved[0]}\"]'"
         raise UserError(f"dataset.{key}: no folder {folder}. {has}")
 
 

@@ -22,10 +22,14 @@ MOST = 2**24  # pixel values that percentiles are taken of; with more, those of 
 
 
 class Rule(NamedTuple):
-    """How values become 8 bits, and of which page of a file."""
+    """How values become 8 bits, and of which `page` of a file, the first of which is 0.
 
-    intensity: str = "auto"  # as configured
-    window: tuple[float, float] | None = None  # None: auto, or percentiles that have not been found yet
+    `intensity` is as configured, `window` the values (lo, hi) that become 0 and 255; None: auto, or percentiles that
+    have not been found yet.
+    """
+
+    intensity: str = "auto"
+    window: tuple[float, float] | None = None
     page: int = 0
 
     @property

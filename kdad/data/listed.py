@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """All pictures of a list."""
+    """All pictures of a list: its `rows`, and `has_splits`, whether it says which part each is in."""
 
     rows: list[Row]
     has_splits: bool
@@ -40,7 +40,7 @@ class Listed(NamedTuple):
 
 
 def read_list(path: Path) -> Listed:
-    """Read a list of pictures; the paths in it are absolute, or start from its own folder.
+    """Read a list of pictures; the paths in it are absolute, or start from its own folder. Returns them, in its order.
 
     Raises `UserError` for a file that is no such list, and for bad rows, each with its line number: a missing or
     doubled picture, a label, part or mask that cannot be, an anomalous picture that is not to be tested.

@@ -19,6 +19,7 @@ class MTD(AnomalyDataModule):
     Masks are grey-level PNGs, anomalous above 127. Four masks of MT_Uneven are empty: these images
     stay anomalous, without a region. `max_train` keeps the first so many training images in the
     order of the split: smaller sets are nested in larger ones, and the test images stay the same.
+    Raises `UserError` for a `max_train` that is no number of images.
     """
 
     layout = "MT_Free/Imgs, MT_Blowhole/Imgs, MT_Break/Imgs, ... with <stem>.jpg and its mask <stem>.png"

@@ -30,7 +30,8 @@ class MVTec(AnomalyDataModule):
     masks: image metrics only. `mask_kind` is how masks are read, see `masks.find_anomalous_pixels`. `saturation` is a
     file below the category's folder that says how much of a region is enough, for sPRO, where each mask in an image's
     folder is of a region; after `setup()` they are in `regions`. `obtain` says where to get the set, and `archive`
-    (url, sha256) what `download` fetches, if its terms allow that.
+    (url, sha256) what `download` fetches, if its terms allow that. Raises `UserError` for folders and a `mask_kind`
+    that cannot be.
     """
 
     obtain = "It is a set of your own"

@@ -11,11 +11,14 @@ from kdad.errors import UserError
 
 
 class Parts(NamedTuple):
-    """The images of a category, by what they are there for; each list in an order of its own."""
+    """The images of a category, by what they are there for; each list in an order of its own.
+
+    `train`, `validation` and `calibration`, of which thresholds alone are taken, are seen before a `test`.
+    """
 
     train: list[Sample]
     validation: list[Sample]
-    calibration: list[Sample]  # thresholds alone are taken from them
+    calibration: list[Sample]
     test: list[Sample]
 
     @property
@@ -78,8 +81,8 @@ def contaminate(parts: Parts, share: float, highest: float | None, root: Path, s
 
     They are then this `share` of each of both parts, rounded. Which ones is decided by split_seed and their names;
     those of a smaller share are among those of a larger one. The test is left without those that the share `highest`
-    would take, so that a study's tests are of the same images; null: without those that are taken. Raises `UserError`
-    where the test has too few, naming the largest share that it has enough for.
+    would take, so that a study's tests are of the same images; null: without those that are taken. Returns the parts.
+    Raises `UserError` where the test has too few, naming the largest share that it has enough for.
     """
     anomalous = order_samples([sample for sample in parts.test if sample.label], root, split_seed)
     taken, removed = _count(parts, share), sum(_count(parts, share if highest is None else highest))
@@ -120,7 +123,11 @@ def divide(
     root: Path,
     split_seed: int,
 ) -> Parts:
-    """Divide images into parts, after `split`, the images to train and to validate on. Raises `UserError`."""
+    """Divide images into parts, after `split`, the images to train and to validate on. Returns the parts.
+
+    `contamination` is a share, and the highest of a study or None, see `contaminate`. Raises `UserError` where the test
+    has too few anomalous images for it.
+    """
     parts = Parts(*split, [], test)
     if any(contamination):
         parts = contaminate(parts, *contamination, root, split_seed)

@@ -32,7 +32,8 @@ FORMS = (
 class Roi:
     """A region of interest, as `dataset.roi` gives it: a rectangle, one mask for all pictures, or a folder of masks.
 
-    Paths are below `root`, or absolute. Raises `UserError` for what is none of these.
+    `given` is [left, top, right, bottom], in pixels or, up to 1, in shares of the picture; or a path, below `root` or
+    absolute. `key` is what messages call it. Raises `UserError` for what is none of these.
     """
 
     def __init__(self, given: Any, root: Path, key: str = "dataset.roi"):

@@ -11,12 +11,16 @@ from kdad.errors import UserError
 
 
 class Sample(NamedTuple):
-    """One image of a data set."""
+    """One image of a data set.
+
+    `path` is its file; `label` 0 normal or 1 anomalous, from the folder, never from the mask; `kind` "good", or the
+    kind of anomaly; `mask` the file of its mask, None for a normal image or in a set without masks.
+    """
 
     path: Path
-    label: int  # 0 normal, 1 anomalous: from the folder, never from the mask
-    kind: str  # "good", or the kind of anomaly
-    mask: Path | None = None  # None: a normal image, or a set without masks
+    label: int
+    kind: str
+    mask: Path | None = None
 
     def require_mask(self) -> Path:
         """Return the path of the mask. Raises `UserError` where the image has none."""

@@ -35,6 +35,7 @@ class STC(AnomalyDataModule):
     anomalous is said by test_frame_mask, never by its pixel mask, of which whatever is not 0 is anomalous. Training
     clips are read from training/videos, where `training/videos/01_001.avi/000005` is the path of a frame, or from
     folders training/frames where there are some. Without a folder test_pixel_mask: image metrics only.
+    Raises `UserError` for an `every` below 1.
     """
 
     layout = (

@@ -17,7 +17,7 @@ VALUES = {"split": ("train", "test"), "label": ("normal", "anomaly")}
 
 
 class VisA(AnomalyDataModule):
-    """VisA, divided into training and test images by a table in split_csv, `1cls` by default.
+    """VisA, divided into training and test images by a table in split_csv, `split`, 1cls by default.
 
     A mask's values number the kinds of anomaly in it; whatever is not 0 is anomalous.
     """

@@ -8,6 +8,8 @@ from rich.table import Table
 from kdad.engine.record import EXTRA, HEADLINE, RATES, is_first_process
 from kdad.engine.run_folder import RunFolder
 
+OF_CHANCE = {"image_auroc": "image", "pixel_auroc": "pixel"}  # metrics that are 0.5 for scores by chance
+
 
 def format_headline(results: dict[str, Any]) -> list[str]:
     """Return the headline metrics of results.json as text, n/a where there is none."""
@@ -32,6 +34,12 @@ def show(results: dict[str, Any], folder: RunFolder) -> None:
     for key in HEADLINE:
         if results[key] is None:
             console.print(f"{key}: {results[f'{key}_reason']}")
+        elif key in OF_CHANCE and results[key] < 0.5:
+            what = OF_CHANCE[key]
+            console.print(
+                f"{key} {results[key]:.4f} is below 0.5: a normal {what} scores higher than an anomalous one more "
+                "often than not", soft_wrap=True,
+            )  # fmt: skip
     for key in filter(EXTRA.fullmatch, results):
         value = results[key]
         number = results[f"{key}_reason"] if value is None else f"{value:.4f}"
@@ -49,9 +57,11 @@ def show(results: dict[str, Any], folder: RunFolder) -> None:
     if results.get("decision_rule"):
         held_out = results["decision_source"] != "training"
         where = "" if held_out else ", which flatter: calibration_fraction= holds some out, kdad calibrate takes others"
-        images = f"{results['decision_images']} normal {results['decision_source']} images"
-        promised = results.get("false_alarms_promised")
+        n, promised = results["decision_images"], results.get("false_alarms_promised")
+        images = f"{n} normal {results['decision_source']} images"
         images += "" if promised is None else f", which promise {promised:.4f} false alarms"
+        if promised is not None and results["decision_rule"] == "quantile" and round(promised * (n + 1)) == 1:
+            images += f", the fewest that {n} images can"
         console.print(
             f"At the threshold by {results['decision_rule']} of {images}{where}{':' * bool(said)}", soft_wrap=True
         )

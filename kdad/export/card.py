@@ -1,6 +1,7 @@
 """What goes with an exported file: what it takes and gives, its thresholds, and where it comes from."""
 
-from importlib.metadata import PackageNotFoundError, metadata
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Any
 
 import kdad
@@ -37,6 +38,7 @@ def describe_file(
         "precision": precision,
         "input": {
             "name": INPUT,
+            "size": [height, width],
             "shape": f"float32 (batch, 3, {height}, {width}), batch from 1 to {MOST}",
             "values": describe_values(restore_rule(network.provenance.get("rule"))),
             "resize": f"to {width} x {height} (width x height) by Pillow's BILINEAR, which is antialiased; no crop",
@@ -99,11 +101,26 @@ def find_licence(name: str, source: str) -> str:
     if source.startswith(PACKAGE):
         package = source.removeprefix(PACKAGE).partition("/")[0]
         try:
-            found = metadata(package)
+            return read_licence(distribution(package))
         except PackageNotFoundError:
             return "unknown"
-        stated = [found[key] for key in ("License-Expression", "License")]
-        return next((licence for licence in stated if licence and licence != "UNKNOWN"), "unknown")  # setuptools' word
     if source == "random":
         return "none: random weights"
     return getattr(read_pretrained_cfg(name), "license", None) or "unknown"
+
+
+def read_licence(package: Distribution) -> str:
+    """Return the licence that an installed package states: in its metadata, or as the title of its licence's file."""
+    found = package.metadata
+    stated = [found[key] for key in ("License-Expression", "License")]
+    stated += [
+        name.rpartition(" :: ")[2] for name in found.get_all("Classifier") or () if name.startswith("License ::")
+    ]
+    if known := [licence for licence in stated if licence and licence != "UNKNOWN"]:  # setuptools' word
+        return known[0].splitlines()[0]
+    for file in package.files or ():
+        place = Path(str(file.locate()))
+        if place.stem.upper() in ("LICENSE", "LICENCE", "COPYING") and place.is_file():
+            lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return " ".join(line for line in lines[:2] if line is lines[0] or line.startswith("Version"))
+    return "unknown"

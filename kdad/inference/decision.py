@@ -19,6 +19,7 @@ SOURCES = {
     "given": "normal images that were given to kdad calibrate",
     "given_training": "given images, some of which it was trained on: expect more false alarms than promised",
 }
+"""Where the images of thresholds may come from: `Decision.source` -> what that means."""
 Number = TypeVar("Number", float, NDArray[Any])
 
 
@@ -27,7 +28,10 @@ MOST_IMAGES = 10**12  # more are no number of images
 
 @dataclass(frozen=True)
 class Scale:
-    """A threshold, and the centre of what is normal: the median score of normal images, or of their pixels."""
+    """A scale of scores: what is normal, and where the anomalous begins.
+
+    `threshold` is what an anomalous score exceeds, `centre` the median score of normal images, or of their pixels.
+    """
 
     threshold: float
     centre: float
@@ -58,9 +62,12 @@ class Scale:
 class Decision:
     """Two thresholds, of image scores and of pixels, and where they come from.
 
-    `false_alarms` is the share of normal images that the rule `quantile` means to call anomalous, `k` the standard
-    deviations of `mean_std`. `source` is one of SOURCES. `setting` are the values that change scores without training:
-    the thresholds hold for these alone. `uses_anomalous`: anomalous images had a say, too.
+    An image is anomalous whose score exceeds `image_threshold`, a pixel whose value exceeds `pixel_threshold`.
+    `image_centre` is the median of the normal images' scores, `pixel_centre` the median of the medians of their
+    pixels. `rule` is quantile, mean_std, max or f1; `false_alarms` the share of normal images that quantile means to
+    call anomalous, `k` the standard deviations of mean_std. `n_images` normal images were used, from `source`, one of
+    `SOURCES`. `setting` are the values that change scores without training: the thresholds hold for these alone.
+    `uses_anomalous`: anomalous images had a say, too.
     """
 
     rule: str

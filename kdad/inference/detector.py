@@ -44,9 +44,14 @@ WHOLE = {
 class Detector:
     """A trained detector. Called with one picture it returns a `Result`, with several it yields one for each, lazily.
 
-    `network` is the trained module, `decision` its thresholds or None, `rule` how values of its pictures become 8 bits,
-    as in training; `tiling` and `roi` how they are cut, and where in them is looked. Of pictures that are cut one is
-    judged at a time, `batch_size` tiles at once. Calls from several threads take turns.
+    `load` makes one of what a run has left. `network` is the trained module, `decision` its thresholds or None;
+    `precision` is what it computes in, as Lightning's Trainer calls it: 32-true, bf16-mixed and so on, or the number of
+    bits alone. `batch_size` is how many pictures of an iterable are judged at once. `tiling` says how pictures are cut,
+    `roi` where in them is looked; None: whole, everywhere. Of pictures that are cut one is judged at a time,
+    `batch_size` tiles at once. Calls from several threads take turns.
+
+    Attribute `rule` is how values of its pictures become 8 bits, as in training, `image_size` what pictures or tiles
+    are resized to. Raises `UserError` for a precision that it does not compute in, and a batch of no picture.
 
     Examples:
         >>> detector = kdad.load("run", device="cpu")
@@ -88,7 +93,7 @@ class Detector:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         return self.network.device
 
     def to(self, device: str | torch.device) -> "Detector":
@@ -109,7 +114,8 @@ class Detector:
     def __call__(self, pictures: Any) -> Result | Iterator[Result]:
         """Judge one picture or several: paths, PIL images, arrays, tensors, or an iterable of them.
 
-        Raises `UserError` for a picture that cannot be read, after the results of those before it: see
+        Returns the `Result` of one; of several an iterator, which yields one `Result` for each, in their order. Raises
+        `UserError` for a picture that cannot be read, after the results of those before it: see
         `kdad.inference.pictures.open_picture`.
         """
         if is_single(pictures):
@@ -130,7 +136,10 @@ class Detector:
                 raise failure
 
     def judge(self, images: Sequence[Image.Image], sources: Sequence[Any] | None = None) -> list[Result]:
-        """Judge a batch of upright RGB images of any sizes, which came from `sources`. Returns their results."""
+        """Judge a batch of upright RGB images of any sizes, each of H x W pixels, which came from `sources`.
+
+        Returns their results, in their order. Raises `UserError` for an image that cannot be prepared as in training.
+        """
         sources = sources or [None] * len(images)
         prepared = [self.read(image, source) for image, source in zip(images, sources, strict=True)]
         return self.judge_prepared(prepared, images, sources)
@@ -209,7 +218,7 @@ def load(
     fold: bool = False,
     roi: str | os.PathLike | None = None,
 ) -> Detector:
-    """Load a trained detector: `path` is a run's folder or a checkpoint.
+    """Load a trained detector from `path`, a run's folder or a checkpoint. Returns it, on its device.
 
     `device` auto takes an accelerator where there is one. `weights` is a file of the teacher's, where it lies elsewhere
     than in training; a checkpoint that holds its teacher needs none. `plugins` names modules of detectors of one's own

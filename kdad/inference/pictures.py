@@ -16,6 +16,7 @@ from kdad.data.intensity import AUTO, Rule, map_values, refuse_unless_finite
 from kdad.errors import UserError
 
 Picture = str | os.PathLike | Image.Image | NDArray[Any] | Tensor
+"""One picture as it may be given to a detector: a path, a PIL image, an array or a tensor, see `open_picture`."""
 
 
 def is_single(source: Any) -> bool:

@@ -19,9 +19,9 @@ class Result:
     """What a detector says of one picture of H x W pixels.
 
     `score` is the raw image score, as in a run's scores.csv; `map` the anomaly map (h, w) at the detector's size;
-    higher means more anomalous. `normalised` in (0, 1) has 0.5 at the threshold, `is_anomalous` says on which side;
-    both are None without a decision. `source` is the path, where the picture was given as one.
-    With a region of interest, `roi` (H, W) bool, nothing is found outside it.
+    higher means more anomalous. `image` is the picture, upright RGB, `decision` the detector's. `normalised` in (0, 1)
+    has 0.5 at the threshold, `is_anomalous` says on which side; both are None without a decision. `source` is the path,
+    where the picture was given as one. With a region of interest, `roi` (H, W) bool, nothing is found outside it.
     """
 
     def __init__(

@@ -16,19 +16,23 @@ SIZES = {0.001: "below 0.1 %", 0.01: "0.1 to 1 %", 0.1: "1 to 10 %", np.inf: "10
 
 
 class Defects(NamedTuple):
-    """Some of a test's defects, measured against all of its normal pixels."""
+    """Some of a test's defects, measured against all of its normal pixels.
 
-    by: str  # kind, or size
+    `by` is kind or size, `name` which of these. There are so many `images` with them, and so many `regions` and
+    `pixels` of theirs. `pro` is the mean over these regions, `pixel_ap` and `pixel_f1_max` are of these pixels, all in
+    [0, 1]. `aupimo`, by kind, is the mean over these images; NaN where it cannot be measured, and by size, since it is
+    an image's.
+    """
+
+    by: str
     name: str
     images: int
-    regions: int  # of size: those of this size
+    regions: int
     pixels: int
-    pro: float  # mean over these regions
+    pro: float
     pixel_ap: float
     pixel_f1_max: float
-    aupimo: (
-        float  # by kind: mean over these images; NaN where it cannot be measured, or by size, since it is an image's
-    )
+    aupimo: float
 
 
 class Pixels(NamedTuple):

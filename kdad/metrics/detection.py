@@ -38,11 +38,11 @@ MIXED_MASKS = "some images came with a mask and some without: give all of them o
 
 @dataclass
 class ImageRows:
-    """One row per test image, ascending by index."""
+    """One row per test image (n,), ascending by `index`: its `score`, and its `label`, 0 normal, 1 anomalous."""
 
     index: NDArray[np.int64]
     score: NDArray[np.float64]
-    label: NDArray[np.int64]  # 0 normal, 1 anomalous
+    label: NDArray[np.int64]
 
     def __iter__(self) -> Iterator[NDArray]:
         return iter((self.index, self.score, self.label))
@@ -55,9 +55,9 @@ class Outcome(NamedTuple):
     `<metric>_reason`; of a sketch, pixel metrics come with `<metric>_error`: the exact value is at most so far away,
     but for float64 rounding. `curves`, for storage, of 2000 vertices at most (`ranking.thin`): `image_fpr`,
     `image_tpr`, `pixel_fpr`, `pixel_tpr`, and `pro_fpr`, `pro`, which go on to a false-positive rate of 1; those of
-    undefined metrics are left out. Of a sketch, a curve between those that bound the exact one. `mode`: "exact", or
-    "streaming" where there is a sketch. `overlaps`, AUPIMO by an image's index, and `defects`, metrics by kind and by
-    size, are of exact ones.
+    undefined metrics are left out. `rows` are the images' scores and labels. Of a sketch, a curve between those that
+    bound the exact one. `mode`: "exact", or "streaming" where there is a sketch. `overlaps`, AUPIMO by an image's
+    index, and `defects`, metrics by kind and by size, are of exact ones.
     """
 
     metrics: Values
@@ -120,8 +120,9 @@ class DetectionMetrics(ListStates):
 
         Pixels outside the region of interest, `roi`, do not count. Without masks there are no pixel metrics, and maps
         are ignored. An anomalous image with an empty mask counts as anomalous for the image metrics, its pixels as
-        normal. Batches may differ in the size of their maps. Raises ValueError if only some batches have masks, or,
-        where pixels go into the sketch, if a score of theirs is NaN or infinite.
+        normal. Batches may differ in the size of their maps. Raises ValueError for other shapes, for a label, mask or
+        roi that is not 0 or 1, if only some batches have masks or a map is missing, or, where pixels go into the
+        sketch, if a score of theirs is NaN or infinite.
         """
         if index.ndim != 1 or image_score.shape != index.shape:
             raise ValueError(f"index and image_score must be (B,), not {(*index.shape,)} and {(*image_score.shape,)}")

@@ -89,13 +89,19 @@ def convert_maps(anomaly_map: Tensor, mask: Tensor) -> tuple[NDArray, NDArray[np
 
 
 class AUROC(ListStates):
-    """Area under the ROC curve of scores of any shape and range: a float64 scalar, NaN while a class is missing."""
+    """Area under the ROC curve of scores of any shape and range: a float64 scalar, NaN while a class is missing.
+
+    `compute` raises ValueError if a score is NaN or infinite.
+    """
 
     def __init__(self) -> None:
         super().__init__("normal", "anomalous")
 
     def update(self, scores: Tensor, labels: Tensor) -> None:
-        """Add a batch. `labels`: shaped like the scores, 0 or False for normal, 1 or True for anomalous."""
+        """Add a batch of scores of any shape. `labels`: of that shape, 0 or False for normal, 1 or True for anomalous.
+
+        Raises ValueError for labels of another shape or with another value.
+        """
         values, anomalous = convert_scores(scores), convert_truths(labels, scores.shape)
         self.append(normal=values[~anomalous], anomalous=values[anomalous])
 
@@ -108,7 +114,8 @@ class AUROC(ListStates):
 class PRO(ListStates):
     """Per-region overlap up to the false-positive rate `limit`: a float64 scalar, NaN while it is undefined.
 
-    See `kdad.metrics.pro` for the definition and its source.
+    The definition and its source: see `kdad.metrics.pro.pro`. `compute` raises ValueError if a score is NaN or
+    infinite.
     """
 
     def __init__(self, limit: float = LIMIT) -> None:
@@ -116,7 +123,10 @@ class PRO(ListStates):
         self.limit = limit
 
     def update(self, anomaly_map: Tensor, mask: Tensor) -> None:
-        """Add a batch of maps and masks, both (B, 1, H, W), the masks bool."""
+        """Add a batch of maps and masks, both (B, 1, H, W), the masks bool.
+
+        Raises ValueError for other shapes, and for a mask that is not 0 or 1 everywhere.
+        """
         normal, anomalous, weight = split_pixels(*convert_maps(anomaly_map, mask))
         self.append(normal=normal, anomalous=anomalous, weight=weight)
 

@@ -125,7 +125,7 @@ def f1_max(curve: Curve) -> float:
 def thin(curve: Curve, vertices: int = 2000) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Thin a curve for storage and pictures, never for the metrics.
 
-    Returns x and y of at most `vertices` (an even number) of its vertices.
+    Returns x and y, each (V,), of at most `vertices` (an even number) of its vertices.
 
     The curve is cut into `vertices / 2 - 1` stretches, equally long when measured in x + y, and of each the first and
     the last vertex stay. So the ends of the curve stay, long straight segments stay exact, and a vertex that is left

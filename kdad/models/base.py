@@ -16,17 +16,28 @@ from kdad.geometry import ImageSize, simplify
 from kdad.speed import fuse, release_memory
 from kdad.teacher import Level, Teacher
 
-# image (B,3,H,W) in [0,1], label (B,), index (B,); where there are any, mask (B,1,H,W), roi bool (B,1,H,W), what is of
-# interest, and features, list of (B,C,h,w). A whole picture in tiles has them under "tiles", see `kdad.geometry.Tiles`.
 Batch = dict[str, Any]
+"""What a loader gives, by name: only `image` is sure to be there.
+
+- `image`: float (B, 3, H, W) in [0, 1], of the data set's `image_size`, not yet normalised
+- `label`: int64 (B,), 0 normal, 1 anomalous
+- `index`: int64 (B,), the image's place in its part of the data set
+- `mask`: bool (B, 1, H, W), True where anomalous; in the test of a data set with masks
+- `roi`: bool (B, 1, H, W), True where a pixel is of interest; with `dataset.roi` alone
+- `features`: the teacher's levels, a list of float (B, C, h, w), where they were cached
+- `tiles`: `kdad.geometry.Tiles` of a picture that was cut; the others are then of it alone, whole, at its own size
+"""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Detection(NamedTuple):
-    """A detector's maps and scores for a batch: higher means more anomalous."""
+    """A detector's maps and scores for a batch: higher means more anomalous.
 
-    anomaly_map: Tensor  # (B, 1, H, W)
-    image_score: Tensor  # (B,)
+    `anomaly_map` is float (B, 1, H, W), of the images' size; `image_score` float (B,).
+    """
+
+    anomaly_map: Tensor
+    image_score: Tensor
 
 
 def keep_inside(maps: Tensor, batch: Batch) -> Tensor:
@@ -58,7 +69,14 @@ class KDDetector(pl.LightningModule):
 
     Test, predict and export all come to `detect`; validation is the training loss on held-out normal images. Teacher
     features are asked for through `teacher_features` alone. A subclass passes its rule for `levels: auto` as
-    `auto_levels` and builds its student in `__init__`, after this one.
+    `auto_levels`, a function from a network's name to its levels such as `at_strides` makes, and builds its student in
+    `__init__`, after this one.
+
+    The others come from the configuration. `backbone` makes the `Teacher` of `levels`, `auto` and `image_size`;
+    `optimizer` the optimiser of a list of parameters. `levels` is "auto", or a list of indices and module paths,
+    `image_size` the pixels of images: a number, or (height, width). `normalisation` is what they are normalised by:
+    "auto", the teacher's own statistics, "imagenet" or "none". `name` is what results call the detector.
+    Raises `UserError` for another normalisation, and for what `Teacher` refuses.
     """
 
     cacheable = True  # whether teacher features are a function of the image file alone
@@ -91,11 +109,14 @@ class KDDetector(pl.LightningModule):
     # The contract -----------------------------------------------------------------------------------------
 
     def training_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of a batch by name, each a scalar to log; the one called "loss" is minimised."""
+        """Return the losses of a batch by name, each a scalar to log; the one called "loss" is minimised.
+
+        The batch is of normal images, `image` (B, 3, H, W) in [0, 1], to train or to validate on; see `Batch`.
+        """
         raise NotImplementedError
 
     def detect(self, batch: Batch) -> Detection:
-        """Return the maps and scores of a batch; only its key "image" is sure to be there.
+        """Return the maps (B, 1, H, W) and scores (B,) of a batch; only its key "image" is sure to be there.
 
         There is no other way to them: testing, predicting and export all come here. Outside a region of interest,
         "roi", maps are 0, see `keep_inside`, and no score comes from there.
@@ -105,23 +126,27 @@ class KDDetector(pl.LightningModule):
     def before_fit(self, batches: Iterable[Batch]) -> None:
         """Compute statistics of the training images before the first step, and keep them in buffers.
 
-        Not called when a fit goes on from a checkpoint, which has brought them.
+        `batches` is one pass over the training images, each a `Batch` on this module's device. Not called when a fit
+        goes on from a checkpoint, which has brought them.
         """
 
     def after_fit(self, batches: Iterable[Batch]) -> None:
         """Compute statistics with the weights that will be tested, and keep them in buffers.
 
-        The batches are of validation images if there are any, else of training images.
+        `batches` is one pass over the validation images if there are any, else over the training images.
         """
 
     # What is shared ---------------------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Detection:
-        """Return the maps and scores of images (B, 3, H, W) in [0, 1], without labels, masks or cached features."""
+        """Return maps (B, 1, H, W) and scores of images (B, 3, H, W) in [0, 1], without labels, masks or features."""
         return self.detect({"image": images})
 
     def judge(self, batch: Batch) -> Detection:
-        """Return maps and scores of whole pictures: of one that was cut, those of its tiles, put together."""
+        """Return maps and scores of whole pictures: of one that was cut, those of its tiles, put together.
+
+        Its map is then (1, 1, H, W), of the picture's own size, else as `detect` gives it.
+        """
         if "tiles" not in batch:
             return self.detect(batch)
         joined, score = detect_by_tiles(self.detect, batch["tiles"], self.normalise.mean.dtype)
@@ -179,7 +204,8 @@ class KDDetector(pl.LightningModule):
     def choose_levels(self, levels: list[int] | None, count: int, key: str = "score_levels") -> list[int]:
         """Choose the levels that a model's `key` names, counted from 1 as the papers do: those given, or all.
 
-        `count` is how many there are. Raises `UserError` where a level is not among them.
+        `count` is how many there are. Returns the levels, counted from 1. Raises `UserError` where a level is not among
+        them.
         """
         every = list(range(1, count + 1))
         if levels is not None and (not levels or not set(levels) <= set(every)):

@@ -59,7 +59,10 @@ OF_0_1 = {"score_mean", "score_std", "fitted_setting"}
 
 
 def unit_vectors(features: list[Tensor]) -> list[Tensor]:
-    """Eq. (3), Sec. 3.1: divide every position's vector by its l2 norm, at least float32; a zero vector stays zero."""
+    """Eq. (3), Sec. 3.1: divide every position's vector by its l2 norm: list of (B, C, h, w) -> the same.
+
+    They are float32 at least; a zero vector stays zero.
+    """
     return [F.normalize(at_least_float32(f), dim=1) for f in features]
 
 
@@ -110,7 +113,9 @@ class DSKD(KDDetector):
     (Table 8), `dfe_blocks` counts its residual blocks; `detach_embedding` keeps l_d from training the encoder;
     `score_levels` counts levels from 1 ([1] is M_1 of Table 9), null takes all; `euclidean_weight` is lambda;
     `sigma` is the Gaussian's, in pixels; `align_corners` how maps are upsampled; `zero_init_last` leaves the last
-    norm of each of the encoder student's residual branches at zero, as timm has it.
+    norm of each of the encoder student's residual branches at zero, as timm has it. `shared` is `KDDetector`'s. Raises
+    `UserError` for another value, for one that changes nothing in the chosen structure, and for levels or an
+    `image_size` from which the decoder cannot be built.
     """
 
     scoring = ("score_levels", "sigma", "align_corners")

@@ -150,8 +150,10 @@ class MKD(KDDetector):
     `cloner` is compact or equal (Fig. 4), `norm` none or batch; `critical_points` counts the levels, from the
     deepest, that enter the losses (Fig. 3), null all, and `score_levels` and `saliency_levels`, counted from 1, those
     in the score and in the loss whose gradient is the map;
-    `weight` is lambda, a number or initial; `saliency` gradient, smoothgrad or guided (Table 1); `sigma` the
-    Gaussian's, in pixels; `scaling` none or per_image.
+    `loss` is total, val or dir (Eq. 4, and each of its parts alone); `weight` is lambda, a number or initial;
+    `saliency` gradient, smoothgrad or guided (Table 1), taken through the teacher's features, too, with
+    `gradient_through_teacher`; `sigma` the Gaussian's, in pixels; `scaling` none or per_image. `shared` is
+    `KDDetector`'s. Raises `UserError` for another value, and for an `image_size` or levels that the cloner cannot have.
     """
 
     scoring = ("score_levels", "saliency_levels", "saliency", "gradient_through_teacher", "scaling", "sigma")

@@ -70,7 +70,8 @@ class RD(KDDetector):
     `loss` is per_position or flattened; `bottleneck` pre, oce or mff_oce (Table 5; pre takes one more level,
     which is the embedding) or concat_oce, the released code's; `score_levels` counts levels from 1 as the paper
     does ([2, 3] is M^{2,3} of Table 7), null takes all; `sigma` is the Gaussian's, in pixels; `image_score` max
-    (Sec. 3.3) or, for novelty detection, sum (Sec. 4.2).
+    (Sec. 3.3) or, for novelty detection, sum (Sec. 4.2). `shared` is `KDDetector`'s. Raises `UserError` for another
+    value, and for levels or an `image_size` from which the student cannot be built.
     """
 
     scoring = ("score_levels", "sigma", "image_score")

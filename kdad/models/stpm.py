@@ -65,6 +65,7 @@ class STPM(KDDetector):
     `loss` is half_squared or squared; `score_levels` counts levels from 1 and chooses those that enter the map,
     null takes all; `map_size` is the side, in pixels, at which maps are multiplied, null the image's;
     `zero_init_last` leaves the last norm of each of the student's residual branches at zero, as timm has it.
+    `shared` is `KDDetector`'s. Raises `UserError` for another value.
     """
 
     scoring = ("score_levels", "map_size")

@@ -38,9 +38,11 @@ class Key(NamedTuple):
     recognised: bool = False  # what it names is recognised by its content: a checkpoint refuses another teacher
     supplied: bool = False  # kdad itself passes it to the group's target
     before: Any = ...  # of a key that came later: the value that does what was done without it
+    effect: str = ""  # what another value is, where the role's words would mislead: for documentation
     needs: tuple[str, tuple[Any, ...]] | None = None  # the key means something only where that one has such a value
 
 
+RENAMED = "the same, called otherwise: counted as another job"
 CORRUPTIONS = ("none", "brightness", "contrast", "blur", "noise", "jpeg", "shift", "rotate", "scale")
 
 
@@ -60,7 +62,7 @@ METHOD, CONDITION, IDENTITY, PLACE, SPEED, DISPLAY = Role
 KEYS = (
     # What is trained, on what
     Key("model", METHOD, "the detector, with its paper's whole recipe", _choice_of("model")),
-    Key("model.name", IDENTITY, "what results call the detector", v.NAME),
+    Key("model.name", IDENTITY, "what results call the detector", v.NAME, effect=RENAMED),
     *(Key(f"model.{name}", METHOD, supplied=True) for name in ("auto_levels", "backbone", "optimizer", "levels")),
     *(Key(f"model.{name}", METHOD, supplied=True) for name in ("image_size", "normalisation")),
     # Those that version 0.1 had not
@@ -77,7 +79,7 @@ KEYS = (
     Key("normalisation", METHOD, "auto (the teacher's own statistics), imagenet or none",
         v.one_of("auto", "imagenet", "none")),
     Key("dataset", CONDITION, "the data set", _choice_of("dataset")),
-    Key("dataset.name", IDENTITY, "what results call the data set", v.NAME),
+    Key("dataset.name", IDENTITY, "what results call the data set", v.NAME, effect=RENAMED),
     Key("dataset.root", PLACE, "the folder that holds it", v.TEXT_OR_NULL),
     Key("dataset.download", PLACE, "fetch it where it is missing and its terms allow that", v.SWITCH),
     Key("dataset.archive", PLACE, "what is fetched", v.ARCHIVE),
@@ -120,7 +122,8 @@ KEYS = (
     Key("unified", CONDITION, "one detector for all the categories that category= names, tested on each", v.SWITCH,
         before=False),
     Key("seed", IDENTITY, "of initialisation and the order of training images", v.SEED),
-    Key("form", DISPLAY, "paper, or released: the authors' code's value of each key in which that differs", v.TEXT),
+    Key("form", DISPLAY, "paper, or released: the authors' code's value of each key in which that differs",
+        v.one_of("paper", "released"), effect="another method, by the keys that it sets"),
     Key("image_size", CONDITION, "pixels: a number, to which both sides are resized, or [height, width]", v.SIZE),
     Key("tiling", CONDITION, "pictures at their own size, cut into tiles: size and overlap",
         _keys_of("size", "overlap", whole=True)),
@@ -151,7 +154,7 @@ KEYS = (
         recognised=True),
     *(Key(f"backbone.{name}", CONDITION, supplied=True) for name in ("levels", "auto", "image_size")),
     Key("default_backbone", DISPLAY, "the teacher where backbone= is not given: backbone.name says which it became",
-        v.TEXT_OR_NULL),
+        v.TEXT_OR_NULL, effect="another setting of the same method, where backbone= is not given"),
     # How it is trained: whatever Lightning's Trainer takes
     Key("trainer", CONDITION, "arguments of Lightning's Trainer: trainer.max_epochs=", _choice_of("trainer")),
     Key("trainer.max_epochs", CONDITION, "epochs of training", v.EPOCHS, lasting=True),
@@ -246,7 +249,8 @@ KEYS = (
     Key("plugins", DISPLAY, "modules with detectors of your own that may be imported", v.PLUGINS),
     Key("format", DISPLAY, "of the exported file: onnx, openvino, torch, or checkpoint with its teacher in it",
         v.one_of("checkpoint", "torch", "onnx", "openvino")),
-    Key("precision", DISPLAY, "of the exported file: fp32, fp16 or int8", v.one_of("fp32", "fp16", "int8")),
+    Key("precision", DISPLAY, "of the exported file: fp32, fp16 or int8", v.one_of("fp32", "fp16", "int8"),
+        effect="the same detector, rounded otherwise"),
     Key("images", DISPLAY, "an exported file is proven on at most so many normal images", v.COUNT),
     Key("min_agreement", DISPLAY, "of a lower precision: the share of equal decisions below which it is not kept",
         v.number("a number from 0 to 1", lambda n: 0 <= n <= 1)),
@@ -259,7 +263,7 @@ KEYS = (
     Key("k", CONDITION, "as decision's in kdad.run", v.NOT_NEGATIVE),
     # Where from, and what else is done with it
     Key("ckpt_path", PLACE, "a checkpoint: run goes on training from it, evaluate tests it, others apply it",
-        v.or_null(v.TEXTS)),
+        v.or_null(v.TEXTS), effect="another detector, or the same, lying elsewhere"),
     Key("skip_done", DISPLAY, "leave out a job whose configuration has complete results already", v.SWITCH),
     Key("plan", DISPLAY, "price the job or sweep, hours, memory, disk, without running it", v.SWITCH),
     Key("overwrite", DISPLAY, "replace complete results in the folder that is written to", v.SWITCH),

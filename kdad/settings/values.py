@@ -48,7 +48,7 @@ def number(words: str, fit: Callable[[float], bool]) -> Values:
 def one_of(*names: Any) -> Values:
     """Return the values that are one of these, and of its type: true is not 1."""
     written = [str(name).lower() if isinstance(name, bool) else str(name) for name in names if name is not None]
-    listed = ", ".join(written)
+    listed = ", ".join(dict.fromkeys(written))
     words = f"one of {listed}" + (", or null" if None in names else "")
     return Values(words, lambda v: any(type(v) is type(name) and v == name for name in names))
 

@@ -16,8 +16,9 @@ from kdad.teacher.weights import find_weights, match_keys, read_weights
 class Teacher(FeaturePyramid):
     """A frozen, pre-trained `FeaturePyramid`.
 
-    `levels` is a list of indices and module paths, or "auto": then `auto` (a detector's rule) chooses
-    them from the timm network. `weights` is a local .pth or .safetensors file, `package:<package>/<path>`
+    `name` is a timm network's, <model>.<tag>. `levels` is a list of indices and module paths, or "auto": then `auto`,
+    a detector's rule such as `at_strides` makes, chooses them from that name. `image_size` is what it will see, a
+    number or (height, width). `weights` is a local .pth or .safetensors file, `package:<package>/<path>`
     for a file inside an installed package, or None for timm's hub; `weight_keys="in_order"` matches a
     file's tensors to timm's by position instead of by name. `pretrained=False` leaves random weights.
 
@@ -105,7 +106,8 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], file: Path) -> No
 def fingerprint(state: dict[str, Tensor], modules: set[str] | None = None) -> str:
     """Return 16 hex digits that stand for the tensors of a network's state, or of some of its `modules` alone.
 
-    They are of the SHA-256 of names, shapes and bytes; batch norm's counts of batches are left out.
+    `state` is a `state_dict()`, tensors of any shape. The digits are of the SHA-256 of names, shapes and bytes; batch
+    norm's counts of batches are left out.
     """
     digest = hashlib.sha256()
     for key, tensor in sorted(state.items()):

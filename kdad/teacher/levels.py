@@ -14,7 +14,8 @@ from torch import nn
 from kdad.errors import UserError
 from kdad.geometry import ImageSize, simplify
 
-Level = int | str  # an index into timm's feature_info, or the path of a module such as "layer2.0"
+Level = int | str
+"""One level of a network: an index into timm's feature_info, or the path of a module such as `layer2.0`."""
 
 
 def at_strides(*strides: int) -> Callable[[str], list[Level]]:
@@ -55,7 +56,10 @@ def _read_feature_info(name: str) -> tuple[dict[str, Any], ...]:
 
 
 def build_network(name: str, image_size: ImageSize | None = None, meta: bool = False) -> nn.Module:
-    """Build a timm network with random weights; with `meta` on the meta device, which takes no memory and no time."""
+    """Build a timm network with random weights, for `image_size` where its positions need one. Returns it.
+
+    With `meta` it is on the meta device, which takes no memory and no time.
+    """
     cfg = timm.get_pretrained_cfg(name)
     # Networks with a fixed grid of positions must be told the size.
     size: dict[str, Any] = (

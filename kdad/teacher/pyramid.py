@@ -18,6 +18,7 @@ Measured = tuple[list[tuple[int, int, int]], list[int], list[bool]]  # of each l
 class FeaturePyramid(nn.Module):
     """A timm network cut off behind its deepest requested level.
 
+    `name` is a timm network's, `image_size` what it will see, a number or (height, width).
     Maps (B, 3, H, W) to a list of (B, C, h, w), in the order of `levels`. `channels`, `strides` and `shapes`
     (C, h, w) are measured with one forward pass, never looked up. Weights are random; see `Teacher`.
     """

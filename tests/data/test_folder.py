@@ -173,6 +173,13 @@ def test_missing_folder_is_named_with_its_key_and_the_others_are_listed(folder, 
     assert f"dataset.{key}: no folder {missing}. {root} has: dent, masks, normal, scratch" in message
 
 
+def test_a_name_that_a_comma_has_cut_in_two_is_given_quoted(folder, root):
+    (root / "dent").rename(root / "dent, light")
+    message = refusal(folder(anomalous=["scratch", "dent", "light"], masks=None))
+    assert """a name with a comma has quotes of its own: 'dataset.anomalous=["dent, light"]'""" in message
+    assert "quotes of its own" not in refusal(folder(anomalous=["rust"], masks=None))
+
+
 def test_missing_folder_of_masks(folder, root):
     assert f"dataset.masks: no folder {root / 'truth'}" in refusal(folder(masks="truth"))
 

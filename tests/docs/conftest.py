@@ -25,7 +25,7 @@ def printed(tmp_path_factory):
     for name, files in (
         ("parts/normal", normal), ("parts", square), ("ok", normal[:4]), ("scratched", square), ("pictures/normal", normal),
         ("pictures/scratch", square), ("pictures/dent", square), ("line2/ok", normal[:4]), ("line2/bad", square),
-        ("demo/brick/test/good", normal[:4]), ("demo/brick/test/hole", square),
+        ("demo/brick/test/good", normal[:4]), ("demo/brick/test/hole", square), ("demo/brick/test/scratch", square),
     ):  # fmt: skip
         (place / name).mkdir(parents=True, exist_ok=True)
         for file in files:

@@ -7,7 +7,7 @@ from tests.docs.blocks import PYTHON
 
 # What another test runs: by a word of the block
 ELSEWHERE = {
-    "import onnxruntime": "tests/export/test_export.py",
+    "def open_file": "tests/export/test_export.py",
     "class Mine": "tests/end_to_end/test_plugins.py",
     "class Odd": "tests/docs/test_extending.py",
     "class Dice": "tests/docs/test_extending.py",

@@ -12,6 +12,7 @@ from kdad import published
 from kdad.settings.keys import KEYS
 from tests.browser import DESKTOP, PHONE
 from tests.docs.blocks import PAGES, ROOT
+from tests.docs.test_api import NAMES
 
 pytest.importorskip("latex2mathml", reason="needs latex2mathml: pip install 'kdad[docs]'")
 sys.path.insert(0, str(ROOT / "docs"))
@@ -37,6 +38,24 @@ def test_a_row_of_the_reference_says_what_the_key_table_says():
     assert rows["decision.k"].endswith("| a number, at least 0 | `3.0` | another setting of the same method |")
     assert "| the detector's |" in rows["trainer.max_epochs"] and "| `16` |" not in rows["batch_size"]
     assert "&lt;lo&gt;" in rows["dataset.intensity"]  # else a browser would take it for an element
+
+
+@pytest.mark.parametrize("command", generate.COMMANDS)
+def test_every_row_of_the_reference_says_what_the_key_may_hold_and_what_another_value_is(command):
+    if not any(first == command for first, _ in generate.list_keys()):
+        return
+    rows = [
+        re.split(r" (?<!\\)\| ", row.strip("| ")) for row in generate.tabulate_keys(command).splitlines() if "`" in row
+    ]
+    rows = [row for row in rows if len(row) == 5]
+    assert rows and [row[0] for row in rows if not (row[1] and row[2] and row[4])] == []
+
+
+def test_a_key_that_some_data_sets_have_says_what_each_of_them_takes():
+    said = {key.name: generate.find_values(key) for _, key in generate.list_keys()}
+    assert said["dataset.split_by"] == "Folder: one of name, count"
+    assert said["dataset.masks"].endswith("Folder: a name, or null") and "Demo, MVTec: a text" in said["dataset.masks"]
+    assert said["form"] == "one of paper, released"
 
 
 @pytest.mark.parametrize("paper", MODELS)
@@ -133,6 +152,15 @@ def test_the_site_builds_without_a_warning_and_names_nothing_elsewhere(site):
         loaded = re.findall(r"""<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=["']([^"']+)""", text)
         assert not [url for url in loaded if url.startswith(("http:", "https:", "//"))], page
         assert "<!-- table" not in text and "arithmatex" not in text, page
+
+
+@pytest.mark.slow
+def test_every_name_of_the_api_page_is_rendered(site):
+    """Of a name without a docstring, and of a member that is inherited, mkdocstrings leaves out everything, silently."""
+    shown = set(re.findall(r'id="(kdad[\w.]*)"', (site / "api.html").read_text(encoding="utf-8")))
+    hidden = {f"kdad.models.{model}" for model in MODELS} | {"kdad.data.parts"}  # whose heading is not shown
+    missing = {name for name in NAMES if name not in shown and name.rpartition(".")[0] not in hidden}
+    assert missing == set() and len(shown) > 150
 
 
 @pytest.mark.slow

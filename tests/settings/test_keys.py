@@ -1,6 +1,7 @@
 """One meaning per key: which keys make another job, and which leave a finished one standing."""
 
 import copy
+import json
 from collections import Counter
 from functools import cache
 
@@ -140,6 +141,33 @@ def test_every_key_in_a_deciding_role_changes_the_hash_and_no_other_does():
         decides = about.role in (Role.METHOD, Role.CONDITION, Role.IDENTITY) and not idle
         assert (config_hash(changed) != config_hash(config)) == decides, key
         assert (key in find_differences(config, changed)) == decides, key
+
+
+# Values that keys may hold, one of which differs from a key's own
+TRIED = [True, False, 1, 2, 0.5, "off", "none", "paper", "released", "by_name", "in_order", "loss", "elsewhere",
+         ["a"], [0.5], ["rd_code"], {"a": {"seed": 1}}, {"url": "x"}, {"grid": {"train": 1}}]  # fmt: skip
+
+
+def list_told():
+    """The keys of `kdad run` that do not decide results, of which the reference says what another value is."""
+    roles = (Role.PLACE, Role.SPEED, Role.DISPLAY)
+    known = leaves(compose(*BASE))
+    return [key for key in KEYS if key.role in roles and key.values and not key.supplied and key.name in known]
+
+
+@pytest.mark.parametrize("key", list_told(), ids=lambda key: key.name)
+def test_another_value_is_what_the_reference_says(key, plain):
+    """Composed anew, since a key may set others: what is said to be the same is the same job."""
+    now = OmegaConf.select(compose(*BASE), key.name)
+    value = next(value for value in TRIED if key.values.fit(value) and value != now)
+    given = f"{key.name}={json.dumps(value)}".replace('"', "")
+    changed = config_hash(resolve(compose(*BASE, given if key.name in GROUPS else f"++{given}")))
+    assert changed == plain or (key.effect and not key.effect.startswith("the same"))
+
+
+def test_only_seed_and_category_are_said_to_be_a_repetition():
+    alone = {key.name for key in KEYS if key.role is Role.IDENTITY and not key.copy and not key.effect}
+    assert alone == {"seed", "category"}
 
 
 def test_reports_leave_out_what_is_said_twice():
