@@ -337,7 +337,7 @@ def list_kinds(base: Path) -> list[Kind]:
             found.seen,
             found.rule,
             found.config,
-            found.trusted_overrides(),
+            found.add_to([]),
         ]
         return name_tensors(dict(found.content["state_dict"])), repr(told), repr(detector.decision)
 
