@@ -128,7 +128,8 @@ def test_no_runs_and_no_folder(tmp_path):
 
 
 @pytest.mark.parametrize("changed", [{"image_auroc": {"a": 1}}, {"model": ["rd"]}, {"decision_images": "many"},
-                                     {"data_fingerprint": []}, {"levels": ["2,3"]}, {"severity": "3"}])  # fmt: skip
+                                     {"data_fingerprint": []}, {"levels": ["2,3"]}, {"severity": "3"},
+                                     {"image_auroc": 5}, {"pixel_auroc": -3}, {"pro": True}, {"pro_0.05": 2.0}])  # fmt: skip
 def test_results_of_another_type_are_skipped(tmp_path, changed):
     whole = {"status": "ok", "model": "rd", "dataset": "mvtec", "image_auroc": 0.5, "pixel_auroc": None, "pro": None}
     (tmp_path / "results.json").write_text(json.dumps(whole))

@@ -141,12 +141,16 @@ BAD = {
     "objective": "f1", "trainer.precision": "8", "trainer.devices": 0, "trainer.limit_test_batches": 1.5,
     "optimizer.betas": [0.9, 1.0], "model.bottleneck": "moe", "backbone.weight_keys": "any", "skip_done": "yes",
     "checkpoint_seconds": -1, "max_categories": 0, "patience": 0, "dataset.download": "please",
+    "trainer.accumulate_grad_batches": 0, "trainer.check_val_every_n_epoch": 0, "trainer.detect_anomaly": 5,
+    "trainer.min_epochs": -5, "trainer.max_steps": 0, "trainer.fast_dev_run": True, "trainer.sync_batchnorm": 7,
+    "tiling.size": 1, "model.score_levels": [2, 2],
 }  # fmt: skip
 GOOD = {
     "model.sigma": (0, 4), "trainer.max_epochs": (-1, 0, None), "image_size": ([128, 256],), "val_fraction": (0,),
     "levels": ([1, 2], ["layer1.2", "layer2"], [1, "layer2"]), "trainer.precision": ("16-mixed", 32, "64", None),
     "trainer.devices": (2, -1, "auto", [0, 1], "0,1"), "trainer.limit_test_batches": (3, 0.5, None, 1.0),
     "trainer.gradient_clip_val": (0, 1), "trainer.strategy": ("ddp", {"_target_": "mine.Strategy"}),
+    "trainer.accumulate_grad_batches": (4,), "trainer.max_steps": (-1, 100), "trainer.benchmark": (True, None),
     "trainer.deterministic": (True, False), "model.score_levels": ([1], [2, 3]), "category": ("01", 1, ["a", "b"], None),
     "dataset.shots": (1, None), "dataset.max_megapixels": (0.5, None), "cache.memory_gb": (0, math.inf),
     "checkpoint_seconds": (0, 0.5, math.inf), "speed": ("off", False), "metrics.pro_limits": ([], [0.3, 0.05]),
