@@ -14,7 +14,6 @@ from kdad.errors import UserError
 from kdad.geometry import ImageSize, as_pair
 
 log = logging.getLogger(__name__)
-LONGEST = 160  # characters of a value that a message shows
 
 
 def check_numbers(
@@ -57,20 +56,14 @@ def check_samples(owner: str, found: Any) -> None:
     """Raise `UserError` unless `find_samples` of a class has returned images to train on, all normal, and to test."""
     said = f"{owner}.find_samples() must return two lists of Sample, the images to train on and those to test"
     if not isinstance(found, tuple | list) or len(found) != 2 or not all(isinstance(part, list) for part in found):
-        raise UserError(f"{said}. It returned {shorten(found)}")
+        raise UserError(f"{said}. It returned {found!r:.160}")
     for sample in chain(*found):
         if not isinstance(sample, Sample) or not isinstance(sample.path, Path) or sample.label not in (0, 1):
-            raise UserError(f"{said}, with a Path, and a label that is 0 or 1. It has {shorten(sample)}")
+            raise UserError(f"{said}, with a Path, and a label that is 0 or 1. It has {sample!r:.160}")
         if not isinstance(sample.mask, Path | None):
-            raise UserError(f"{said}, with a Path of the mask, or None. It has {shorten(sample)}")
+            raise UserError(f"{said}, with a Path of the mask, or None. It has {sample!r:.160}")
     if odd := next((sample for sample in found[0] if sample.label), None):
         raise UserError(f"{said}. Its first list, of normal images, has one that is anomalous: {odd.path}")
-
-
-def shorten(value: Any) -> str:
-    """Return a value as a message shows it, cut where long."""
-    text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def require_archive(place: Place, archive: Archive | None) -> Archive:

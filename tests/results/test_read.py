@@ -127,6 +127,13 @@ def test_no_runs_and_no_folder(tmp_path):
         read_runs([tmp_path / "nowhere"])
 
 
+def test_a_metric_of_ones_own_has_any_range(tmp_path):
+    whole = {"status": "ok", "model": "rd", "dataset": "mvtec", "image_auroc": 0.5, "pixel_auroc": None, "pro": None}
+    (tmp_path / "results.json").write_text(json.dumps(whole | {"extra_distance": 3.7, "extra_margin": -2}))
+    (row,) = read_runs([tmp_path]).to_dict("records")
+    assert (row["extra_distance"], row["extra_margin"]) == (3.7, -2)
+
+
 @pytest.mark.parametrize("changed", [{"image_auroc": {"a": 1}}, {"model": ["rd"]}, {"decision_images": "many"},
                                      {"data_fingerprint": []}, {"levels": ["2,3"]}, {"severity": "3"},
                                      {"image_auroc": 5}, {"pixel_auroc": -3}, {"pro": True}, {"pro_0.05": 2.0}])  # fmt: skip
