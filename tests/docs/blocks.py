@@ -1,9 +1,13 @@
-"""What README and docs tell a reader to type: the commands of their bash blocks, and their Python."""
+"""What README and docs tell a reader to type, the commands of their bash blocks and their Python; and how to type it."""
 
 import re
 import shlex
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
+
+from kdad.__main__ import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -49,6 +53,16 @@ def split_line(line):
             found = []
         elif found or word != "srun":
             found.append(word.replace("$KDAD_DATA", "data").replace("$", ""))
+
+
+def start(verb, words):
+    """Run a command of kdad in this process, and return its exit status. It leaves `sys.argv` as it was typed."""
+    sys.argv = [f"kdad {verb}", *words]
+    try:
+        import_module(f"kdad.{verb}.__main__" if verb in PACKAGES else f"kdad.{verb}").main()
+    except SystemExit as stopped:
+        return stopped.code
+    return 0
 
 
 COMMANDS = [

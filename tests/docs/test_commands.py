@@ -1,11 +1,10 @@
 """Every command that README and docs print is taken: composed by Hydra and asked all refusals, in this process.
 
-What a command does is tested elsewhere, and for the story of own pictures in `test_story.py`.
+They are run in `test_commands_run.py`, and those of the story of own pictures in `test_story.py`.
 """
 
 import copy
 import re
-import shutil
 import sys
 import tomllib
 from functools import cache
@@ -178,30 +177,3 @@ def test_extras_that_pages_name_exist():
     for page in PAGES:
         for named in re.findall(r"kdad\[([\w,]+)\]", page.read_text(encoding="utf-8")):
             assert set(named.split(",")) <= set(extras), (page, named)
-
-
-# Run with tiny pictures and the tiny detector: what needs neither a real data set nor a teacher's weights
-RUN = [c for c in OURS if c.verb in ("predict", "calibrate", "evaluate", "export") and "data/mvtec_ad2" not in str(c)]
-# The others are tested elsewhere
-RUN = [
-    c for c in RUN if not any(part in word for word in c.words for part in ("protocol", "corruption", "metrics.extra"))
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", RUN, ids=show)
-def test_a_command_runs(command, at_printed, last_job, monkeypatch, capsys):
-    shutil.rmtree("judged", ignore_errors=True)
-    more = []
-    if "plugins=[mine]" in command.words:
-        more.append("plugins=[]")
-    if command.verb in ("calibrate", "export"):
-        more.append("overwrite=true")
-    module = import_module(f"kdad.{command.verb}.__main__" if command.verb in PACKAGES else f"kdad.{command.verb}")
-    monkeypatch.setattr(sys, "argv", [f"kdad {command.verb}", *command.arguments, *more])
-    status = 0
-    try:
-        module.main()
-    except SystemExit as stopped:
-        status = stopped.code
-    assert status in (0, None), capsys.readouterr().err

@@ -24,7 +24,10 @@ class Trained(NamedTuple):
 
 
 def train(model: str, place: Path, *more: str) -> Trained:
-    """Train a detector on 8 normal pictures of 90 x 70 px and test it on 2 of them and 2 with a bright square."""
+    """Train a detector on 8 normal pictures of 90 x 70 px and test it on 2 of them and 2 with a bright square.
+
+    `more` is further overrides; `dataset=` among them takes other pictures.
+    """
     generator, pictures, weights = np.random.default_rng(0), place / "pictures", place / "teacher.pth"
     for name, n in (("normal", 10), ("square", 2)):
         (pictures / name).mkdir(parents=True)
@@ -37,9 +40,9 @@ def train(model: str, place: Path, *more: str) -> Trained:
     torch.save(
         Teacher("test_resnet.r160_in1k", pretrained=False, levels=[1, 2, 3], image_size=SIZE).body.state_dict(), weights
     )
+    own = ["dataset=folder", f"dataset.root={pictures}", "dataset.anomalous=square"]
     overrides = [
-        f"model={model}", "dataset=folder", f"dataset.root={pictures}", "dataset.anomalous=square",
-        "backbone.name=test_resnet.r160_in1k", f"backbone.weights={weights}", f"image_size={SIZE}", "batch_size=4",
+        f"model={model}", *(() if any(word.startswith("dataset=") for word in more) else own), "backbone.name=test_resnet.r160_in1k", f"backbone.weights={weights}", f"image_size={SIZE}", "batch_size=4",
         "trainer.max_epochs=1", "trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", "logger=none", "pictures=0",
         "levels=[1,2,3]", "average_epochs=1",
     ]  # fmt: skip
