@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
-from lightning_fabric.utilities.apply_func import move_data_to_device
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -193,7 +192,7 @@ class Detector:
         """Return scores (B,) and maps (B, h, w) of a batch: of images uint8, or of one picture's tiles."""
         dtype = WHOLE.get(self.precision, torch.float32)  # with autocast, images are float32
         with self._turn, torch.inference_mode(), self._autocast():
-            batch = move_data_to_device(batch, self.device)
+            batch = {name: move(value, self.device) for name, value in batch.items()}
             if "image" in batch:
                 # Laid out as a data set's batches are: channels last.
                 laid = batch["image"].permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
@@ -206,6 +205,14 @@ class Detector:
         if self.precision not in AUTOCAST:
             return nullcontext()
         return torch.autocast(self.device.type, AUTOCAST[self.precision])
+
+
+def move(value: Tensor | Tiles, device: torch.device) -> Tensor | Tiles:
+    """Return what a batch holds on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    roi = None if value.roi is None else value.roi.to(device)
+    return value._replace(images=value.images.to(device), roi=roi)
 
 
 def load(

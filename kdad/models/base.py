@@ -1,11 +1,10 @@
 """The contract of a detector, and everything that the papers share."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -13,8 +12,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from kdad.errors import UserError
 from kdad.functional import detect_by_tiles
 from kdad.geometry import ImageSize, simplify
-from kdad.speed import fuse, release_memory
+from kdad.speed import fuse
 from kdad.teacher import Level, Teacher
+
+if TYPE_CHECKING:
+    from kdad.models.steps import Steps as Base
+else:
+    Base = nn.Module  # see `KDDetector.__new__`
 
 Batch = dict[str, Any]
 """What a loader gives, by name: only `image` is sure to be there.
@@ -64,7 +68,7 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
-class KDDetector(pl.LightningModule):
+class KDDetector(Base):
     """Base of all detectors: a subclass defines `training_loss` and `detect` of a batch, this class does the rest.
 
     Test, predict and export all come to `detect`; validation is the training loss on held-out normal images. Teacher
@@ -83,6 +87,17 @@ class KDDetector(pl.LightningModule):
     scoring: tuple[str, ...] = ()  # arguments that `detect` alone reads: they may change without training
     differentiates = False  # whether `detect` takes a gradient
     validates_map = False  # whether validation also logs the mean of the maps, val_map, to choose an epoch by
+
+    def __new__(cls, *arguments: Any, **named: Any) -> "KDDetector":
+        """Return a LightningModule wherever Lightning is loaded, else a plain module, which nothing there can train.
+
+        Importing Lightning takes half as long as importing torch: who applies a detector need not wait for it.
+        """
+        if "pytorch_lightning" in sys.modules:
+            from kdad.models.steps import make_trainable
+
+            return super().__new__(make_trainable(cls))  # type: ignore[arg-type]  # mypy doubts that classes hash
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -138,6 +153,11 @@ class KDDetector(pl.LightningModule):
 
     # What is shared ---------------------------------------------------------------------------------------
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.normalise.mean.device
+
     def forward(self, images: Tensor) -> Detection:
         """Return maps (B, 1, H, W) and scores of images (B, 3, H, W) in [0, 1], without labels, masks or features."""
         return self.detect({"image": images})
@@ -163,44 +183,6 @@ class KDDetector(pl.LightningModule):
             return list(batch["features"])
         return self.teacher(self.normalise(batch["image"]))
 
-    def move_batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
-        """Move a loader's batches to this module's device, one after the other."""
-        for batch in loader:
-            yield self.trainer.precision_plugin.convert_input(move_data_to_device(batch, self.device))
-
-    def on_fit_start(self) -> None:
-        if self.trainer.ckpt_path is None:  # otherwise the checkpoint has brought its statistics
-            data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, its class does not name it
-            self.before_fit(self.move_batches(data.train_dataloader()))
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        return self.log_losses(self.training_loss(batch), len(batch["image"]))["loss"]
-
-    def on_train_epoch_end(self) -> None:
-        release_memory()
-
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        losses = self.training_loss(batch)
-        if self.validates_map:
-            losses = losses | {"map": self.detect(batch).anomaly_map.mean()}
-        self.log_losses(losses, len(batch["image"]), prefix="val_")
-
-    def log_losses(self, losses: dict[str, Tensor], batch_size: int, prefix: str = "") -> dict[str, Tensor]:
-        """Log the means of scalar losses over an epoch. Returns them. Raises `UserError` where one is not finite."""
-        bad = {key: value.item() for key, value in losses.items() if not torch.isfinite(value)}
-        if bad:
-            raise UserError(
-                f"Training diverged: {', '.join(f'{prefix}{k} = {v}' for k, v in bad.items())} at step "
-                f"{self.global_step} of epoch {self.current_epoch}. "
-                "Lower optimizer.lr, or use trainer.precision=32-true."
-            )
-        for key, value in losses.items():
-            self.log(
-                prefix + key, value, on_step=False, on_epoch=True, prog_bar=key == "loss", batch_size=batch_size,
-                sync_dist=True,
-            )  # fmt: skip
-        return losses
-
     def choose_levels(self, levels: list[int] | None, count: int, key: str = "score_levels") -> list[int]:
         """Choose the levels that a model's `key` names, counted from 1 as the papers do: those given, or all.
 
@@ -212,16 +194,10 @@ class KDDetector(pl.LightningModule):
             raise UserError(f"model.{key}={levels}: count the levels from 1 to {count}, or null for all")
         return levels or every
 
-    # Lightning hands on whatever this returns, to callbacks and to `predict`.
-    def test_step(self, batch: Batch, batch_index: int) -> Detection:  # type: ignore[override]
-        return self.judge(batch)
-
-    predict_step = test_step
-
     def configure_optimizers(self) -> Any:
         """Return the optimiser of what is trained, and its schedule if there is one, as Lightning takes them."""
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        if self.automatic_optimization:
+        if getattr(self, "automatic_optimization", True):
             fuse(optimizer)
         if self.scheduler is None:
             return optimizer

@@ -1,6 +1,9 @@
 """What every detector keeps to: runs over conf/model/*.yaml, so that a new one is tested as soon as its YAML exists."""
 
+import copy
+
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from kdad.engine.build import build_detector
@@ -38,6 +41,13 @@ def test_forward_gives_a_map_at_image_size_and_a_score(detector):
     assert isinstance(detection, Detection)
     assert detection.anomaly_map.shape == (4, 1, 64, 64) and detection.image_score.shape == (4,)
     assert torch.isfinite(detection.anomaly_map).all() and torch.isfinite(detection.image_score).all()
+
+
+def test_a_detector_is_a_lightning_module(detector):
+    """Here, where Lightning is loaded, and so is a copy of it."""
+    for made in (detector, copy.deepcopy(detector)):
+        assert isinstance(made, pl.LightningModule) and type(made) is type(detector)
+        assert made.device == torch.device("cpu")
 
 
 def test_test_and_predict_are_detect_and_so_is_forward(detector):

@@ -14,6 +14,7 @@ from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.retest import retest
 from kdad.errors import UserError
 from kdad.evaluate import main as evaluate
+from kdad.models.steps import Steps
 from kdad.results.read import read_runs
 from tests.end_to_end.conftest import SMALL
 
@@ -83,10 +84,8 @@ def test_a_resumed_run_keeps_the_best_epoch_so_far(start, monkeypatch):
     """The second of four epochs is the best, the third better than the first: also where the folder was moved, where
     results go elsewhere, and where nothing but the test was left to do.
     """
-    from kdad.models.stpm import STPM as Detector
-
     losses = [5.0, 1.0, 3.0, 4.0]
-    monkeypatch.setattr(Detector, "validation_step", lambda self, *_: self.log("val_loss", losses[self.current_epoch]))
+    monkeypatch.setattr(Steps, "validation_step", lambda self, *_: self.log("val_loss", losses[self.current_epoch]))
     four = [*STPM, "trainer.max_epochs=4"]
     whole, a = start(*four, folder="whole")
     _, parts = start(*STPM, "trainer.max_epochs=2", folder="parts")

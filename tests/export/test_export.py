@@ -92,7 +92,9 @@ def test_the_file_gives_what_the_detector_gives(trained, exported, model, format
         assert np.abs(found[0][:, 0] - maps[part]).max() <= (1e-2 if model == "mkd" else 1e-4) * maps.max()
         normalised = detector.decision.image.normalise(scores[part])
         assert np.abs(found[2] - normalised).max() < 1e-4
-        assert np.array_equal(found[3], scores[part] > detector.decision.image_threshold)
+        clear = np.abs(normalised - 0.5) > 1e-4  # the threshold is the highest score of a training image
+        assert clear.sum() >= len(clear) - 1
+        assert np.array_equal(found[3][clear], (scores[part] > detector.decision.image_threshold)[clear])
     card = json.loads(output.with_name(f"{output.name}.json").read_text())
     assert card["decision"]["image_threshold"] == detector.decision.image_threshold
     assert card["teacher"]["fingerprint"] == detector.network.teacher.fingerprint
@@ -301,13 +303,17 @@ def test_the_documented_script_decides_alike_without_kdad(trained, exported, tmp
     without = WITHOUT if format != "torch" else WITHOUT.replace('"torch", ', "")
     command = [sys.executable, "-c", without, "judge.py", output, *pictures]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    detector = kdad.load(run.folder, device="cpu")
+    detector, clear = kdad.load(run.folder, device="cpu"), 0
     for path, line in zip(pictures, done.stdout.splitlines(), strict=True):
         name, score, normalised, word, area = line.rsplit(" ", 4)
         result = detector(path)
         assert name == str(path) and float(score) == pytest.approx(result.score, rel=1e-4)
         assert float(normalised) == pytest.approx(result.normalised, abs=1e-4)
-        assert (word == "anomalous") == result.is_anomalous and float(area) == pytest.approx(result.area, abs=1e-3)
+        assert float(area) == pytest.approx(result.area, abs=1e-3)
+        if abs(result.normalised - 0.5) > 1e-4:  # the threshold is the highest score of a training image
+            assert (word == "anomalous") == result.is_anomalous
+            clear += 1
+    assert clear >= len(pictures) - 2
 
 
 def test_a_signal_is_heard_after_openvino_files_were_run(tmp_path):
