@@ -31,7 +31,8 @@ def draw_gallery(
     `overlay` the map lies over the image at half strength and the mask is its outline. Above a run's maps stand its
     `metrics`, in percent.
 
-    Everything is read from the pictures that the runs have left in maps/, where colours span each run's own test from
+    Everything is read from the pictures that the runs have left in maps/, of the shape that the network has seen, where
+    colours span each run's own test from
     its lowest to its highest pixel: maps of two runs are compared by where they glow, not by how much. Raises
     `UserError` where no picture is of an image that all runs show, and for runs of more than one category.
     """
@@ -59,7 +60,8 @@ def _draw_pictures(
     below = ["", *numbers, *[""] * with_masks]
     titles = [wrap_text(head, max(8, int(side * 15))) for head in heads]
     titles = ["\n".join(filter(None, pair)) for pair in zip(titles, below, strict=True)]
-    height = side * len(chosen) + 0.14 * max(title.count("\n") + 1 for title in titles)
+    tall, wide = (np.mean([row[0][0].shape[axis] for row in parts]) for axis in (0, 1))
+    height = side * tall / wide * len(chosen) + 0.14 * max(title.count("\n") + 1 for title in titles)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     figure = Figure((side * len(heads) + 0.3, height), layout=layout)
     axes = figure.subplots(len(chosen), len(heads), squeeze=False)

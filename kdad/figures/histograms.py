@@ -33,7 +33,7 @@ def draw_histograms(
     """Draw one panel per run: counts of images over the image score as the detector gives it, and metrics in percent.
 
     The bins are common to both kinds of image and to the seeds of one configuration; other scores have other scales.
-    `log` makes them equally wide on a logarithmic axis, which scores that are products, such as STPM's, ask for.
+    Where the detector decides, a dashed line is its threshold. `log` makes bins equally wide on a logarithmic axis, which scores that are products, such as STPM's, ask for.
 
     Yields figures of at most 24 panels. Raises `UserError` for fewer bins than one, and with `log` for scores of 0 or
     below.
@@ -65,9 +65,12 @@ def _draw_panels(panels: Sequence[Panel], log: bool, metrics: Sequence[str]) -> 
             counts, _ = np.histogram(scores, edges)
             panel.stairs(counts, edges, fill=True, alpha=0.55, color=colour, label=f"{kind} ({len(scores)})")
             heights.append(counts.max())
-        panel.set_ylim(0, (1.4 + 0.1 * (-(-len(metrics) // 2) - 1)) * max(heights))  # room for the legend
+        if pd.notna(threshold := run.get("image_threshold")) and not (log and threshold <= 0):
+            panel.axvline(threshold, color="black", linestyle="--", linewidth=0.8, ymax=0.65, label="threshold")
+        lines = -(-len(metrics) // 2) + (across == ACROSS)  # the threshold has no place beside the kinds there
+        panel.set_ylim(0, (1.4 + 0.15 * (lines - 1)) * max(heights))  # room for the legend
         panel.legend(
-            loc="upper center", ncols=2, title=describe_metrics(run, metrics, 2), borderaxespad=0,
+            loc="upper center", ncols=2 + (across < ACROSS), title=describe_metrics(run, metrics, 2), borderaxespad=0,
             columnspacing=1, handlelength=1.2,
         )  # fmt: skip
         panel.set_title(wrap_text(name, 60 if across == 1 else 96 // across))

@@ -95,6 +95,16 @@ def test_histograms_count_every_image_in_common_bins(write_run):
         assert "seed" in panel.get_title()
 
 
+def test_a_histogram_shows_the_threshold_that_there_is(write_run):
+    folders = [write_run("with"), write_run("without", seed=1)]
+    (folders[0] / "results.json").write_text(json.dumps(results(folders[0]) | {"image_threshold": 0.75}))
+    figure = next(draw_histograms(shown(*folders)))
+    lines = [[line.get_xdata() for line in panel.lines] for panel in figure.axes]
+    assert lines == [[[0.75, 0.75]], []]
+    texts = [[text.get_text() for text in panel.get_legend().get_texts()] for panel in figure.axes]
+    assert [len(text) for text in texts] == [3, 2] and texts[0][-1] == "threshold"
+
+
 def test_many_runs_fill_several_figures(write_run):
     folders = [write_run(f"{seed}", seed=seed) for seed in range(26)]
     first, second = draw_histograms(shown(*folders), bins=3)
