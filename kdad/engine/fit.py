@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,16 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from pytorch_lightning.utilities.seed import isolate_rng
-from torch import distributed, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdad.data.base import AnomalyDataModule
 from kdad.engine.atomic_checkpoints import AtomicCheckpoints
+from kdad.engine.batch_norm import share_buffers
 from kdad.engine.checkpoint import Checkpoint, find_earlier, locate_epoch
 from kdad.engine.combinations import check_monitor, check_validation
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import TRAINING
 from kdad.engine.signals import Stop
 from kdad.errors import UserError
-from kdad.geometry import as_pair
 from kdad.inference.decision import Decision
 from kdad.models.base import KDDetector
 
@@ -77,9 +74,6 @@ class Training(pl.Callback):
     def teardown(self, trainer: pl.Trainer, detector: pl.LightningModule, stage: str) -> None:
         self.listening.close()
 
-    def on_exception(self, trainer: pl.Trainer, detector: pl.LightningModule, exception: BaseException) -> None:
-        self.listening.close()
-
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds(), "losses": self.losses}
 
@@ -117,6 +111,8 @@ class Training(pl.Callback):
             self.choose_tested(trainer, detector, self.resumed_epochs)
 
     def on_train_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
+        if trainer.world_size == 1:  # anew: Lightning has put its own before it, which ends in the middle of an epoch
+            self.listening.enter_context(self.stop.listen())
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning makes it when it is asked for
             if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
                 trainer.should_stop = True  # it had ended so before it was killed, and would train an epoch more
@@ -182,17 +178,6 @@ class Training(pl.Callback):
             self.folder.remove_epochs(up_to=epochs - self.average_epochs)
 
 
-def share_buffers(detector: KDDetector) -> None:
-    """Give every process the first one's buffers, which are those that a checkpoint holds.
-
-    In training batch norm's running statistics go their own way in each process after its last step.
-    """
-    if distributed.is_available() and distributed.is_initialized():
-        for name, buffer in detector.named_buffers():
-            if not name.startswith("teacher."):
-                distributed.broadcast(buffer, src=0)
-
-
 class BestCheckpoint(ModelCheckpoint):
     """A callback that keeps the weights of the lowest `monitor` in the folder's `best`, wherever that was moved to."""
 
@@ -246,32 +231,6 @@ def stop_early(patience: int | None, n_val: int) -> list[EarlyStopping]:
     return [EarlyStopping("val_loss", patience=patience, check_finite=False, check_on_train_epoch_end=False)]
 
 
-@torch.no_grad()
-def takes_single(detector: KDDetector) -> bool:
-    """Return whether a detector can train on one image: batch norm cannot where that gives one value per channel."""
-    single: list[bool] = []
-
-    def look(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        single.append(inputs[0].numel() == inputs[0].shape[1])
-
-    norms = [m for m in detector.modules() if isinstance(m, _BatchNorm) and m.training]
-    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
-    training = detector.training
-    compiled = any(m._compiled_call_impl is not None for m in detector.modules())
-    try:
-        with isolate_rng(), torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-            detector.eval()  # so that no statistics move
-            # With features in the teacher's place: its pass would tell nothing.
-            features = [torch.zeros(1, *shape) for shape in detector.teacher.shapes]
-            batch = {"image": torch.zeros(1, 3, *as_pair(detector.image_size)), "features": features}
-            detector.training_loss(batch | {key: torch.zeros(1, dtype=torch.long) for key in ("label", "index")})
-    finally:
-        detector.train(training)
-        for hook in hooks:
-            hook.remove()
-    return not any(single)
-
-
 def fit(
     trainer: pl.Trainer, detector: KDDetector, data: AnomalyDataModule, training: Training, resume: Path | None
 ) -> dict[str, Any]:
@@ -283,8 +242,11 @@ def fit(
         trainer.fit(detector, datamodule=data, ckpt_path=resume)
     except SIGTERMException:  # of several processes, which Lightning ends together
         sys.exit(128 + signal.SIGTERM)
+    finally:
+        training.listening.close()  # after Lightning, which puts back the handlers that it has found
     if trainer.interrupted:
         raise KeyboardInterrupt
+    training.stop.end_if_asked(epoch_is_over=True)  # where a signal came after the last epoch
     return {
         "epochs": max(trainer.current_epoch, training.resumed_epochs),
         "tested_epoch": training.tested_epoch,

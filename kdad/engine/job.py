@@ -12,13 +12,14 @@ from pytorch_lightning import Callback
 
 import kdad
 from kdad.data.base import AnomalyDataModule
+from kdad.engine.batch_norm import takes_single
 from kdad.engine.build import build, describe_versions, make_trainer
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.combinations import check_processes
 from kdad.engine.decide import decide
 from kdad.engine.extra import create_extra, try_out
 from kdad.engine.features import attach_features
-from kdad.engine.fit import Training, fit, stop_early, takes_single, watch_best
+from kdad.engine.fit import Training, fit, stop_early, watch_best
 from kdad.engine.launch import list_task_overrides
 from kdad.engine.loggers import log_test, make_logger, note_failure, open_logger, summarise
 from kdad.engine.protocols import watch_protocols

@@ -33,7 +33,8 @@ def draw_histograms(
     """Draw one panel per run: counts of images over the image score as the detector gives it, and metrics in percent.
 
     The bins are common to both kinds of image and to the seeds of one configuration; other scores have other scales.
-    Where the detector decides, a dashed line is its threshold. `log` makes bins equally wide on a logarithmic axis, which scores that are products, such as STPM's, ask for.
+    Where the detector decides, a dashed line is its threshold. `log` makes bins equally wide on a logarithmic axis,
+    which scores that are products, such as STPM's, ask for.
 
     Yields figures of at most 24 panels. Raises `UserError` for fewer bins than one, and with `log` for scores of 0 or
     below.

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.retest import retest
 from kdad.errors import UserError
 from kdad.evaluate import main as evaluate
+from kdad.models.rd import RD
 from kdad.models.steps import Steps
 from kdad.results.read import read_runs
 from tests.end_to_end.conftest import SMALL
@@ -78,6 +80,38 @@ def test_a_resumed_run_is_the_uninterrupted_one(start, model):
     assert (b / "log" / "metrics.csv").read_bytes() == first_log
     with open(b / "log_2" / "metrics.csv") as file:
         assert {row["epoch"] for row in csv.DictReader(file) if row["loss"]} == {"2", "3"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_in_an_epoch_ends_the_run_after_it_and_it_goes_on(start, monkeypatch, capsys, number):
+    """In the first batch of the second of three epochs. Lightning has handlers of its own, which would end there."""
+    whole, a = start("trainer.max_epochs=3", folder="whole")
+    loss, steps, before = RD.training_loss, [], signal.getsignal(number)
+
+    def interrupt(detector, batch):
+        if detector.training:  # batch norm is asked before, see `takes_single`
+            steps.append(detector.current_epoch)
+        if len(steps) == 3:
+            signal.raise_signal(number)
+        return loss(detector, batch)
+
+    monkeypatch.setattr(RD, "training_loss", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        start("trainer.max_epochs=3", folder="parts")
+    assert ended.value.code == 128 + number and steps == [0, 0, 1, 1] and signal.getsignal(number) == before
+    assert capsys.readouterr().err.count("ends after this epoch") == 1
+    last = a.parent / "parts/checkpoints/last.ckpt"
+    assert Checkpoint.load(last).epochs == 2
+    _, b = start(f"ckpt_path={last}", "trainer.max_epochs=3", folder="parts")
+    assert steps == [0, 0, 1, 1, 2, 2] and equal(weights(a), weights(b))
+
+
+def test_a_signal_after_the_last_epoch_ends_the_run_before_its_test(start, monkeypatch):
+    """Where thresholds are taken, when the weights are saved: the run that goes on trains no more."""
+    monkeypatch.setattr(RD, "after_fit", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        start(folder="ended")
+    assert ended.value.code == 143
 
 
 def test_a_resumed_run_keeps_the_best_epoch_so_far(start, monkeypatch):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from kdad.engine.batch_norm import takes_single
 from kdad.engine.combinations import check_average, check_tiling
-from kdad.engine.fit import stop_early, takes_single
+from kdad.engine.fit import stop_early
 from kdad.errors import UserError
 from kdad.models.dskd import DSKD
 from kdad.models.rd import RD
