@@ -1,7 +1,7 @@
 """Train and test one detector: `python -m kdad.run model=rd dataset=mvtec category=screw`.
 
 - `kdad run -m model=rd,stpm dataset=mvtec category=grid,screw seed=0,1,2`: every combination
-- `kdad run ckpt_path=<run>/checkpoints/last.ckpt`: go on after an interruption
+- `kdad run ckpt_path=<run>`: go on after an interruption, from its checkpoints/last.ckpt
 - `kdad run -m ... plan=true`: hours, memory and disk that a sweep would take, measured without running it
 - `kdad run +debug=cpu model=rd dataset=demo`: see it run, in a minute
 """

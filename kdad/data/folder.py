@@ -1,5 +1,6 @@
 """One's own pictures: folders of normal and of anomalous images, named by the user."""
 
+import logging
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,6 +16,7 @@ from kdad.data.place import list_folders
 from kdad.data.samples import Sample, hold_out, hold_out_share, keep_fraction
 from kdad.errors import UserError
 
+log = logging.getLogger(__name__)
 SPLITS = ("name", "count")
 Name = str | os.PathLike
 Folders = Name | list[Name] | tuple[Name, ...] | None
@@ -113,8 +115,20 @@ class Folder(AnomalyDataModule):
             Unmasked(path, folder) for folder in self.folders["anomalous"] for path in self._list_images(folder)
         ]
         masks = self._find_masks(anomalous)
+        self._tell_unused()
         test += [Sample(image.path, 1, image.kind, masks.get(image.path)) for image in anomalous]
         return sorted(train), sorted(test)
+
+    def _tell_unused(self) -> None:
+        """Tell of folders of images beside the named ones: a kind, or the masks, may have been forgotten."""
+        named = [*(folder for folders in self.folders.values() for folder in folders), *filter(None, [self.masks])]
+        if unused := [
+            folder.name for folder in list_folders(self.root)
+            if not any(one.is_relative_to(folder) or folder.is_relative_to(one) for one in named)
+            and (list_images(folder) or list_image_folders(folder))
+        ]:  # fmt: skip
+            log.warning("data set %s: folders of images that no key names: %s. dataset.anomalous=[...] and "
+                        "dataset.masks= would name kinds and masks", self.name, _join(unused))  # fmt: skip
 
     def _list_images(self, folder: Path) -> list[Path]:
         """List the images of a named folder: right in it or, if `recursive`, also at any depth below it."""
@@ -257,6 +271,8 @@ def _check_exists(key: str, folder: Path) -> None:
         has = f"{folder.parent} has: {_join(beside, 20)}" if beside else f"{folder.parent} has no folders"
         if halved := [name for name in beside if name.startswith(f"{folder.name},")]:
             has += f". In a list, a name with a comma has quotes of its own: 'dataset.{key}=[\"{halved[0]}\"]'"
+        if key == "anomalous" and beside:
+            has += ". Several kinds are a list, 'dataset.anomalous=[a,b]'; null: there are normal images alone"
         raise UserError(f"dataset.{key}: no folder {folder}. {has}")
 
 

@@ -15,6 +15,7 @@ from kdad.errors import UserError
 from kdad.inference.decision import check_rule
 from kdad.settings.checks import list_scoring_keys
 from kdad.settings.compose import resolve
+from kdad.settings.overrides import find_value, split, write
 from kdad.settings.roles import list_other_data, may_retest
 from kdad.settings.source import read_constant, read_defaults
 from kdad.teacher.weights import find_weights
@@ -23,6 +24,23 @@ if TYPE_CHECKING:
     from kdad.engine.checkpoint import Checkpoint
 
 OURS, TEACHER = "kdad.data.", "kdad.teacher.Teacher"
+
+
+def name_last(overrides: list[str]) -> list[str]:
+    """Return a command line that goes on training: a run's folder as `ckpt_path` becomes the last checkpoint there.
+
+    Raises `UserError` where that has none.
+    """
+    given = find_value(overrides, "ckpt_path")
+    if not given or not (folder := Path(given).expanduser()).is_dir():
+        return overrides
+    last = RunFolder(folder).checkpoint("last")
+    if not last.is_file():
+        raise UserError(
+            f"ckpt_path={given}: there is no {last} to go on from. A training writes it after its last epoch, and "
+            "every checkpoint_seconds, or when it is asked to end; with skip_done=true the same command begins anew"
+        )
+    return [write("ckpt_path", str(last)) if split(text)[0] == "ckpt_path" else text for text in overrides]
 
 
 def refuse_early(cfg: DictConfig, folder: RunFolder, record: Record, goes_on: bool) -> None:

@@ -2,11 +2,14 @@
 
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from kdad.settings.compose import OPTIONAL, list_choices, list_groups, list_top_level_keys
-from kdad.settings.keys import find_key
+from omegaconf import OmegaConf
+
+from kdad.settings.compose import OPTIONAL, compose_chosen, list_choices, list_groups, list_top_level_keys
+from kdad.settings.keys import BY_NAME, find_key
+from kdad.settings.roles import flatten
 
 FLAGS = {
     "-m": "sweep: every combination of keys with several values, seed=0,1,2",
@@ -17,8 +20,11 @@ FLAGS = {
 WIDTH = 26
 
 
-def describe_command(job: Callable[..., Any], config_name: str) -> str:
-    """Return a command's help as text, from its module's docstring and the table of keys."""
+def describe_command(job: Callable[..., Any], config_name: str, overrides: Iterable[str] = ()) -> str:
+    """Return a command's help as text, from its module's docstring and the table of keys.
+
+    Of a group that an override chooses it has the keys.
+    """
     module = inspect.getmodule(job)
     said = (inspect.getdoc(module) or "").strip()
     name = module.__spec__.name if module and module.__spec__ else "kdad.run"
@@ -33,6 +39,7 @@ def describe_command(job: Callable[..., Any], config_name: str) -> str:
     for key in list_top_level_keys(config_name):
         if key not in listed:
             lines.append(_row(f"{key}=", find_key(key).meaning))
+    lines += _list_chosen(config_name, listed, list(overrides))
     lines += [
         "",
         "A dot leads into a group or a key of several parts: optimizer.lr=0.01 trainer.max_epochs=50 cache.storage=off",
@@ -41,7 +48,23 @@ def describe_command(job: Callable[..., Any], config_name: str) -> str:
     return "\n".join(lines)
 
 
+def _list_chosen(config_name: str, groups: Sequence[str], overrides: list[str]) -> list[str]:
+    """Return a table of the keys of each group that an override chooses, with what they are now."""
+    lines: list[str] = []
+    for chosen in (text for text in overrides if text.partition("=")[0] in groups):
+        group = chosen.partition("=")[0]
+        values: Any = OmegaConf.to_container(compose_chosen(config_name, overrides))
+        lines += ["", f"Keys of {chosen}, and their values:"]
+        for name, value in flatten(values).items():
+            own = BY_NAME.get(name)
+            counted = name.startswith(f"{group}.") and not name.startswith(("dataset.official", "dataset.archive"))
+            if counted and not isinstance(value, dict) and not name.endswith("_target_") and (not own or own.meaning):
+                now = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+                lines.append(_row(f"{name}=", f"{now}{'   ' + own.meaning if own else ''}"))
+    return lines or ["", "The keys of a group are listed where it is chosen: dataset=folder --help"] * bool(groups)
+
+
 def _row(left: str, right: str) -> str:
     """Format two columns as one line, or several where the right column is long."""
     indent = " " * (WIDTH + 2)
-    return textwrap.fill(f"  {left:{WIDTH}}{right}", 120, subsequent_indent=indent, break_long_words=False)
+    return textwrap.fill(f"  {left:{WIDTH - 1}} {right}", 120, subsequent_indent=indent, break_long_words=False)

@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import kdad
 from kdad.engine.devices import settle_machine
+from kdad.engine.early import name_last
 from kdad.engine.help import describe_command
 from kdad.engine.record import name_job
 from kdad.engine.run_folder import RunFolder
@@ -138,7 +139,7 @@ def launch(
     given = parser.parse_intermixed_args()  # overrides may stand on either side of -m
     if given.help:
         with suppress(BrokenPipeError):  # the reader, such as head, has seen enough
-            print(describe_command(job, config_name), flush=True)
+            print(describe_command(job, config_name, given.overrides), flush=True)
             return
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
@@ -183,6 +184,7 @@ def add_stored(overrides: list[str], stored_in: str) -> list[str]:
     Results go to the checkpoint's run, or to a new folder in `stored_in` below it; those of a checkpoint that lies in
     no run's folder, to a new one. Without `ckpt_path=` nothing is added.
     """
+    overrides = overrides if stored_in else name_last(overrides)
     path = find_value(overrides, "ckpt_path")
     if not path:
         return overrides

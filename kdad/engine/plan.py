@@ -213,7 +213,8 @@ class Plan:
         else:
             said.append(
                 f"On k such machines or GPUs at once: {write_time(sum(apart))} / k, at least the longest job's "
-                f"{write_time(max(apart))}."
+                f"{write_time(max(apart))}; there each job starts by itself, which takes {write_time(self.start)}, and "
+                "shares no decoded images and features with another."
             )
         console.print(*said, sep="\n", soft_wrap=True, highlight=False)
 

@@ -42,6 +42,8 @@ def open_picture(source: Picture, rule: Rule = AUTO) -> Image.Image:
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: give its pictures, or the folder to kdad predict input=")
         return convert_to_rgb(decode_image(path, rule=rule), path, rule)
     if isinstance(source, Image.Image):
         return convert_to_rgb(ImageOps.exif_transpose(source), Path("given as a PIL image"), rule)

@@ -69,6 +69,9 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
     named = [(block.names, block.rows[block.rows["status"] == "ok"]) for block in blocks]
     decided = tabulate_decisions(named)
     defects = tabulate_defects(named, name_columns(blocks))
+    if not legend and defects:  # whose columns go by the same names
+        numbered = zip(name_columns(blocks), blocks, strict=True)
+        legend = [f"{block.dataset}, {name}: {block.settings}" for name, block in numbered if name != block.model]
     by_protocol, how_counted = tabulate_protocols(named, metrics)
     beside += [*decided, *tabulate_kinds(named, name_columns(blocks)), *defects, *by_protocol]
     best = find_best(lines, range(4, 4 + len(metrics)), [(line[1], line[3]) for line in lines])

@@ -101,7 +101,8 @@ def describe_repeats(left_out: pd.DataFrame) -> list[str]:
     if left_out.empty:
         return []
     folders = _join_names([str(folder) for folder in left_out["folder"]])
-    return [f"The same configuration and seed counts once, the latest complete run of it; left out: {folders}"]
+    kept = "The same configuration and seed counts once: the latest complete run of it, before its evaluations"
+    return [f"{kept}; left out: {folders}"]
 
 
 def _name_runs(runs: pd.DataFrame) -> str:

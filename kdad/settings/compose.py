@@ -130,7 +130,7 @@ def explain(error: Exception, config_name: str, overrides: Iterable[str] = ()) -
         folder, name = group.groups()
         own = f". One of your own is found in {folder}/{name}.yaml of the folder given by --config-dir"
         hint = suggest_nearest(name, list_choices(folder, config_name))
-        return f"{folder}={name}: no such choice. {hint}{own if hint.startswith('Valid') else ''}"
+        return f"{folder}={name}: no such choice. {hint}{own}"
     if key:
         names = [*list_keys(config_name, overrides), *list_groups(config_name)]
         if key.group(1) in names:  # a mapping, to which entries are added: Hydra says how

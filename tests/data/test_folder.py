@@ -51,6 +51,15 @@ def refusal(data: Folder) -> str:
     return str(caught.value)
 
 
+def test_folders_that_no_key_names_are_told_of(folder, caplog):
+    """A kind that was forgotten, or the masks, would be missed nowhere else."""
+    checked(folder(anomalous=["scratch"]))
+    assert "folders of images that no key names: dent, masks" in caplog.text
+    caplog.clear()
+    checked(folder(masks="masks"))
+    assert "no key names" not in caplog.text
+
+
 def names(samples) -> list[str]:
     return [sample.path.name for sample in samples]
 

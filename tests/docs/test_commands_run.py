@@ -39,7 +39,7 @@ TEACHERS = ("backbone=efficientnet_lite0", "backbone.weights=", "ckpt_path=")  #
 SMALL_TEACHER = ["backbone.name=test_resnet.r160_in1k", "backbone.pretrained=false"]
 RUN = [c for c in OURS if not any(part in str(c) for part in ELSEWHERE)]
 BEFORE = {  # what a reader has typed before
-    "figures robustness": "evaluate -m ckpt_path=run corruption=none,blur severity=1,2",
+    "figures robustness": "evaluate -m ckpt_path=run corruption=blur severity=1,2",
 }
 
 

@@ -106,6 +106,23 @@ def test_a_signal_in_an_epoch_ends_the_run_after_it_and_it_goes_on(start, monkey
     assert steps == [0, 0, 1, 1, 2, 2] and equal(weights(a), weights(b))
 
 
+def test_a_run_s_folder_goes_on_from_its_last_checkpoint(command, tiny_mvtec, tmp_path, capsys):
+    """And not from the weights that were tested, from which nothing goes on."""
+    words = [
+        "model=rd",
+        "dataset=mvtec",
+        f"dataset.root={tiny_mvtec}",
+        "category=tile",
+        *SMALL,
+        "trainer.accelerator=cpu",
+    ]
+    assert command(*words, "hydra.run.dir=a") == 0 and command("ckpt_path=a", "trainer.max_epochs=2") == 0
+    assert json.loads((tmp_path / "a_2/results.json").read_text())["epochs"] == 2
+    (tmp_path / "a/checkpoints/last.ckpt").unlink()
+    assert command("ckpt_path=a", "trainer.max_epochs=3") == 2
+    assert "there is no a/checkpoints/last.ckpt to go on from" in capsys.readouterr().err
+
+
 def test_a_signal_after_the_last_epoch_ends_the_run_before_its_test(start, monkeypatch):
     """Where thresholds are taken, when the weights are saved: the run that goes on trains no more."""
     monkeypatch.setattr(RD, "after_fit", lambda *_: signal.raise_signal(signal.SIGTERM))

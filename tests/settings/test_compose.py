@@ -11,7 +11,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from kdad import cache
+from kdad.engine.help import describe_command
 from kdad.errors import UserError
+from kdad.run import main
 from kdad.settings.checks import check_configuration, refuse_empty_groups
 from kdad.settings.compose import CONF, list_choices
 from kdad.settings.compose import compose as kdad_compose
@@ -112,6 +114,15 @@ def test_caches_lie_in_the_users_cache_folder(monkeypatch, capsys, home, folder)
     with pytest.raises(SystemExit):
         cache.main(["--help"])
     assert f"(default {folder})" in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_lists_the_keys_of_a_group_that_is_chosen():
+    said = describe_command(main, "run", ["dataset=folder", "dataset.shots=3", "model=stpm"])
+    rows = {line.split("=")[0].strip(): line.partition("=")[2].strip() for line in said.splitlines()}
+    assert rows["dataset.anomalous"].startswith("anomalous") and rows["model.loss"].startswith("half_squared")
+    assert rows["dataset.masks"].startswith("null") and "where masks lie" in rows["dataset.masks"]
+    assert not [key for key in rows if key.startswith(("dataset.category", "dataset.official", "model._target_"))]
+    assert "dataset=folder --help" in describe_command(main, "run")
 
 
 def test_the_demo_recipe_is_for_the_demo_only():
