@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import signal
 import struct
 
 import hydra
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from torchvision import datasets
 
 from kdad.data.images import resize_image
+from kdad.engine.pretraining import Classifier
 from kdad.errors import UserError
 from kdad.pretrain import LabelledImages, train_teacher
 from kdad.settings.compose import explain, find_home, list_choices
@@ -115,6 +117,17 @@ def test_a_seed_gives_the_same_weights_and_another_one_others(roots, tmp_path):
         runs[name] = facts["fingerprint"], facts["loss"], file.read_bytes()[-4096:]
     assert runs["a"] == runs["b"]
     assert runs["a"][0] != runs["c"][0]
+
+
+def test_ctrl_c_is_an_interrupt(roots, tmp_path, monkeypatch):
+    """Of which Lightning makes the end of the process, with status 1."""
+    monkeypatch.setattr(Classifier, "training_step", lambda *_: signal.raise_signal(signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_teacher(compose(roots, "mnist"), tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_it_learns(roots, tmp_path):

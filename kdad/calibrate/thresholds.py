@@ -33,7 +33,7 @@ def set_thresholds(cfg: DictConfig) -> None:
     path = find_checkpoint(cfg.ckpt_path)
     output = Path(cfg.output).expanduser() if cfg.output else name_calibrated(path)
     check_output(output, cfg.overwrite)
-    from kdad.inference.detector import load  # with Lightning, once nothing is missing
+    from kdad.inference.detector import load  # with torch, once nothing is missing
 
     detector = load(
         path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size, with_decision=False, roi=cfg.roi

@@ -211,7 +211,7 @@ class Checkpoint:
 
         Raises `UserError` for a checkpoint of another teacher, or of other networks.
         """
-        from kdad.inference.trained import restore  # with Lightning, which reading a file does without
+        from kdad.inference.trained import restore  # with torch and timm, which reading a file does without
 
         restore(self.content, detector, self.path, keep or {})
 

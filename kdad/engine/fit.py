@@ -21,7 +21,7 @@ from kdad.engine.checkpoint import Checkpoint, find_earlier, locate_epoch
 from kdad.engine.combinations import check_monitor, check_validation
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import TRAINING
-from kdad.engine.signals import Stop
+from kdad.engine.signals import Stop, hear_interrupts
 from kdad.errors import UserError
 from kdad.inference.decision import Decision
 from kdad.models.base import KDDetector
@@ -239,13 +239,12 @@ def fit(
     Raises `SystemExit` where a signal ends it.
     """
     try:
-        trainer.fit(detector, datamodule=data, ckpt_path=resume)
+        with hear_interrupts(trainer):
+            trainer.fit(detector, datamodule=data, ckpt_path=resume)
     except SIGTERMException:  # of several processes, which Lightning ends together
         sys.exit(128 + signal.SIGTERM)
     finally:
         training.listening.close()  # after Lightning, which puts back the handlers that it has found
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     training.stop.end_if_asked(epoch_is_over=True)  # where a signal came after the last epoch
     return {
         "epochs": max(trainer.current_epoch, training.resumed_epochs),

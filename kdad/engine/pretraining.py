@@ -25,6 +25,7 @@ from torchvision.transforms import v2
 from kdad.engine.build import describe_versions, quieten
 from kdad.engine.loggers import choose_version
 from kdad.engine.record import is_first_process
+from kdad.engine.signals import hear_interrupts
 from kdad.errors import UserError
 from kdad.geometry import as_pair, simplify
 from kdad.models.base import Normalise
@@ -69,9 +70,8 @@ def train_teacher(cfg: DictConfig, folder: Path) -> tuple[Path, dict[str, Any]]:
         callbacks=[RichProgressBar(leave=False)], enable_checkpointing=False,
     )  # fmt: skip
     start = time.perf_counter()
-    trainer.fit(classifier, datamodule=data)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    with hear_interrupts(trainer):
+        trainer.fit(classifier, datamodule=data)
     seconds = time.perf_counter() - start
     loss = trainer.callback_metrics["loss"].item()
     (tested,) = trainer.test(classifier, datamodule=data, verbose=False)

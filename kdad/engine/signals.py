@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 PATIENT = getattr(signal, "SIGUSR1", None)  # None on Windows
 ASKING = tuple(n for n in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", None), PATIENT) if n is not None)
@@ -64,6 +65,19 @@ def end_on_signals() -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def hear_interrupts(trainer: Any) -> Iterator[None]:
+    """Raise KeyboardInterrupt where Ctrl-C ends a trainer's work in the block: Lightning ends the process, status 1."""
+    try:
+        yield
+    except SystemExit as ended:
+        if trainer.interrupted and not isinstance(ended, Ended):
+            raise KeyboardInterrupt from ended
+        raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def judge(cfg: DictConfig) -> list[str]:
     inputs = Inputs(given, folder.path, sys.stdin if "-" in given else None, patient=cfg.watch)
     known = None if cfg.watch or "-" in given else folder.count(inputs.list_files())  # and refuses what is not there
     path = find_checkpoint(cfg.ckpt_path)
-    from kdad.inference.detector import load  # with Lightning, once nothing is missing
+    from kdad.inference.detector import load  # with torch, once nothing is missing
     from kdad.inference.stream import judge_files
 
     detector = load(path, cfg.device, cfg.backbone.weights, list(cfg.plugins), cfg.batch_size, roi=cfg.roi)
