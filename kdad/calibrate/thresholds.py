@@ -30,7 +30,7 @@ def set_thresholds(cfg: DictConfig) -> None:
     elif not cfg.anomalous:
         raise UserError("rule=f1 is the best on normal and anomalous pictures: anomalous=<folder> is needed, too")
     limit_size(cfg.max_megapixels, "max_megapixels")
-    path = find_checkpoint(cfg.ckpt_path)
+    path = find_checkpoint(cfg.ckpt_path, warn=False)  # other thresholds are what is asked for
     output = Path(cfg.output).expanduser() if cfg.output else name_calibrated(path)
     check_output(output, cfg.overwrite)
     from kdad.inference.detector import load  # with torch, once nothing is missing

@@ -36,16 +36,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def find_checkpoint(path: str | Path) -> Path:
+def find_checkpoint(path: str | Path, warn: bool = True) -> Path:
     """Return the checkpoint that a path names: the file itself, or of a run's folder the weights that were tested.
 
-    Warns of one with thresholds of `kdad calibrate` beside these. Raises `UserError` where there is none.
+    With `warn` it tells of one with thresholds of `kdad calibrate` beside these. Raises `UserError` where there is none.
     """
     path = Path(path).expanduser()
     found = path / TESTED if path.is_dir() else path
     if not found.is_file():
         raise UserError(f"{path}: no checkpoint. Give a run's folder, which holds {TESTED}, or a .ckpt file")
-    if found != path and (calibrated := name_calibrated(found)).is_file():
+    if warn and found != path and (calibrated := name_calibrated(found)).is_file():
         log.warning("%s is taken, with the thresholds of training. %s holds calibrated ones: name it to use them.",
                     found, calibrated)  # fmt: skip
     return found.absolute()

@@ -158,11 +158,15 @@ def _keep_text(value: Any) -> str:
 def find_differing_keys(table: pd.DataFrame) -> set[str]:
     """Return the dotted keys in which configurations differ.
 
-    Either not all that have the key have one value, or of one detector some have it and some have not.
+    Either not all that have the key have one value, or of one detector some have it and some have not. A group's copy
+    of a key, such as dataset.seed of seed, is not named as well.
     """
     flat = [(run["model"], flatten(run["config"])) for _, run in table.iterrows() if run["config"]]
     differing = set()
     for key in {key for _, config in flat for key in config}:
+        _, dot, last = key.rpartition(".")
+        if dot and all(last in config and config[last] == config[key] for _, config in flat if key in config):
+            continue
         having = [(model, config[key]) for model, config in flat if key in config]
         models = {model for model, _ in having}
         lacking = any(model in models and key not in config for model, config in flat)

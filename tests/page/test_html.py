@@ -252,11 +252,12 @@ def test_ours_beside_published(write_run, write_tested, tmp_path):
 
 def test_configurations_differences_first(write_tested, tmp_path):
     write_tested(seed=0)
-    second = write_tested(seed=1, changes={"batch_size": 8})
+    second = write_tested(seed=1, changes={"batch_size": 8, "dataset.batch_size": 8})
     write_tested(model="stpm", seed=0, folder="stpm")
     table = read_runs([tmp_path])
     found = find_differing_keys(table)
     assert {"seed", "batch_size", "model.name"} <= found and not {"category", "image_size", "model"} & found
+    assert "dataset.batch_size" not in found  # a copy of batch_size
     articles = Parser(render_page(table, 0)).root.all("article")
     shown = articles[1].all("details")[-1]
     keys, values = shown.all("th", scope="row"), shown.all("td")
