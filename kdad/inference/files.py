@@ -39,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def find_checkpoint(path: str | Path, warn: bool = True) -> Path:
     """Return the checkpoint that a path names: the file itself, or of a run's folder the weights that were tested.
 
-    With `warn` it tells of one with thresholds of `kdad calibrate` beside these. Raises `UserError` where there is none.
+    With `warn` it tells of one with thresholds of `kdad calibrate` beside these. Raises `UserError` where none is.
     """
     path = Path(path).expanduser()
     found = path / TESTED if path.is_dir() else path
