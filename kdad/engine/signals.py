@@ -73,7 +73,7 @@ def hear_interrupts(trainer: Any) -> Iterator[None]:
     try:
         yield
     except SystemExit as ended:
-        if trainer.interrupted and not isinstance(ended, Ended):
+        if isinstance(ended.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from ended
         raise
     if trainer.interrupted:
