@@ -27,9 +27,9 @@ def draw_gallery(
     """Draw one row per image: in a column each the image, every run's anomaly map, and the mask where there is one.
 
     `images` is a number, that many spread evenly over the test; a kind of image, such as good; or hardest: those that
-    the runs, on average, rank worst (`measure_misranking`). Of a kind and of the hardest there are at most `rows`. With
-    `overlay` the map lies over the image at half strength and the mask is its outline. Above a run's maps stand its
-    `metrics`, in percent.
+    the runs, on average, rank worst (`measure_misranking`), which stands beside them. Of a kind and of the hardest
+    there are at most `rows`. With `overlay` the map lies over the image at half strength and the mask is its outline.
+    Above a run's maps stand its `metrics`, in percent.
 
     Everything is read from the pictures that the runs have left in maps/, of the shape that the network has seen, where
     colours span each run's own test from
@@ -67,7 +67,10 @@ def _draw_pictures(
     axes = figure.subplots(len(chosen), len(heads), squeeze=False)
     for line, row, mask, (_, about) in zip(axes, parts, masks, chosen.iterrows(), strict=True):
         _show_picture(line[0], row[0][0])
-        line[0].set_ylabel(wrap_text(f"{about['kind']} {about['stem']}", max(8, int(side * 17))), fontsize=6)
+        told = [f"{about['kind']} {about['stem']}", *([describe_rank(about)] if images == HARDEST else [])]
+        line[0].set_ylabel(
+            "\n".join(wrap_text(text, max(8, int(side * tall / wide * 15))) for text in told), fontsize=6
+        )
         for cell, (image, colours, _) in zip(line[1:], row, strict=False):
             _show_picture(cell, (image // 2 + colours // 2) if overlay else colours)
             if overlay and mask is not None and 0 < mask.mean() < 1:
@@ -78,6 +81,12 @@ def _draw_pictures(
     for cell, title in zip(axes[0], titles, strict=True):
         cell.set_title(title, fontsize=7, pad=3)
     return figure
+
+
+def describe_rank(about: pd.Series) -> str:
+    """Return how badly an image is ranked, as text: above how many of the anomalous images, or below of the normal."""
+    where, others = (("above", "anomalous"), ("below", "normal"))[about["label"]]
+    return f"{where} {100 * about['misranked']:.0f} % of {others}"
 
 
 def _show_picture(cell: Axes, picture: NDArray[np.uint8]) -> None:

@@ -67,7 +67,7 @@ def draw_robustness(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     if not any(found.notna().any(axis=None) for found in changes.values()):
         raise UserError(
             "no test with corruption= beside one without it: python -m kdad.evaluate -m ckpt_path=<run> "
-            "corruption=none,brightness,blur severity=1,2,3"
+            "corruption=brightness,blur severity=1,2,3"
         )
     rows = max(len(found) for found in changes.values())
     labels = [wrap_text(str(name), LINE) for name in names]

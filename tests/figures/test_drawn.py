@@ -208,6 +208,16 @@ def test_a_gallery_shows_the_pictures_parts(write_run):
         assert figure.axes[4 * row].get_ylabel() == ("good 000", "metal_dent 000", "metal_dent 007")[row]
 
 
+def test_the_hardest_images_say_how_hard_they_are(write_run):
+    run = shown(write_run("0", noise=2.0))
+    table = list_pictures(run[0].runs.iloc[0]).sort_values("misranked", ascending=False, kind="stable")
+    figure = draw_gallery(run, images="hardest", rows=3)
+    for row, (_, about) in enumerate(table.head(3).iterrows()):
+        where = f"below {100 * about['misranked']:.0f} % of normal" if about["label"] else (
+            f"above {100 * about['misranked']:.0f} % of anomalous")  # fmt: skip
+        assert figure.axes[3 * row].get_ylabel().replace("\n", " ") == f"{about['kind']} {about['stem']} {where}"
+
+
 def test_an_overlay_has_outlines_instead_of_masks(write_run):
     figure = draw_gallery(shown(write_run("0")), images="metal_dent", rows=2, overlay=True)
     assert len(figure.axes) == 2 * 2 and all(panel.collections for panel in figure.axes[1::2])
