@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from kdad.settings.compose import OPTIONAL, compose_chosen, list_choices, list_groups, list_top_level_keys
 from kdad.settings.keys import BY_NAME, find_key
-from kdad.settings.roles import flatten
+from kdad.settings.roles import flatten, may_retest
 
 FLAGS = {
     "-m": "sweep: every combination of keys with several values, seed=0,1,2",
@@ -18,6 +18,8 @@ FLAGS = {
     "--hydra-help": "what else Hydra can do",
 }
 WIDTH = 26
+DOTTED = ("dataset.root=pictures", "optimizer.lr=0.01", "trainer.max_epochs=50", "metrics.mode=exact")
+CHECKED = ("dataset", "category", "image_size")  # what decides what `kdad check` says
 
 
 def describe_command(job: Callable[..., Any], config_name: str, overrides: Iterable[str] = ()) -> str:
@@ -30,22 +32,31 @@ def describe_command(job: Callable[..., Any], config_name: str, overrides: Itera
     name = module.__spec__.name if module and module.__spec__ else "kdad.run"
     name = name.removeprefix("kdad.").removesuffix(".__main__")
     lines = [said, "", f"kdad {name} key=value ...   (the same as python -m kdad.{name} key=value ...)", ""]
-    listed = list_groups(config_name)
+    listed = [group for group in list_groups(config_name) if is_heeded(name, group)]
     lines += ["Groups, each with its choices:"] if listed else []
     for group in listed:
         found = list_choices(group, config_name)
         lines.append(_row(f"{'+' * (group in OPTIONAL)}{group}=", ", ".join(found)))
     lines += ["", "Keys:"] if listed else ["Keys:"]
-    for key in list_top_level_keys(config_name):
-        if key not in listed:
-            lines.append(_row(f"{key}=", find_key(key).meaning))
+    keys = [key for key in list_top_level_keys(config_name) if is_heeded(name, key)]
+    lines += [_row(f"{key}=", find_key(key).meaning) for key in keys if key not in listed]
     lines += _list_chosen(config_name, listed, list(overrides))
-    lines += [
-        "",
-        "A dot leads into a group or a key of several parts: optimizer.lr=0.01 trainer.max_epochs=50 cache.storage=off",
-    ]
+    if examples := [text for text in DOTTED if text.partition(".")[0] in keys]:
+        lines += ["", f"A dot leads into a group or a key of several parts: {' '.join(examples)}"]
     lines += ["", "Flags:", *(_row(flag, meaning) for flag, meaning in FLAGS.items())]
     return "\n".join(lines)
+
+
+def is_heeded(command: str, key: str) -> bool:
+    """Return whether a command does something else for another value of a key or group of its configuration.
+
+    `check` and `evaluate` have that of `run`, of which most is about training.
+    """
+    if command == "check":
+        return key in CHECKED
+    if command == "evaluate":
+        return key in ("dataset", "category") or (key in BY_NAME and not BY_NAME[key].training and may_retest(key, ()))
+    return True
 
 
 def _list_chosen(config_name: str, groups: Sequence[str], overrides: list[str]) -> list[str]:

@@ -30,7 +30,7 @@ def make_comparison(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Rep
 
     Data sets count together: each of their categories is one.
     """
-    blocks, _, _, shared, remarks = group_blocks(runs, metrics, across=True)
+    blocks, _, _, _, shared, remarks = group_blocks(runs, metrics, across=True)
     named = name_detectors(blocks)
     notes = [HOW, *([f"All runs: {format_settings(shared)}."] if shared else []), *remarks]
     lines: list[list[str]] = []

@@ -13,6 +13,8 @@ RATES = {
     "false_alarm_rate": "false alarms (%)", "detection_rate": "detected (%)", "image_f1": "image F1 (%)",
     "pixel_f1": "pixel F1 (%)",
 }  # fmt: skip
+TAKEN = ("decision_rule", "decision_images", "decision_source")  # what says how
+THRESHOLDS = (*TAKEN, "image_threshold", "pixel_threshold")
 LOCO, MEAN = ("logical_anomalies", "structural_anomalies"), "mean of both"
 Where = tuple[str, str, int]  # category, kind and number of images
 HOW_DECIDED = (
@@ -24,17 +26,21 @@ HOW_DECIDED = (
 def tabulate_decisions(named: Sequence[tuple[list[str], pd.DataFrame]]) -> list[Table]:
     """Return a table of what runs decide at their thresholds, means over seeds; none where no run has any.
 
-    `named`: detector, data set and settings, with the runs of them.
+    `named`: detector, data set and settings, with the runs of them, and with tests of the same weights, which may have
+    other thresholds: `kdad calibrate` takes them from other images. A line is of thresholds taken in one
+    way, one of each seed.
     """
     lines = []
     for names, rows in named:
-        for category, runs in rows.groupby("category", sort=False):
-            if "decision_rule" not in runs or runs["decision_rule"].isna().all():
-                continue
-            means = [_percent(runs.get(key)) for key in RATES]
-            first = runs[runs["decision_rule"].notna()].iloc[0]
-            taken = f"{first['decision_rule']} of {first['decision_images']:.0f} {first['decision_source']}"
-            lines.append([*names, str(category), taken, *means, _percent(runs.get("false_alarms_promised"))])
+        if "decision_rule" not in rows:
+            continue
+        same = ["category", "seed", *(key for key in THRESHOLDS if key in rows)]
+        decided = rows[rows["decision_rule"].notna()].drop_duplicates(same)
+        nth = decided.groupby(["category", "seed", *TAKEN], dropna=False).cumcount()
+        for (category, *_), runs in decided.groupby(["category", *TAKEN, nth], sort=False):
+            rule, images, source = runs.iloc[0][list(TAKEN)]
+            means = [_percent(runs.get(key)) for key in (*RATES, "false_alarms_promised")]
+            lines.append([*names, str(category), f"{rule} of {images:.0f} {source}", *means])
     head = ["model", "data set", "settings", "category", "thresholds", *RATES.values(), "promised (%)"]
     return [Table("At the thresholds", [("", name) for name in head], 5, lines)] if lines else []
 

@@ -45,7 +45,7 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
     The papers' averages over categories are rows too. Where several detectors or settings were run on several
     categories of a set, a table per metric sets them beside each other.
     """
-    blocks, counted, left_out, shared, remarks = group_blocks(runs, metrics)
+    blocks, counted, left_out, tested, shared, remarks = group_blocks(runs, metrics)
     notes = [HOW, *([f"All runs: {format_settings(shared)}."] if shared else []), *remarks]
     missing: list[tuple[str, str]] = []
     lines: list[list[str]] = []
@@ -67,7 +67,8 @@ def make_study_report(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> R
     blocks = [block for block in blocks if not block.is_refused]  # the table above has them
     beside, legend = compare_blocks(blocks, metrics)
     named = [(block.names, block.rows[block.rows["status"] == "ok"]) for block in blocks]
-    decided = tabulate_decisions(named)
+    judged = dict(list(tested[tested["status"] == "ok"].groupby("key")))
+    decided = tabulate_decisions([(b.names, judged[b.key]) for b in blocks if b.key in judged])
     defects = tabulate_defects(named, name_columns(blocks))
     if not legend and defects:  # whose columns go by the same names
         numbered = zip(name_columns(blocks), blocks, strict=True)
@@ -101,11 +102,16 @@ def name_further(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
 
 
 class Grouped(NamedTuple):
-    """Runs as blocks; those that count and those left out as repeats; settings that all share, remarks on others."""
+    """Runs as blocks; settings that all share, remarks on others.
+
+    `counted` are the runs of the blocks, `left_out` those that repeat them; `tested` are the former and those of the
+    latter that are evaluations, whose thresholds may be others.
+    """
 
     blocks: list["Block"]
     counted: pd.DataFrame
     left_out: pd.DataFrame
+    tested: pd.DataFrame
     shared: dict[str, Any]
     remarks: list[str]
 
@@ -122,7 +128,8 @@ def group_blocks(runs: pd.DataFrame, metrics: Sequence[str] = METRICS, across: b
     blocks = [Block(str(model), str(data), str(settings), rows, metrics) for (model, data, settings, _), rows in groups]
     blocks.sort(key=lambda block: (_find_position(block.model), block.model, block.dataset))
     blocks = [block for block in blocks if not (across and block.is_refused)]
-    return Grouped(blocks, counted, left_out, shared, remarks)
+    tested = described[(described["kind"] == "evaluation") | described.index.isin(counted.index)]
+    return Grouped(blocks, counted, left_out, tested, shared, remarks)
 
 
 @dataclass
@@ -139,6 +146,11 @@ class Block:
     def names(self) -> list[str]:
         """Detector, data set and settings."""
         return [self.model, self.dataset, self.settings]
+
+    @property
+    def key(self) -> str:
+        """What all that decides the figures comes to: see `describe_runs`."""
+        return str(self.rows["key"].iloc[0])
 
     @property
     def is_refused(self) -> bool:

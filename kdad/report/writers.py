@@ -172,7 +172,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 def find_best(rows: Sequence[Sequence[str]], columns: Iterable[int], groups: Sequence[Any]) -> set[tuple[int, int]]:
     """Find the highest figures of columns, ties as printed included, within each group of several rows.
 
-    `groups` says of each row which rows it is compared with. Returns their cells (row, column).
+    None is the best where all are zero. `groups` says of each row which rows it is compared with. Returns their cells
+    (row, column).
     """
     found = set()
     for column in columns:
@@ -182,7 +183,7 @@ def find_best(rows: Sequence[Sequence[str]], columns: Iterable[int], groups: Seq
                 for i, row in enumerate(rows)
                 if groups[i] == group and (match := re.match(r"-?[0-9.]+", row[column]))
             }
-            if len(figures) > 1:
+            if len(figures) > 1 and any(figures.values()):
                 found |= {(i, column) for i, value in figures.items() if value == max(figures.values())}
     return found
 

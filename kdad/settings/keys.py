@@ -39,6 +39,7 @@ class Key(NamedTuple):
     supplied: bool = False  # kdad itself passes it to the group's target
     before: Any = ...  # of a key that came later: the value that does what was done without it
     effect: str = ""  # what another value is, where the role's words would mislead: for documentation
+    training: bool = False  # means nothing to a test of a trained detector, though it decides no result
     needs: tuple[str, tuple[Any, ...]] | None = None  # the key means something only where that one has such a value
 
 
@@ -123,7 +124,7 @@ KEYS = (
         before=False),
     Key("seed", IDENTITY, "of initialisation and the order of training images", v.SEED),
     Key("form", DISPLAY, "paper, or released: the authors' code's value of each key in which that differs",
-        v.one_of("paper", "released"), effect="another method, by the keys that it sets"),
+        v.one_of("paper", "released"), effect="another method, by the keys that it sets", training=True),
     Key("image_size", CONDITION, "pixels: a number, to which both sides are resized, or [height, width]", v.SIZE),
     Key("tiling", CONDITION, "pictures at their own size, cut into tiles: size and overlap",
         _keys_of("size", "overlap", whole=True)),
@@ -154,7 +155,7 @@ KEYS = (
         recognised=True),
     *(Key(f"backbone.{name}", CONDITION, supplied=True) for name in ("levels", "auto", "image_size")),
     Key("default_backbone", DISPLAY, "the teacher where backbone= is not given: backbone.name says which it became",
-        v.TEXT_OR_NULL, effect="another setting of the same method, where backbone= is not given"),
+        v.TEXT_OR_NULL, effect="another setting of the same method, where backbone= is not given", training=True),
     # How it is trained: whatever Lightning's Trainer takes
     Key("trainer", CONDITION, "arguments of Lightning's Trainer: trainer.max_epochs=", _choice_of("trainer")),
     Key("trainer.max_epochs", CONDITION, "epochs of training", v.EPOCHS, lasting=True),
@@ -217,11 +218,12 @@ KEYS = (
     *(Key(f"cache.{name}", SPEED, "gigabytes of them", v.GIGABYTES) for name in ("memory_gb", "disk_gb")),
     Key("cache.folder", PLACE, values=v.TEXT),
     Key("speed", SPEED, "auto, or off: without what kdad does for speed on this machine", v.SPEED),
-    Key("compile", SPEED, "torch.compile what is trained", v.SWITCH),
+    Key("compile", SPEED, "torch.compile what is trained", v.SWITCH, training=True),
     Key("threads", SPEED, "of the CPU; null: torch's own choice", v.COUNT_OR_NULL),
     Key("repeats", SPEED, "timed calls", v.COUNT),
     Key("runtimes", SPEED, "what the network is timed in", v.or_null(v.TEXTS)),
-    Key("checkpoint_seconds", SPEED, "last.ckpt is written at most so often, and after the last epoch", v.SECONDS),
+    Key("checkpoint_seconds", SPEED, "last.ckpt is written at most so often, and after the last epoch", v.SECONDS,
+        training=True),
     # How a trained detector is applied
     Key("input", DISPLAY, "what is judged: a file, a folder, a pattern, several of these, or - for standard input",
         v.PLACES),
@@ -265,16 +267,16 @@ KEYS = (
     Key("ckpt_path", PLACE, "a checkpoint: run goes on training from it, evaluate tests it, others apply it",
         v.or_null(v.TEXTS), effect="another detector, or the same, lying elsewhere"),
     Key("skip_done", DISPLAY, "leave out a job whose configuration has complete results already", v.SWITCH),
-    Key("plan", DISPLAY, "price the job or sweep, hours, memory, disk, without running it", v.SWITCH),
+    Key("plan", DISPLAY, "price the job or sweep, hours, memory, disk, without running it", v.SWITCH, training=True),
     Key("overwrite", DISPLAY, "replace complete results in the folder that is written to", v.SWITCH),
     Key("max_categories", DISPLAY, "category=all: only the first so many", v.COUNT_OR_NULL),
     Key("pictures", DISPLAY, "at most so many pictures of image, map and mask", v.FROM_ZERO),
     Key("logger", DISPLAY, "csv, wandb, tensorboard or none", v.OPTIONAL),
     Key("logger.save_dir", PLACE, supplied=True),
-    Key("variants", DISPLAY, "further tests of the trained weights", v.VARIANTS),
-    Key("objective", DISPLAY, "what a job returns to a search: loss or val_loss", v.OBJECTIVE),
-    Key("objective_on_test_data", DISPLAY, "also let image_auroc, pixel_auroc or pro be one", v.SWITCH),
-    Key("table", DISPLAY, "of an experiment: the printed table that it fills", v.MAPPING_OR_NULL),
+    Key("variants", DISPLAY, "further tests of the trained weights", v.VARIANTS, training=True),
+    Key("objective", DISPLAY, "what a job returns to a search: loss or val_loss", v.OBJECTIVE, training=True),
+    Key("objective_on_test_data", DISPLAY, "also let image_auroc, pixel_auroc or pro be one", v.SWITCH, training=True),
+    Key("table", DISPLAY, "of an experiment: the printed table that it fills", v.MAPPING_OR_NULL, training=True),
 )  # fmt: skip
 BY_NAME = {key.name: key for key in KEYS}
 

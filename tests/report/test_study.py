@@ -1,5 +1,6 @@
 """Any runs in one table: nothing averaged that differs, nothing dropped."""
 
+import json
 import math
 
 import pytest
@@ -191,6 +192,31 @@ def test_decisions_and_kinds(write_tested, study):
     ]
     assert kinds.rows == [["grid", "crack", "4", "93.75", "75.00"]]
     assert any("from normal images alone" in note for note in report.notes)
+
+
+def test_thresholds_of_a_later_calibration_have_a_line_of_their_own(write_run, study):
+    """The metrics are the run's, whose row stands for both; a test with its own thresholds says nothing new."""
+
+    def write(seed, threshold, alarms, again=False, **how):
+        decided = {"decision_rule": "quantile", "decision_images": 9, "decision_source": "training", **how}
+        decided |= {"image_threshold": threshold, "false_alarm_rate": alarms}
+        folder = write_run(seed=seed, results=decided | ({"ckpt_path": "tested.ckpt"} if again else {}))
+        if again:
+            results = json.loads((folder / "results.json").read_text())
+            del results["fit_seconds"]
+            (folder / "results.json").write_text(json.dumps(results))
+
+    for seed in (0, 1):
+        write(seed, 0.5 + seed, 0.5)
+        write(seed, 0.5 + seed, 0.5, again=True)
+        write(seed, 0.7 + seed, 0.1 + seed / 5, again=True, decision_source="other normal images")
+        write(seed, 0.8 + seed, 0.0, again=True, decision_source="other normal images")  # at another level
+    (table,) = [table for table in study().tables if table.title == "At the thresholds"]
+    assert sorted((row[4], row[5]) for row in table.rows) == [
+        ("quantile of 9 other normal images", "0.00"), ("quantile of 9 other normal images", "20.00"),
+        ("quantile of 9 training", "50.00"),
+    ]  # fmt: skip
+    assert [line["n"] for line in lines(study())] == ["2"]
 
 
 def test_means_over_the_two_kinds_of_loco():

@@ -150,3 +150,4 @@ def test_the_best_is_bold_ties_as_printed_included():
     assert latex.count(r"\textbf{") == markdown.count("**") // 2 == 3
     assert r"\textbf{97.69 $\pm$ 0.11}" in latex and "**20.0**" in markdown and r"\textbf{99.0}" not in latex
     assert find_best_across([["grid", "9.0", "80.1", "n/a"], ["tile", "missing", "1.0", "n/a"]], 1) == {(0, 2)}
+    assert find_best_across([["crack", "0.00", "0.00"], ["hole", "0.00", "0.01"]], 1) == {(1, 2)}  # none found is none

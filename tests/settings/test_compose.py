@@ -10,7 +10,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from kdad import cache
+from kdad import cache, evaluate
+from kdad.check import check_data_set
 from kdad.engine.help import describe_command
 from kdad.errors import UserError
 from kdad.run import main
@@ -123,6 +124,16 @@ def test_help_lists_the_keys_of_a_group_that_is_chosen():
     assert rows["dataset.masks"].startswith("null") and "where masks lie" in rows["dataset.masks"]
     assert not [key for key in rows if key.startswith(("dataset.category", "dataset.official", "model._target_"))]
     assert "dataset=folder --help" in describe_command(main, "run")
+
+
+def test_help_of_a_check_or_test_lists_no_keys_of_training():
+    """They take the configuration of a training; the keys are those that do something there."""
+    checking, testing = (describe_command(job, "run") for job in (check_data_set, evaluate.job))
+    rows = [[line.split("=")[0].strip() for line in said.splitlines() if "=  " in line] for said in (checking, testing)]
+    assert rows[0] == ["dataset", "category", "image_size"]
+    assert {"dataset", "backbone", "metrics", "corruption", "average_epochs", "ckpt_path"} <= set(rows[1])
+    assert not {"model", "optimizer", "seed", "monitor", "decision", "plan", "variants"} & set(rows[1])
+    assert "optimizer.lr" not in checking + testing and "optimizer.lr" in describe_command(main, "run")
 
 
 def test_the_demo_recipe_is_for_the_demo_only():
