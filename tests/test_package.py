@@ -1,6 +1,7 @@
 """The package: its version, what its files hold, what it needs, and that the page of installation says so."""
 
 import ast
+import csv
 import re
 import subprocess
 import sys
@@ -109,10 +110,15 @@ def test_what_is_imported_is_declared():
 
 
 def test_the_table_of_extras_is_that_of_the_package():
-    """Each extra has a row, which names what it installs, and each row is an extra's."""
+    """Each extra has a row, which names what it installs, and each row is an extra's; sizes are those measured."""
     text = (ROOT / "docs/install.md").read_text(encoding="utf-8")
-    rows = {name: cell for name, _, cell, _ in re.findall(r"^\| `(\w+)` \|(.*?)\|(.*?)\|(.*?)\|$", text, re.MULTILINE)}
+    found = re.findall(r"^\| `(\w+)` \|.*?\|(.*?)\| (.*?) \|$", text, re.MULTILINE)
+    rows = {name: cell for name, cell, _ in found}
     assert list(rows) == list(EXTRAS)
+    with (ROOT / "experiments/install/sizes.csv").open(encoding="utf-8") as file:
+        sizes = dict(csv.reader(file))
+    assert {name: size for name, _, size in found} == {name: sizes[name] for name in EXTRAS}
+    assert f"{sizes['kdad']} MB beside PyTorch, which takes {int(sizes['PyTorch']) / 1000:.1f} GB" in text
     for extra, cell in rows.items():
         wanted = list_names(EXTRAS[extra]) - {"kdad"}
         within = {name for text in EXTRAS[extra] for name in Requirement(text).extras if "kdad[" in text}
