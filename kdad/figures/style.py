@@ -83,7 +83,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `<name>.png` and `<name>.pdf` into `folder`, each whole or not at all. Returns their paths."""
     paths = []
     figure.draw_without_rendering()  # which lays it out
-    figure.set_layout_engine("none")  # as it is now: each file would lay it out anew, for half of its time
+    figure.set_layout_engine(None)  # as it is now: each file would be laid out anew, and drawn twice for that
     for kind, metadata in METADATA.items():
         paths.append(folder / f"{name}.{kind}")
         with atomic_write(paths[-1], "wb") as file:

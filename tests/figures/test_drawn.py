@@ -12,7 +12,7 @@ from kdad import published
 from kdad.errors import UserError
 from kdad.figures.__main__ import keep_drawable
 from kdad.figures.bars import draw_bars, load_marks
-from kdad.figures.curves import align_curves, draw_curves
+from kdad.figures.curves import SEEN, align_curves, draw_curves, find_seen
 from kdad.figures.gallery import (
     choose_images,
     draw_gallery,
@@ -174,6 +174,20 @@ def test_curves_are_joined_without_losing_their_steps():
     x, (a, b) = align_curves([step, slope])
     assert x.tolist() == [0, 0, 0.5, 0.5, 1, 1]
     assert a.tolist() == [0, 0.2, 0.2, 0.6, 1, 1] and b.tolist() == [0, 0, 0.5, 0.5, 1, 1]
+
+
+def test_a_band_of_many_points_is_drawn_by_those_that_can_be_seen():
+    """It lies between what the whole curve is a dot to the left and a dot to the right; a short one is untouched."""
+    rates = np.sort(np.repeat(np.r_[0, np.random.default_rng(0).beta(0.4, 3, 20_000), 1], 2))
+    values = np.sort(np.random.default_rng(1).beta(3, 0.4, len(rates)))
+    kept = find_seen(rates)
+    assert len(kept) <= 2 * SEEN + 2 and kept[0] == 0 and kept[-1] == len(rates) - 1
+    at = np.linspace(0, 1, 7919)
+    drawn = np.interp(at, rates[kept], values[kept])
+    before = values[(np.searchsorted(rates, at - 1 / SEEN, "right") - 1).clip(0)]
+    after = values[np.searchsorted(rates, at + 1 / SEEN).clip(None, len(rates) - 1)]
+    assert (before <= drawn).all() and (drawn <= after).all()
+    assert find_seen(np.array([0, 0, 0.5, 0.5, 1, 1])).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_run_without_masks_has_image_curves_only(write_run):
