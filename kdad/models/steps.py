@@ -12,6 +12,8 @@ from torch import Tensor
 from kdad.errors import UserError
 from kdad.speed import release_memory
 
+FIRST = 2  # steps that leave the optimiser's state and kernels' own memory among what each step takes anew
+
 
 class Steps(pl.LightningModule):
     """A detector's steps for Lightning: its loss to train and to validate on, its maps and scores to test.
@@ -38,6 +40,10 @@ class Steps(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         return self.log_losses(self.training_loss(batch), len(batch["image"]))["loss"]
+
+    def on_train_batch_end(self, outputs: Any, batch: dict[str, Any], batch_idx: int) -> None:
+        if self.global_step <= FIRST:
+            release_memory()
 
     def on_train_epoch_end(self) -> None:
         release_memory()
