@@ -21,7 +21,6 @@ from kdad.engine.run_folder import RunFolder
 from kdad.engine.show import show
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
-from kdad.settings.overrides import split
 from kdad.storage.lock import LOCK
 
 STORED = "evaluations"  # below the run that a checkpoint is of
@@ -39,7 +38,6 @@ def job(cfg: DictConfig) -> None:
     unite(cfg)
     folder = RunFolder(HydraConfig.get().runtime.output_dir)
     with folder.hold(), leave_nothing_refused(folder.path), folder.record(cfg, and_refusals=False) as record:
-        refuse_severity_alone(cfg)
         check_configuration(cfg, CONFIG)
         checkpoint = refuse_retest(cfg)
         from kdad.engine.retest import test_again  # with Lightning, which a refusal need not wait for
@@ -60,13 +58,6 @@ def leave_nothing_refused(folder: Path) -> Iterator[None]:
                 if folder.parent.name == STORED:
                     folder.parent.rmdir()
         raise
-
-
-def refuse_severity_alone(cfg: DictConfig) -> None:
-    """Refuse a severity on the command line without what is to be so severe. Raises `UserError`."""
-    given = {split(override)[0] for override in HydraConfig.get().overrides.task}
-    if "severity" in given and "corruption" not in given and cfg.corruption == "none":
-        raise UserError(f"severity={cfg.severity}: of which corruption=? Give one, such as corruption=blur")
 
 
 if __name__ == "__main__":

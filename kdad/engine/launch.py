@@ -33,7 +33,7 @@ from kdad.engine.run_folder import RunFolder
 from kdad.engine.signals import end_on_signals, raise_end, work_for
 from kdad.engine.sweep import Sweep
 from kdad.errors import UserError
-from kdad.settings.checks import list_bad_keys, refuse_all, refuse_empty_groups
+from kdad.settings.checks import list_bad_keys, list_idle_keys, refuse_all, refuse_empty_groups
 from kdad.settings.compose import choose_optional, explain, find_home
 from kdad.settings.overrides import accept_literally, find_value, quote, split, write
 
@@ -99,7 +99,7 @@ def launch(
             if completes and cfg.get("ckpt_path"):
                 fill_in(cfg, typed)
             make_paths_absolute(cfg)
-            refuse_settings(cfg, config_name, impossible, recorded=config_name == CONFIG and not stored_in)
+            refuse_settings(cfg, config_name, typed, impossible, recorded=config_name == CONFIG and not stored_in)
             if config_name == CONFIG:
                 settle_machine(cfg.trainer, several=os.getpid() != sweep.process)
             with work_for(sweep.process):
@@ -210,17 +210,16 @@ def fill_in(cfg: DictConfig, typed: list[str]) -> None:
 
 
 def refuse_settings(
-    cfg: DictConfig,
-    config_name: str,
-    impossible: Callable[[DictConfig, Collection[str]], list[str]] | None,
-    recorded: bool,
-) -> None:
+    cfg: DictConfig, config_name: str, typed: list[str],
+    impossible: Callable[[DictConfig, Collection[str]], list[str]] | None, recorded: bool,
+) -> None:  # fmt: skip
     """Refuse all that is wrong with a configuration in one message, before anything is loaded. Raises `UserError`.
 
-    On request the job's folder records it, and which job it was.
+    `typed` is the command line as given. On request the job's folder records it, and which job it was.
     """
     bad = list_bad_keys(cfg, config_name)
-    problems = [*bad.values(), *(impossible(cfg, bad) if impossible else ())]
+    alone = HydraConfig.get().mode is RunMode.RUN
+    problems = [*bad.values(), *list_idle_keys(cfg, typed, alone), *(impossible(cfg, bad) if impossible else ())]
     if problems and recorded:
         with RunFolder(Path(HydraConfig.get().runtime.output_dir)).record(cfg) as record:
             record.add(**name_job(cfg))

@@ -1,7 +1,7 @@
 """Refusals of what no code would read, and of values that could only fail later."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra.utils import get_object
@@ -11,7 +11,7 @@ from kdad.errors import UserError
 from kdad.settings.arguments import find_argument
 from kdad.settings.compose import OPTIONAL, list_choices, list_top_level_keys, resolve, suggest_nearest
 from kdad.settings.keys import BY_NAME
-from kdad.settings.overrides import PLAIN
+from kdad.settings.overrides import PLAIN, split
 from kdad.settings.roles import flatten, list_supplied
 from kdad.settings.source import read_constant
 from kdad.settings.targets import KNOWN, explain_supplied, list_parameters
@@ -60,6 +60,24 @@ def list_bad_keys(cfg: DictConfig, config_name: str) -> dict[str, str]:
     written = flatten(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
     sources = {name: SOURCE.fullmatch(str(written.get(name))) for name in bad}
     return {name: said for name, said in bad.items() if not (found := sources[name]) or found[1] not in bad}
+
+
+def list_idle_keys(cfg: DictConfig, typed: Iterable[str], alone: bool) -> list[str]:
+    """Return what is wrong with keys of a command line that do nothing beside the value that another key has.
+
+    In a sweep, where it is not `alone`, that one may be on the command line, too, with other values in other jobs.
+    """
+    given = {split(override)[0] for override in typed}
+    values, found = flatten(resolve(cfg)), []
+    for name in sorted(given & set(BY_NAME)):
+        other, wanted = BY_NAME[name].needs or (name, (values.get(name),))
+        if values.get(other) not in wanted and (alone or other not in given):
+            only = ", ".join(map(str, wanted))
+            found.append(
+                f"{name}={describe_value(values[name])} does nothing with {other}={values[other]}: leave it out, or "
+                f"give {other}={only if len(wanted) == 1 else f'one of {only}'}"
+            )
+    return found
 
 
 def find_values(name: str, values: Mapping[str, Any]) -> Values | None:

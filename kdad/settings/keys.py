@@ -261,8 +261,8 @@ KEYS = (
         v.TEXT_OR_NULL),
     Key("rule", CONDITION, "of thresholds: quantile, mean_std, max, or with anomalous images f1",
         v.one_of("quantile", "mean_std", "max", "f1")),
-    Key("false_alarms", CONDITION, "as decision's in kdad.run", v.ALARMS),
-    Key("k", CONDITION, "as decision's in kdad.run", v.NOT_NEGATIVE),
+    Key("false_alarms", CONDITION, "as decision's in kdad.run", v.ALARMS, needs=("rule", ("quantile",))),
+    Key("k", CONDITION, "as decision's in kdad.run", v.NOT_NEGATIVE, needs=("rule", ("mean_std",))),
     # Where from, and what else is done with it
     Key("ckpt_path", PLACE, "a checkpoint: run goes on training from it, evaluate tests it, others apply it",
         v.or_null(v.TEXTS), effect="another detector, or the same, lying elsewhere"),

@@ -29,7 +29,7 @@ from kdad.networks.cloner import NORMS, SIZES
 from kdad.predict.folder import MAPS, OVERLAYS
 from kdad.settings import checks
 from kdad.settings.arguments import ARGUMENTS, find_argument
-from kdad.settings.checks import list_bad_keys, refuse_all
+from kdad.settings.checks import list_bad_keys, list_idle_keys, refuse_all
 from kdad.settings.compose import compose as compose_anew
 from kdad.settings.compose import list_choices
 from kdad.settings.keys import BY_NAME
@@ -278,3 +278,28 @@ def test_the_command_line_ends_with_one_message(tmp_path, module, given, said):
 def test_any_category_is_a_tag_of_weights_and_biases(chosen):
     """The logger makes a text of it, and leaves null out."""
     assert not checks.list_bad_keys(compose("logger=wandb", *chosen), "run")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["decision.rule=mean_std", "decision.false_alarms=0.05"],
+         "decision.false_alarms=0.05 does nothing with decision.rule=mean_std: leave it out, or give "
+         "decision.rule=quantile"),
+        (["decision.k=2"], "decision.k=2 does nothing with decision.rule=quantile: leave it out, or give "
+         "decision.rule=mean_std"),
+        (["severity=2"], "severity=2 does nothing with corruption=none: leave it out, or give corruption=one of "
+         "brightness, contrast, blur, noise, jpeg, shift, rotate, scale"),
+    ],
+)  # fmt: skip
+def test_a_key_that_does_nothing_beside_another_is_refused(typed, said):
+    assert list_idle_keys(compose("model=rd", *typed), typed, alone=True) == [said]
+
+
+def test_a_key_that_does_nothing_in_some_jobs_of_a_sweep_is_taken():
+    swept = ["corruption=none,blur", "severity=1,3"]
+    cfg = compose("model=rd", "corruption=none", "severity=3")
+    assert list_idle_keys(cfg, swept, alone=False) == []
+    assert len(list_idle_keys(cfg, swept[1:], alone=False)) == 1
+    meant = ["corruption=blur", "severity=3"]
+    assert list_idle_keys(compose("model=rd", *meant), meant, alone=True) == []
