@@ -12,7 +12,7 @@ from torch import Tensor
 from kdad.errors import UserError
 from kdad.speed import release_memory
 
-FIRST = 2  # steps that leave the optimiser's state and kernels' own memory among what each step takes anew
+FIRST = 2  # steps, after which the optimiser's state and kernels' own memory lie among what each step takes anew
 
 
 class Steps(pl.LightningModule):
@@ -42,7 +42,7 @@ class Steps(pl.LightningModule):
         return self.log_losses(self.training_loss(batch), len(batch["image"]))["loss"]
 
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Any], batch_idx: int) -> None:
-        if self.global_step <= FIRST:
+        if self.global_step == FIRST:
             release_memory()
 
     def on_train_epoch_end(self) -> None:
