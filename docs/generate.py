@@ -81,12 +81,17 @@ def tabulate_keys(command: str) -> str:
     groups = [key.name for key in keys if any(other.name.startswith(f"{key.name}.") for other in keys)]
     tables: dict[str, list[list[str]]] = {"": [], **{group: [] for group in groups}}
     for key in keys:
-        row = [f"`{key.name}`", html.escape(key.meaning, quote=False), html.escape(find_values(key), quote=False)]
+        row = [f"`{key.name}`", escape_words(key.meaning), escape_words(find_values(key))]
         row += [show_default(defaults.get(key.name, ...)), key.effect or key.role.value]
         tables[next((group for group in groups if key.name.startswith(f"{group}.")), "")].append(row)
     head = ["key", "what", "values", "default", "another value is"]
     found = {f"`{group}.`" if group else "Top level": write_table(head, rows) for group, rows in tables.items() if rows}
     return next(iter(found.values())) if len(found) == 1 else "\n\n".join(f"### {k}\n\n{v}" for k, v in found.items())
+
+
+def escape_words(text: str) -> str:
+    """Return a text that Markdown shows as it is, but for what stands in backticks: `_target_` would be in italics."""
+    return html.escape(text, quote=False).replace("_", "\\_")
 
 
 def find_values(key: Key) -> str:
@@ -129,6 +134,7 @@ def tabulate_switches(model: str) -> str:
     file = CONF / "forms/released" / f"{model}.yaml"
     released = flatten(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.exists() else {}
     words = ARGUMENTS[f"kdad.models.{model}.{NAMES[model]}"]
+    usual = re.search(r"Values from (.+?) unless another", path.read_text(encoding="utf-8"))
     rows = []
     for name, value in values.items():
         last = name.rpartition(".")[2]
@@ -136,7 +142,8 @@ def tabulate_switches(model: str) -> str:
             continue
         valid = words[last].words if name.startswith("model.") else ""
         other = f"`{describe_value(released[name])}`" if name in released else ""
-        rows.append([f"`{name}`", f"`{describe_value(value)}`", other, valid, comments.get(name, "")])
+        source = comments.get(name) or (usual[1] if usual else "")
+        rows.append([f"`{name}`", f"`{describe_value(value)}`", other, valid, source])
     head = ["key", "default", "`form=released`", "values", "where the default comes from"]
     return write_table(head, rows)
 

@@ -37,8 +37,9 @@ def name_last(overrides: list[str]) -> list[str]:
     last = RunFolder(folder).checkpoint("last")
     if not last.is_file():
         raise UserError(
-            f"ckpt_path={given}: there is no {last} to go on from. A training writes it after its last epoch, and "
-            "every checkpoint_seconds, or when it is asked to end; with skip_done=true the same command begins anew"
+            f"ckpt_path={given}: there is no {last} to go on from. A training writes it after its last epoch, every "
+            "checkpoint_seconds, and when it ends after an epoch, as it was asked to; with skip_done=true the same "
+            "command begins anew"
         )
     return [write("ckpt_path", str(last)) if split(text)[0] == "ckpt_path" else text for text in overrides]
 

@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from kdad.data.base import AnomalyDataModule
+from kdad.engine import signals
 from kdad.engine.atomic_checkpoints import AtomicCheckpoints
 from kdad.engine.batch_norm import share_buffers
 from kdad.engine.checkpoint import Checkpoint, find_earlier, locate_epoch
@@ -32,7 +33,8 @@ MONITORS = (None, "val_loss", "val_map")  # all come from normal training images
 class Training(pl.Callback):
     """A callback that writes `last` to resume from, and `tested` with the weights and statistics that are tested.
 
-    `last` is written at the end of an epoch, at most once in `checkpoint_seconds`, and after the last epoch.
+    `last` is written at the end of an epoch, at most once in `checkpoint_seconds`, after the last epoch, and after the
+    first in whose like a signal would not wait for the end (`GRACE`), so that there is something to go on from.
     With a `best` checkpoint callback its weights are the ones tested, otherwise the last epoch's. `average_epochs`
     above 1 keeps the weights of each of so many last epochs, to be tested too; `decide` gives the thresholds that go
     with the tested weights. Random numbers drawn from torch in
@@ -50,7 +52,8 @@ class Training(pl.Callback):
     ):
         self.folder, self.seed, self.checkpoint_seconds, self.best = folder, seed, checkpoint_seconds, best
         self.average_epochs, self.decide = average_epochs, decide
-        self.saved = time.monotonic()  # when `last` was written
+        self.saved = self.began = time.monotonic()  # when `last` was written, and the epoch began
+        self.kept = False  # whether `last` was written
         self.stop, self.listening = Stop(), ExitStack()
         self.resumed_epochs = self.resumed_steps = 0  # that the checkpoint to go on from has behind it
         self.beside: list[Path] = []  # what goes on with it
@@ -117,6 +120,9 @@ class Training(pl.Callback):
             if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
                 trainer.should_stop = True  # it had ended so before it was killed, and would train an epoch more
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, detector: pl.LightningModule) -> None:
+        self.began = time.monotonic()
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, detector: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -137,10 +143,12 @@ class Training(pl.Callback):
         if self.average_epochs > 1 and epoch > (trainer.max_epochs or 0) - self.average_epochs:
             self.save(trainer, locate_epoch(self.folder.checkpoints, epoch), weights_only=True)
         # Every process must take part in saving, so that the first one's clock decides for all.
-        due = final or self.stop.number or time.monotonic() - self.saved >= self.checkpoint_seconds
+        now = time.monotonic()
+        first = not self.kept and now - self.began > signals.GRACE
+        due = final or self.stop.number or first or now - self.saved >= self.checkpoint_seconds
         if trainer.strategy.broadcast(bool(due)):
             self.save(trainer, self.folder.checkpoint("last"), weights_only=False)
-            self.saved = time.monotonic()
+            self.saved, self.kept = time.monotonic(), True
         self.stop.end_if_asked(epoch_is_over=True)
 
     def save(self, trainer: pl.Trainer, path: Path, weights_only: bool) -> None:

@@ -1,7 +1,8 @@
-"""Signals that ask a job to end: training ends after its epoch, with a checkpoint to go on from; status 128 + n.
+"""Signals that ask a job to end: training ends after its epoch, with a checkpoint of it to go on from; status 128 + n.
 
 SIGTERM, Ctrl-C and a closed terminal leave an epoch `GRACE` seconds to end in; of a longer one nothing is kept, and the
-checkpoint is of the last epoch that was saved. SIGUSR1, which Slurm can send ahead of time, waits for the epoch's end.
+checkpoint is of the last epoch that was saved: the first that long is, and one every checkpoint_seconds. SIGUSR1, which
+Slurm can send ahead of time, waits for the epoch's end.
 """
 
 import os

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from kdad.__main__ import PACKAGES
 
 ROOT = Path(__file__).parents[2]
+# What a command needs in order to be one, and no mention of it: data, a checkpoint, an experiment, a paper
+WHOLE = re.compile(r" (dataset|ckpt_path|\+experiment)=| --paper ")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -65,11 +67,20 @@ def start(verb, words):
     return 0
 
 
+def list_lines(page):
+    """Yield the lines of a page's bash blocks, and the commands of kdad in its text that say all that they need."""
+    for block in read_blocks(page, "bash"):
+        yield from block.replace("\\\n", " ").splitlines()
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for line in re.findall(r"`(kdad \w+ [^`]+)`", text.replace("\n", " ")):
+        if WHOLE.search(line) and not re.search(r"<|\.\.\.|=$", line):
+            yield line
+
+
 COMMANDS = [
     Command(page.relative_to(ROOT).as_posix(), words)
     for page in PAGES
-    for block in read_blocks(page, "bash")
-    for line in block.replace("\\\n", " ").splitlines()
+    for line in list_lines(page)
     for words in split_line(line)
 ]
 PYTHON = [

@@ -23,6 +23,7 @@ ELSEWHERE = {  # a part of a command -> the test that runs it
     "extra_dice": "docs/test_extending.py",
     "metrics.extra": "docs/test_extending.py",
     "dataset=odd": "docs/test_extending.py",
+    "dataset=parts": "docs/test_extending.py",
     "judged/object": "below, as a block",
 }
 LAUNCHERS = ("hydra/launcher=", "hydra.launcher.")  # end_to_end/test_launchers.py; here in this process

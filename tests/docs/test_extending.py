@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from tests.docs.blocks import COMMANDS
+from tests.docs.blocks import COMMANDS, ROOT, read_blocks
+from tests.docs.conftest import lay_out_mvtec
 from tests.processes import run_module
 
 SHORT = ("image_size=64", "trainer.max_epochs=2", "trainer.accelerator=cpu", "pictures=0")
@@ -42,6 +43,16 @@ def test_the_printed_data_set_is_checked_and_trained_on(data, tmp_path):
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["status"] == "ok" and results["dataset"] == "odd" and results["category"] == "left"
     assert (results["n_train"], results["n_test"]) == (6, 5) and 0 <= results["pro"] <= 1
+
+
+def test_the_printed_yaml_is_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.delenv("KDAD_DATA", raising=False)
+    (text,) = [block for block in read_blocks(ROOT / "docs/extending.md", "yaml") if "name: parts" in block]
+    (tmp_path / "conf/dataset").mkdir(parents=True)
+    (tmp_path / "conf/dataset/parts.yaml").write_text(text)
+    lay_out_mvtec(tmp_path / "data/parts/tile")
+    said = run_printed("check", tmp_path, find_printed("kdad", "check", "dataset=parts"))
+    assert re.search(r"tile +train +\d", said) and re.search(r"tile +test +\d", said)
 
 
 @pytest.mark.slow

@@ -4,12 +4,14 @@ import csv
 import json
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from kdad.engine import signals
 from kdad.engine.atomic_checkpoints import AtomicCheckpoints
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.retest import retest
@@ -104,6 +106,30 @@ def test_a_signal_in_an_epoch_ends_the_run_after_it_and_it_goes_on(start, monkey
     assert Checkpoint.load(last).epochs == 2
     _, b = start(f"ckpt_path={last}", "trainer.max_epochs=3", folder="parts")
     assert steps == [0, 0, 1, 1, 2, 2] and equal(weights(a), weights(b))
+
+
+def test_a_signal_in_a_long_epoch_leaves_an_earlier_one_to_go_on_from(start, monkeypatch):
+    """In the first batch of the second epoch, each longer than a signal waits, long before checkpoint_seconds."""
+    whole, a = start("trainer.max_epochs=3", folder="whole")
+    loss, steps = RD.training_loss, []
+
+    def interrupt(detector, batch):
+        if detector.training:
+            steps.append(detector.current_epoch)
+            if len(steps) == 3:
+                signal.raise_signal(signal.SIGTERM)
+            time.sleep(0.02)
+        return loss(detector, batch)
+
+    monkeypatch.setattr(signals, "GRACE", 0.01)
+    monkeypatch.setattr(RD, "training_loss", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        start("trainer.max_epochs=3", folder="parts")
+    assert ended.value.code == 128 + signal.SIGTERM and steps == [0, 0, 1]
+    last = a.parent / "parts/checkpoints/last.ckpt"
+    assert Checkpoint.load(last).epochs == 1
+    _, b = start(f"ckpt_path={last}", "trainer.max_epochs=3", folder="parts")
+    assert steps == [0, 0, 1, 1, 1, 2, 2] and equal(weights(a), weights(b))
 
 
 def test_a_run_s_folder_goes_on_from_its_last_checkpoint(command, tiny_mvtec, tmp_path, capsys):
