@@ -8,6 +8,7 @@ from tests.docs.blocks import PAGES, ROOT
 
 # A link into experiments/, with its text; the file's part that it names is not looked at
 LINK = re.compile(r"\[([^]]*)\]\(([^)#]*experiments/[^)#]*)(?:#[^)]*)?\)")
+UNIT = re.compile(r"(?<![\w.,-])\d+(?= (?:images a second|images/s|MiB|s|min|minutes|%)(?!\w))")
 DECIMAL = re.compile(r"(?<![\w.])\d+(?:\.\d+)?")
 
 
@@ -24,7 +25,7 @@ def is_among(number, found):
 def list_claims():
     """Each paragraph, or row of a table, that links to a file of experiments/: what it says, and what the files have.
 
-    Of the paragraph those numbers count that have decimals, of the links' own text all.
+    Of the paragraph those numbers count that have decimals or a unit, of the links' own text all.
     """
     for page in PAGES:
         for text in re.split(r"\n\s*\n|\n(?=[-|])", page.read_text(encoding="utf-8")):
@@ -32,9 +33,8 @@ def list_claims():
                 files = [(page.parent / target).resolve() for _, target in links]
                 files = [file / "README.md" if file.is_dir() else file for file in files]
                 told = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)
-                numbers = {n for n in read_numbers(told) if "." in n} | {
-                    n for name, _ in links for n in read_numbers(name)
-                }
+                numbers = {n for n in read_numbers(told) if "." in n} | set(UNIT.findall(told))
+                numbers |= {n for name, _ in links for n in read_numbers(name)}
                 if numbers:
                     yield pytest.param(numbers, files, id=f"{page.relative_to(ROOT)}: {text[:60]!r}")
 
