@@ -1,7 +1,7 @@
 """What can be refused before anything heavy is imported: the job's folder, the data set's, the file of weights."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,14 @@ def name_last(overrides: list[str]) -> list[str]:
             "command begins anew"
         )
     return [write("ckpt_path", str(last)) if split(text)[0] == "ckpt_path" else text for text in overrides]
+
+
+def drop_unused(folder: Path, stored_in: str) -> None:
+    """Remove the folder of a job that was refused, and `stored_in` of a run around it, where nothing lies in them."""
+    if stored_in and folder.parent.name == stored_in:
+        with suppress(OSError):  # something does
+            folder.rmdir()
+            folder.parent.rmdir()
 
 
 def refuse_early(cfg: DictConfig, folder: RunFolder, record: Record, goes_on: bool) -> None:

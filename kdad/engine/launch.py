@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import kdad
 from kdad.engine.devices import settle_machine
-from kdad.engine.early import name_last
+from kdad.engine.early import drop_unused, name_last
 from kdad.engine.help import describe_command
 from kdad.engine.record import name_job
 from kdad.engine.run_folder import RunFolder
@@ -112,6 +112,7 @@ def launch(
             if isinstance(error, OSError) and error.errno in DISK:
                 error = UserError(explain_disk(error))
             task, folder = " ".join(hydra_cfg.overrides.task), hydra_cfg.runtime.output_dir
+            drop_unused(Path(folder), stored_in)
             where = "" if plan else f"\n  {folder}"
             failure = f"- {task}\n  {error}{where}" if several else ""
             sweep.end(hydra_cfg, "failed", failure)

@@ -329,7 +329,7 @@ def test_evaluate_on_other_data_where_there_are_no_training_images(command, tiny
     shutil.rmtree(tmp_path / "there")
     checkpoint = "ckpt_path=run/checkpoints/tested.ckpt"
     assert command(checkpoint, "hydra.run.dir=tested", main=evaluate) == 2
-    for refused in ("form=released", "severity=2"):  # the other form is another training, a severity is of a corruption
+    for refused in ("form=released", "severity=2", "metrics.mode=fast"):  # another training, of no corruption, no mode
         assert command(checkpoint, refused, main=evaluate) == 2
     assert not (tmp_path / "run/evaluations").exists()
     other = ("dataset=folder", "dataset.root=line 2", "dataset.normal=ok", "dataset.test_fraction=1")
