@@ -71,7 +71,7 @@ def list_idle_keys(cfg: DictConfig, typed: Iterable[str], alone: bool) -> list[s
     values, found = flatten(resolve(cfg)), []
     for name in sorted(given & set(BY_NAME)):
         other, wanted = BY_NAME[name].needs or (name, (values.get(name),))
-        if values.get(other) not in wanted and (alone or other not in given):
+        if name in values and values.get(other) not in wanted and (alone or other not in given):
             only = ", ".join(map(str, wanted))
             found.append(
                 f"{name}={describe_value(values[name])} does nothing with {other}={values[other]}: leave it out, or "

@@ -301,5 +301,6 @@ def test_a_key_that_does_nothing_in_some_jobs_of_a_sweep_is_taken():
     cfg = compose("model=rd", "corruption=none", "severity=3")
     assert list_idle_keys(cfg, swept, alone=False) == []
     assert len(list_idle_keys(cfg, swept[1:], alone=False)) == 1
+    assert list_idle_keys(compose("model=rd", "~decision.k"), ["~decision.k"], alone=True) == []  # said to be missing
     meant = ["corruption=blur", "severity=3"]
     assert list_idle_keys(compose("model=rd", *meant), meant, alone=True) == []
