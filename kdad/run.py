@@ -18,6 +18,7 @@ from kdad.engine.categories import list_categories, unite
 from kdad.engine.checkpoint import Checkpoint
 from kdad.engine.combinations import list_impossible
 from kdad.engine.early import check_place, refuse_early
+from kdad.engine.finished import find_done
 from kdad.engine.launch import CONFIG, carry_on, launch, stop
 from kdad.engine.plan import Plan, asks_for_plan
 from kdad.engine.run_folder import RunFolder
@@ -80,14 +81,14 @@ def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chos
     """Run a job, with skip_done only what is not done here or below `roots`; return what results.json holds."""
     if cfg.skip_done:
         wanted, data = config_hash(resolve(cfg)), fingerprint(cfg)
-        if done := folder.find_done(wanted, roots, data):
+        if done := find_done(folder, wanted, roots, data):
             from kdad.engine.retest import test_variants
 
             print(f"Done already: {done}")
             note_results(done)
             test_variants(cfg, done)
             return done.read()
-        if other := folder.find_done(wanted, roots):
+        if other := find_done(folder, wanted, roots):
             print(f"Not done: {other} is of this configuration, but the data have changed since")
         folder = folder.find_free(wanted)
         if not cfg.ckpt_path and (last := find_last(folder, cfg, data)):

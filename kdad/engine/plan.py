@@ -23,6 +23,7 @@ from rich.table import Table
 
 from kdad.engine.categories import list_categories, unite
 from kdad.engine.early import check_place
+from kdad.engine.finished import find_done
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.settings.checks import check_configuration
@@ -129,7 +130,7 @@ class Plan:
         last = Path(cfg.ckpt_path) if cfg.ckpt_path else None
         if cfg.skip_done:
             run, data = RunFolder(folder or self.temporary.name), fingerprint_data(cfg)
-            if run.find_done(config_hash(config), roots, data):
+            if find_done(run, config_hash(config), roots, data):
                 self.done += 1
                 return
             if last is None and run.is_interrupted():

@@ -6,9 +6,9 @@ is first noted in the folder's marker. Reading needs neither torch nor Lightning
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count, takewhile
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -129,12 +129,6 @@ class RunFolder:
         """Yield this folder, then `<folder>_2`, `<folder>_3` and so on, whether they exist or not."""
         yield self
         yield from (RunFolder(self.path.with_name(f"{self.path.name}_{i}")) for i in count(2))
-
-    def find_done(self, of: str, roots: Iterable[Path], on: str | None = None) -> "RunFolder | None":
-        """Return where a run lies of which `is_trained` is true: here or beside it, else anywhere below `roots`."""
-        beside = takewhile(lambda place: place.path.exists(), self.siblings())
-        below = (RunFolder(path.parent) for root in dict.fromkeys(roots) for path in sorted(root.rglob(RESULTS)))
-        return next((place for some in (beside, below) for place in some if place.is_trained(of, on)), None)
 
     def find_free(self, of: str) -> "RunFolder":
         """Return the first folder, of this one and its siblings, that a job of this configuration may write to.

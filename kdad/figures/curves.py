@@ -114,7 +114,7 @@ def _draw_series(panel: Axes, one: Series, about: Panel, style: LineStyle, each:
     x, ys = align_curves(curves)
     panel.plot(x, ys.mean(axis=0), **style, label=label)
     if len(curves) > 1:
-        seen = find_seen(x)  # of a line matplotlib finds out by itself
+        seen = find_seen(x)
         panel.fill_between(
             x[seen], ys[:, seen].min(axis=0), ys[:, seen].max(axis=0), color=style["color"], alpha=0.18, linewidth=0
         )
@@ -157,9 +157,10 @@ def align_curves(curves: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[
     """Evaluate curves at the false-positive rates of all of them. Returns the rates (X,) and the values (curves, X).
 
     Each rate is there twice, with a curve's lowest and highest value at it. So steps stay steps, and the trapezoid
-    rule gives the mean of the curves the mean of their areas.
+    rule gives the mean of the curves the mean of their areas. Of rates too dense to be told apart some are left out.
     """
     rates = np.unique(np.concatenate([x for x, _ in curves]))
+    rates = rates[find_seen(rates)]
     ys = []
     for x, y in curves:
         first, last = np.searchsorted(x, rates), np.searchsorted(x, rates, side="right") - 1

@@ -82,8 +82,9 @@ def wrap_text(text: str, width: int) -> str:
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `<name>.png` and `<name>.pdf` into `folder`, each whole or not at all. Returns their paths."""
     paths = []
-    figure.draw_without_rendering()  # which lays it out
-    figure.set_layout_engine(None)  # as it is now: each file would be laid out anew, and drawn twice for that
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # as it is now: each file would be laid out anew, and drawn twice for that
     for kind, metadata in METADATA.items():
         paths.append(folder / f"{name}.{kind}")
         with atomic_write(paths[-1], "wb") as file:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from kdad.engine.finished import walk_folders
 from kdad.engine.record import EXTRA, MEAN, RATES, SEVEN, name_category
 from kdad.engine.record import HEADLINE as METRICS
 from kdad.engine.run_folder import RESULTS, RunFolder
@@ -43,7 +44,6 @@ TYPES: tuple[tuple[tuple[str, ...], tuple[type, ...], str], ...] = (
 )  # fmt: skip
 DECISION = ("decision_source", "decision_images")  # that come with a decision_rule
 NAMED = ("model", "dataset", "backbone")  # groups of every run's configuration
-OPAQUE = {RunFolder("").maps.name, RunFolder("").checkpoints.name}  # folders without results, of many files
 
 
 def read_runs(folders: Iterable[str | os.PathLike]) -> pd.DataFrame:
@@ -130,12 +130,11 @@ def locate_files(run: RunFolder) -> dict[str, Path]:
 def _find_folders(root: Path) -> Iterator[Path]:
     """Yield the folders with a results.json, then those of jobs that have begun and left no results at all."""
     begun, done = [], []
-    for name, inside, files in os.walk(root):
-        inside[:] = [folder for folder in inside if folder not in OPAQUE and not folder.startswith(".")]
+    for folder, files in walk_folders(root):
         if RESULTS in files:
-            done.append(Path(name))
-        elif RunFolder(name).config.name in files:
-            begun.append(Path(name))
+            done.append(folder)
+        elif RunFolder(folder).config.name in files:
+            begun.append(folder)
     yield from done
     yield from (folder for folder in begun if not any(place.is_relative_to(folder) for place in done))
 

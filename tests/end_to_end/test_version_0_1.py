@@ -9,6 +9,7 @@ import pytest
 
 import kdad
 from kdad.engine.checkpoint import Checkpoint
+from kdad.engine.finished import find_done
 from kdad.engine.run_folder import RunFolder
 from kdad.evaluate import main as evaluate
 from kdad.report.study import make_study_report
@@ -69,7 +70,7 @@ def test_training_goes_on(command, old, model):
 def test_a_finished_run_is_found_done(model):
     run = RunFolder(OLD / "runs" / model)
     made_by = Checkpoint.load(run.checkpoint("tested")).config
-    assert run.is_trained(config_hash(made_by)) and run.find_done(config_hash(made_by), []) is run
+    assert run.is_trained(config_hash(made_by)) and find_done(run, config_hash(made_by), []) is run
     assert not run.is_trained(config_hash({**made_by, "seed": 1}))
     moved = {**made_by, "dataset": {**made_by["dataset"], "root": "/elsewhere"}}
     assert run.is_trained(config_hash(moved))

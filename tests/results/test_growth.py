@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kdad.engine.finished import find_done
 from kdad.engine.run_folder import RunFolder
 from kdad.report.__main__ import main
 from kdad.results import settings
@@ -60,11 +61,39 @@ def test_a_report_reads_each_file_of_a_run_once(counted, write_tested, tmp_path,
     assert counted["composed by Hydra"] <= 2  # the paper's form and the released one, however many runs there are
 
 
-def test_a_search_for_what_is_done_reads_each_result_once(counted, write_tested, tmp_path):
+def test_searches_for_what_is_done_read_each_result_once(counted, write_tested, tmp_path):
     write_runs(write_tested, MANY)
     counted.clear()
-    assert RunFolder(tmp_path / "new").find_done("absent", [tmp_path / "runs", tmp_path / "runs"]) is None
+    for _ in range(3):  # as the jobs of a sweep ask
+        assert find_done(RunFolder(tmp_path / "new"), "absent", [tmp_path / "runs", tmp_path / "runs"]) is None
     assert counted["results.json"] == MANY and counted["config.yaml"] == counted["yaml"] == 0
+    counted.clear()
+    of = RunFolder(tmp_path / "runs/3").read_hash()
+    counted.clear()
+    assert find_done(RunFolder(tmp_path / "new"), of, [tmp_path / "runs"]).path == tmp_path / "runs/3"
+    assert counted["results.json"] == 1
+
+
+def test_a_run_that_comes_or_goes_or_changes_between_two_searches_is_seen(write_tested, tmp_path, monkeypatch):
+    write_runs(write_tested, FEW)
+    first, other = RunFolder(tmp_path / "runs/0"), RunFolder(tmp_path / "new/maps/7")
+    of, text = first.read_hash(), first.results.read_text()
+    monkeypatch.chdir(tmp_path)
+
+    def find():
+        found = find_done(RunFolder("next"), of, [Path("runs"), Path("new")])
+        return found and found.path
+
+    assert find() == Path("runs/0")
+    first.results.write_text(text.replace('"ok"', '"failed"'))
+    assert find() is None
+    other.path.mkdir(parents=True)
+    other.results.write_text(text)  # in a folder that is named as a run's maps are, but is in no run
+    assert find() == Path("new/maps/7")
+    other.results.unlink()
+    assert find() is None
+    first.results.write_text(text)
+    assert find() == Path("runs/0")
 
 
 def test_the_own_folder_is_looked_at_first(counted, write_tested, tmp_path):
@@ -72,5 +101,5 @@ def test_the_own_folder_is_looked_at_first(counted, write_tested, tmp_path):
     mine = RunFolder(tmp_path / "runs/3")
     of = mine.read_hash()
     counted.clear()
-    assert mine.find_done(of, [tmp_path / "runs"]).path == mine.path
+    assert find_done(mine, of, [tmp_path / "runs"]).path == mine.path
     assert counted["results.json"] == 1
