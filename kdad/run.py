@@ -85,6 +85,8 @@ def run_unless_done(cfg: DictConfig, folder: RunFolder, roots: list[Path], *chos
             from kdad.engine.retest import test_variants
 
             print(f"Done already: {done}")
+            if absent := done.list_absent():
+                print(f"Its own results of {', '.join(absent)} are gone: kdad evaluate ckpt_path={done} tests again")
             note_results(done)
             test_variants(cfg, done)
             return done.read()

@@ -160,7 +160,9 @@ def find_values(image: Image.Image, path: Path, rule: Rule) -> NDArray[Any]:
         return np.array(_flatten(image))
     values = refuse_unless_finite(np.array(image), path)
     if rule.intensity == "auto":
-        way_out = "save it with 8 or 16 bits, or say what is black and white: dataset.intensity=window:<lo>,<hi>"
+        way_out = (
+            "save it with 8 or 16 bits, or train with what is black and white said: dataset.intensity=window:<lo>,<hi>"
+        )
         if image.mode == "F":
             raise UserError(
                 f"image {path} holds floating-point values of unknown range ({values.min():.4g} to "

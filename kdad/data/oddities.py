@@ -97,8 +97,8 @@ class Oddities:
             which = f"page {self.rule.page}, counted from 0," if self.rule.page else "the first"
             said.append(
                 f"{n} files hold several pages or frames, of which {which} is read. The first is "
-                f"{self.first['several_pages']}; dataset.page=<number> reads another one. To take in several, save "
-                "them as files of their own"
+                f"{self.first['several_pages']}; training with dataset.page=<number> reads another one. To take in "
+                "several, save them as files of their own"
             )
         if self.bits:
             said.append(

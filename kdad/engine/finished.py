@@ -8,7 +8,6 @@ from pathlib import Path
 from kdad.engine.run_folder import RESULTS, RunFolder
 
 OPAQUE = {RunFolder("").maps.name, RunFolder("").checkpoints.name}  # of a run: many files, and no results
-OWN = {RESULTS, RunFolder("").config.name}  # of a folder with results, or of a job that is to leave some
 # By the file of results: what tells whether it has changed, and the configuration that it is complete of. A sweep asks
 # for each of its jobs, of the same thousand files.
 _read: dict[Path, tuple[tuple[int, ...], str | None]] = {}
@@ -24,7 +23,8 @@ def find_done(folder: RunFolder, of: str, roots: Iterable[Path], on: str | None 
 def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield a folder and all below it that may hold a run, each with the names of its files."""
     for name, inside, files in os.walk(root):
-        closed = OPAQUE if OWN.intersection(files) else ()
+        written = RunFolder(name).written  # another folder may be called as a run's own are
+        closed = {folder for folder in OPAQUE.intersection(inside) if written.lists_any_in(folder)}
         inside[:] = [folder for folder in inside if folder not in closed and not folder.startswith(".")]
         yield Path(name), files
 

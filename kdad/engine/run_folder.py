@@ -125,6 +125,11 @@ class RunFolder:
         same = on is None or results.get("data_fingerprint") in (None, on)
         return same and "fit_seconds" in results and self.is_complete(of, results)
 
+    def list_absent(self, results: dict[str, Any] | None = None) -> list[str]:
+        """Return the categories of a unified run whose own results, which it has had, are not there."""
+        names = (self.read() if results is None else results).get("category_names")
+        return [n for n in map(str, names or []) if not self.category(n).results.is_file()]
+
     def siblings(self) -> Iterator["RunFolder"]:
         """Yield this folder, then `<folder>_2`, `<folder>_3` and so on, whether they exist or not."""
         yield self

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from kdad.data.roi import Roi
 from kdad.engine.run_folder import RunFolder
 from kdad.errors import UserError
 from kdad.inference.inputs import Item
@@ -26,6 +27,7 @@ OVERLAYS, MAPS = ("all", "anomalous", "none"), ("none", "npy", "tiff16", "mvtec_
 PRIVATE = ("test_private", "test_private_mixed")  # MVTec AD 2's folders of pictures whose masks its server alone has
 JOURNAL = ".judged"  # one line of JSON for each file, in the order in which they were judged
 AHEAD = 16  # pictures that wait to be drawn and written
+ENDINGS = (".png", ".npy", ".tiff")  # of pictures
 
 
 class PredictionFolder:
@@ -37,15 +39,18 @@ class PredictionFolder:
         if maps not in MAPS:
             raise UserError(f"maps={maps}: give one of {', '.join(MAPS)}")
         self.folder, self.overlays, self.maps, self.masks = RunFolder(path), overlays, maps, masks
+        self.roi: Roi | None = None
         self.path, self.journal = path, path / JOURNAL
         self.unreadable = path / "unreadable.csv"
         self.rows: dict[str, dict[str, Any]] = {}  # by path
         self._owners: dict[str, str] = {}  # paths of inputs, by the names of their pictures
+        self._files: set[str] = set()  # these pictures, and the folders that they lie in
+        self._folders: set[str] = set()
         self._threads = ThreadPoolExecutor(2)
         self._waiting: list[Future[None]] = []
 
-    def open(self, checkpoint: Path, skip_done: bool, overwrite: bool) -> None:
-        """Begin, or with `skip_done` go on with what an earlier call has judged.
+    def open(self, checkpoint: Path, skip_done: bool, overwrite: bool, roi: Roi | None = None) -> None:
+        """Begin, or with `skip_done` go on with what an earlier call has judged, in the same regions of interest.
 
         Raises `UserError` where the folder holds something else, predictions of another checkpoint, or, without being
         asked to go on or to overwrite, any predictions.
@@ -71,10 +76,13 @@ class PredictionFolder:
                 f"{self.path} holds predictions of another checkpoint, {lines[0].get('checkpoint')}: overwrite=true "
                 "replaces them, hydra.run.dir=<folder> gives another folder"
             )
+        self.roi = roi
         folder.written.remove_left()
         folder.note(*places)
         self.rows = {line["path"]: line for line in lines[1:] if "path" in line}
-        self._owners = {row["name"]: path for path, row in self.rows.items() if "name" in row}
+        for path, row in self.rows.items():
+            if "name" in row:
+                self._take_name(row["name"], path)
         with self.journal.open("w", encoding="utf-8") as file:  # without a line that a kill has cut
             file.writelines(json.dumps(line) + "\n" for line in [made_by, *self.rows.values()])
 
@@ -91,16 +99,16 @@ class PredictionFolder:
         """Return whether this file, unchanged, has been judged and all its pictures written."""
         row = self.rows.get(str(item.path))
         try:
-            same = row is not None and row["file"] == describe_file(item.path)
-        except OSError:
+            same = row is not None and row["file"] == describe_file(item.path, self.roi)
+        except (OSError, UserError):
             return False
         return same and row is not None and "name" in row and all(place.exists() for place in self._places(row))
 
     def add(self, item: Item, found: "Result | UserError") -> None:
         """Write down what was found of a file; its pictures follow on threads."""
         try:
-            file = describe_file(item.path)
-        except OSError:
+            file = describe_file(item.path, self.roi)
+        except (OSError, UserError):  # which `found` says
             file = []
         row: dict[str, Any] = {"path": str(item.path), "file": file}
         if isinstance(found, UserError):
@@ -149,11 +157,27 @@ class PredictionFolder:
             future.result()
 
     def _choose_name(self, item: Item) -> str:
-        """Return the name of a file's pictures, which no other file has in this folder."""
-        path, name, number = Path(item.name), item.name, 2
-        while self._owners.setdefault(name, str(item.path)) != str(item.path):
-            name, number = path.with_name(f"{number}_{path.name}").as_posix(), number + 1
+        """Return the name of a file's pictures, which no other file, and no folder of one, has in this folder."""
+        name, number = item.name, 2
+        while clash := self._find_clash(name, str(item.path)):
+            parts, place = list(Path(item.name).parts), len(clash.parts) - 1
+            parts[place] = f"{number}_{parts[place]}"
+            name, number = Path(*parts).as_posix(), number + 1
+        self._take_name(name, str(item.path))
         return name
+
+    def _find_clash(self, name: str, path: str) -> Path | None:
+        """Return what of a name is not free for this file's pictures: a folder that it begins with, or all of it."""
+        folders = reversed(Path(name).parents)
+        if folder := next((folder for folder in folders if folder.as_posix() in self._files), None):
+            return folder
+        taken = self._owners.get(name, path) != path or not self._folders.isdisjoint(list_pictures(name))
+        return Path(name) if taken else None
+
+    def _take_name(self, name: str, path: str) -> None:
+        self._owners[name] = path
+        self._files.update(list_pictures(name))
+        self._folders.update(parent.as_posix() for parent in Path(name).parents)
 
     def _places(self, row: dict[str, Any]) -> Iterator[Path]:
         """Yield where the pictures of a file go."""
@@ -202,10 +226,13 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def describe_file(path: Path) -> list[int]:
-    """Return a file's size and time, which tell that it has changed."""
+def describe_file(path: Path, roi: Roi | None = None) -> list[int | str]:
+    """Return a picture's size and time, which tell that it has changed, and what tells its region of interest.
+
+    Raises `UserError` where it has none.
+    """
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, *(roi.identify(path) if roi else ())]
 
 
 def name_for_server(path: Path) -> Path:
@@ -220,6 +247,11 @@ def name_for_server(path: Path) -> Path:
             "set's server needs it. maps=tiff16 writes the same maps of any picture"
         )
     return Path(*path.parts[-3:])
+
+
+def list_pictures(name: str) -> list[str]:
+    """Return what the pictures of a file of this name can be called."""
+    return [name_picture(name, ending) for ending in ENDINGS]
 
 
 def name_picture(name: str, suffix: str) -> str:

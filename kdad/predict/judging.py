@@ -47,7 +47,7 @@ def judge(cfg: DictConfig) -> list[str]:
     else:
         console.print(detector.decision.describe(), soft_wrap=True)
     with folder.folder.hold():
-        folder.open(path, cfg.skip_done, cfg.overwrite)
+        folder.open(path, cfg.skip_done, cfg.overwrite, detector.geometry.roi)
         order: dict[str, None] = {}  # a path that is judged again keeps its place
         skipped, started, written = [0], time.monotonic(), time.monotonic()
 

@@ -23,6 +23,7 @@ from kdad.results.words import count_runs, parse_metric
 
 DEFAULT = Path("outputs")
 PAGE = "report.html"
+SHOWN = 8  # pictures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,8 +69,7 @@ def make_report_parser() -> argparse.ArgumentParser:
     add(
         "--pictures",
         type=int,
-        default=8,
-        help="with --html: test images of each run, and of each category side by side, half normal (default: 8)",
+        help=f"with --html: test images of each run, and of each category side by side, half normal (default: {SHOWN})",
     )
     return command
 
@@ -78,6 +78,8 @@ def report_runs(given: argparse.Namespace) -> None:
     """Print and write what the command line asks for. Raises `UserError` where it contradicts itself."""
     if given.paper is None and (given.table or given.quoted):
         raise UserError(f"--table and --quoted need --paper: one of {', '.join(published.list_papers())}")
+    if given.pictures is not None and not given.html:
+        raise UserError("--pictures needs --html, the page that shows them")
     if given.compare and given.paper:
         raise UserError("--compare is a report of its own: leave out --paper")
     if given.html:
@@ -102,7 +104,7 @@ def write_page(given: argparse.Namespace) -> None:
     runs = collect_runs(given)
     metrics = expand_metrics(given.metrics, runs)
     path = given.out / given.html if given.out and given.html.parent == Path() else given.html
-    size = write_html(path, runs, given.pictures, metrics)
+    size = write_html(path, runs, SHOWN if given.pictures is None else given.pictures, metrics)
     print(f"{path}: {count_runs(runs)}, {size / 1e6:.1f} MB")
 
 

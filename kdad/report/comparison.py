@@ -43,7 +43,7 @@ def make_comparison(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Rep
         if ranking := rank_detectors(named, metric):
             ranked += write_ranking(ranking, metric)
         notes += [warning for warning in warn(pairs, metric) if warning not in notes]
-    notes += describe_alone(named)
+    notes += describe_alone(named, {name for line in lines for name in line[:2]})
     if not lines:
         notes.append("No two detectors or settings share a category and a seed: there is nothing to compare.")
     tables = [Table("", [("", name) for name in HEAD], 3, lines)]
@@ -59,17 +59,33 @@ def make_comparison(runs: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Rep
         )
         tables.append(Table("Mean ranks", [("", name) for name in head], 2, ranked))
     notes += [f"{name}: {settings}" for name, settings in list_settings(blocks).items() if settings]
+    notes += [*describe_unfinished(runs), *runs.attrs.get("skipped", [])]
     return Report("comparison", "Comparison", tables, notes, pd.DataFrame(records))
 
 
-def describe_alone(named: dict[str, pd.DataFrame]) -> list[str]:
-    """Return a note on data sets that one detector alone was run on, which nothing is compared on; none without any."""
+def describe_unfinished(runs: pd.DataFrame) -> list[str]:
+    """Return a note on the runs without results, which nothing is compared with; none where all have some."""
+    count = runs.loc[runs["status"] != "ok", "status"].value_counts()
+    told = ", ".join(f"{n} {status}" for status, n in count.items())
+    return [f"Not compared: {told}. kdad report without --compare says why."] if told else []
+
+
+def describe_alone(named: dict[str, pd.DataFrame], compared: set[str]) -> list[str]:
+    """Return notes on data sets that one detector alone was run on, and on detectors that nothing is compared with.
+
+    `compared` are the names of those that something is.
+    """
     runs = pd.concat([rows.assign(detector=name) for name, rows in named.items()]) if named else pd.DataFrame()
     if runs.empty or len(named) < 2:
         return []
-    counts = runs[runs["status"] == "ok"].groupby("dataset")["detector"].nunique()
+    runs = runs[runs["status"] == "ok"]
+    counts = runs.groupby("dataset")["detector"].nunique()
     alone = [str(name) for name, count in counts.items() if count < 2]
-    return [f"Of {', '.join(alone)} there are runs of one detector or setting alone: not compared."] if alone else []
+    apart = [name for name in dict.fromkeys(runs[~runs["dataset"].isin(alone)]["detector"]) if name not in compared]
+    notes = [f"Of {', '.join(alone)} there are runs of one detector or setting alone: not compared."] if alone else []
+    if apart and compared:  # where nothing is compared a note says that
+        notes.append(f"{', '.join(apart)}: not compared, since no other run shares a category and a seed.")
+    return notes
 
 
 def name_detectors(blocks: list[Block]) -> dict[str, pd.DataFrame]:

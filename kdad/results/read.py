@@ -152,6 +152,8 @@ def _read_run(folder: Path, skipped: list[str]) -> dict[str, Any] | None:
         results, written = _read_results(run.results), run.results
         skipped += [f"{run.config} is skipped: {problem}"] if problem else []
         if "categories" in results and results["status"] == "ok":
+            absent = ", ".join(run.list_absent(results))
+            skipped += [f"{written} has categories whose own results are gone: {absent}"] if absent else []
             return None
     elif config:
         results = {"status": "unfinished", "error": f"no {RESULTS}: killed, or still at work"}

@@ -73,9 +73,10 @@ def list_idle_keys(cfg: DictConfig, typed: Iterable[str], alone: bool) -> list[s
         other, wanted = BY_NAME[name].needs or (name, (values.get(name),))
         if name in values and values.get(other) not in wanted and (alone or other not in given):
             only = ", ".join(map(str, wanted))
+            beside = f"{other}={describe_value(values[other])}"
             found.append(
-                f"{name}={describe_value(values[name])} does nothing with {other}={values[other]}: leave it out, or "
-                f"give {other}={only if len(wanted) == 1 else f'one of {only}'}"
+                f"{name}={describe_value(values[name])} does nothing with {beside}: leave it out, or give "
+                f"{other}={only if len(wanted) == 1 else f'one of {only}'}"
             )
     return found
 

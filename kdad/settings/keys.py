@@ -269,13 +269,15 @@ KEYS = (
     Key("skip_done", DISPLAY, "leave out a job whose configuration has complete results already", v.SWITCH),
     Key("plan", DISPLAY, "price the job or sweep, hours, memory, disk, without running it", v.SWITCH, training=True),
     Key("overwrite", DISPLAY, "replace complete results in the folder that is written to", v.SWITCH),
-    Key("max_categories", DISPLAY, "category=all: only the first so many", v.COUNT_OR_NULL),
+    Key("max_categories", DISPLAY, "category=all: only the first so many", v.COUNT_OR_NULL,
+        needs=("category", ("all",))),
     Key("pictures", DISPLAY, "at most so many pictures of image, map and mask", v.FROM_ZERO),
     Key("logger", DISPLAY, "csv, wandb, tensorboard or none", v.OPTIONAL),
     Key("logger.save_dir", PLACE, supplied=True),
     Key("variants", DISPLAY, "further tests of the trained weights", v.VARIANTS, training=True),
     Key("objective", DISPLAY, "what a job returns to a search: loss or val_loss", v.OBJECTIVE, training=True),
-    Key("objective_on_test_data", DISPLAY, "also let image_auroc, pixel_auroc or pro be one", v.SWITCH, training=True),
+    Key("objective_on_test_data", DISPLAY, "also let image_auroc, pixel_auroc or pro be one", v.SWITCH, training=True,
+        needs=("objective", ("loss", "val_loss", "image_auroc", "pixel_auroc", "pro"))),
     Key("table", DISPLAY, "of an experiment: the printed table that it fills", v.MAPPING_OR_NULL, training=True),
 )  # fmt: skip
 BY_NAME = {key.name: key for key in KEYS}

@@ -151,9 +151,11 @@ class FeaturePyramid(nn.Module):
                     "Choose a convolutional or hierarchical backbone, or another level."
                 )
             shapes.append((c, h, w))
-            # To the nearest power of two, since odd sizes are rounded on the way down; a pixel or two tell nothing.
+            # Sizes that are odd are rounded on the way down, so a stride fits maps that are a pixel larger or smaller.
             measured = 2 ** round(math.log2(max(sides) / max(h, w)))
-            strides.append(known.get(path, measured) if max(h, w) <= 2 else measured)
+            stride = known.get(path, measured)
+            fits = all(abs(n - side / stride) <= 1 for n, side in zip((h, w), sides, strict=True))
+            strides.append(stride if max(h, w) <= 2 or fits else measured)
             to_nchw.append(nhwc)
         self._outputs.clear()
         return shapes, strides, to_nchw

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from statistics import fmean
 
 import numpy as np
@@ -145,6 +146,12 @@ def test_a_unified_run_is_found_evaluated_and_reported(two, train, command, tmp_
         capsys.readouterr()
         assert command(*typed, main=evaluate) == 2
         assert said in capsys.readouterr().err
+
+    shutil.rmtree(folder / "categories" / "dark")
+    with pytest.warns(UserWarning, match="has categories whose own results are gone: dark"):
+        read_runs([folder])
+    train("elsewhere", *both, "skip_done=true")
+    assert f"Its own results of dark are gone: kdad evaluate ckpt_path={folder}" in capsys.readouterr().out
 
 
 def test_the_folder_of_a_unified_run_is_kept_and_replaced_as_any(train, command, two, tmp_path, capsys):

@@ -54,6 +54,21 @@ def test_a_job_replaces_its_own_files_alone(folder):
     assert files(folder.path) == mine
 
 
+@pytest.mark.parametrize("name", ["new\nmine.txt", "new\rmine.txt", "new\x0cmine.txt", "new\x85mine.txt", "new\u2028mine.txt",
+                                  "\n/mine.txt", "\\nmine.txt", '"mine.txt"', "a\nb\udcff.txt"])  # fmt: skip
+def test_a_file_whose_name_has_line_breaks_is_known_and_no_part_of_it_taken_for_another(folder, name):
+    with folder.write(folder.maps / name) as file:
+        file.write("x")
+    with folder.write(folder.scores) as file:
+        file.write("x")
+    (folder.path / "mine.txt").write_text("mine")
+    assert folder.list_written() == [folder.maps / name, folder.scores]
+    folder.written.replace(folder.list_written())
+    assert folder.list_written() == [folder.maps / name, folder.scores]
+    folder.clear()
+    assert files(folder.path) == {"mine.txt"}
+
+
 def test_a_folder_without_strangers_is_left_empty(folder):
     job(folder).clear()
     assert {path.name for path in folder.path.iterdir()} == {MARKER, ".lock"}

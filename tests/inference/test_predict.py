@@ -312,6 +312,40 @@ def test_pictures_of_several_calls_and_inputs_never_meet(rd, predict, tmp_path):
     assert len(list((tmp_path / "fresh/overlays").rglob("*.png"))) == 3
 
 
+def test_a_folder_called_as_a_picture_of_another_file_is_renamed(rd, predict, tmp_path):
+    first, inner, other = tmp_path / "c/x.jpg", tmp_path / "c/x.jpg.png/z.png", tmp_path / "d/x.jpg"
+    copy_pictures(rd, first, inner, other)
+    given = [f"ckpt_path={rd.folder}", "maps=npy", "masks=true"]
+    assert predict(*given, "hydra.run.dir=a", "input=[c/x.jpg,c]") == 0  # the file comes first
+    assert predict(*given, "hydra.run.dir=b", "input=[c/x.jpg.png,d/x.jpg]") == 0
+    assert predict(*given, "hydra.run.dir=c", "input=c") == 0
+    assert predict(*given, "hydra.run.dir=d", "input=c/x.jpg.png/z.png") == 0
+    assert predict(*given, "hydra.run.dir=d", "input=c", "skip_done=true") == 0
+    for folder, count in (("a", 2), ("b", 2), ("c", 2), ("d", 2)):
+        places = [tmp_path / folder / kind for kind in ("overlays", "masks", "maps")]
+        assert [len([p for p in place.rglob("*") if p.is_file()]) for place in places] == [count] * 3
+
+
+def test_a_picture_is_judged_anew_in_another_region_of_interest(tmp_path, command_line):
+    for half in ("left", "right"):
+        for kind, count in (("normal", 10), ("square", 2)):
+            (tmp_path / half / kind).mkdir(parents=True)
+            for i in range(count):
+                mask = np.zeros((70, 90), np.uint8)
+                mask[:, slice(0, 45) if half == "left" else slice(45, 90)] = 255
+                Image.fromarray(mask).save(tmp_path / half / kind / f"{i}.png")
+    trained = train("rd", tmp_path / "trained", f"dataset.roi={tmp_path / 'left'}")
+    given = [f"ckpt_path={trained.folder}", f"input={trained.pictures / 'square'}", "overlays=none"]
+
+    def judge(half, into, *more):
+        assert command_line("predict", *given, f"roi={tmp_path / half}", f"hydra.run.dir={tmp_path / into}", *more) == 0
+        return [row["score"] for row in table(tmp_path / into / "scores.csv")]
+
+    left, right = judge("left", "a"), judge("right", "b")
+    assert left != right and judge("left", "a", "skip_done=true") == left
+    assert judge("right", "a", "skip_done=true") == right and judge("left", "a", "skip_done=true") == left
+
+
 def test_a_bad_file_that_is_gone_is_forgotten(rd, predict, tmp_path, capsys):
     copy_pictures(rd, tmp_path / "b/0.png", tmp_path / "b/1.png")
     (tmp_path / "b/bad.png").write_bytes(b"x")

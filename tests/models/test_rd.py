@@ -187,3 +187,12 @@ def test_an_image_too_small_for_the_pyramid_is_told_the_sizes_that_fit(build):
     """At 8 px every deep level has one pixel, which tells nothing of its stride."""
     with pytest.raises(UserError, match=r"image_size=8: must be a multiple of 32, .*such as 32$"):
         build(image_size=8)
+
+
+@pytest.mark.parametrize("size", range(34, 130, 7))
+def test_a_size_that_does_not_fit_is_told_sizes_that_do(build, size):
+    """At 33 px maps of 16, 8 and 4 px that are rounded up looked like those of another stride."""
+    with pytest.raises(UserError) as refused:
+        build(image_size=size)
+    told = [int(word) for word in str(refused.value).partition("such as ")[2].split(" or ")]
+    assert told == [size // 32 * 32, size // 32 * 32 + 32]

@@ -100,6 +100,19 @@ def test_a_set_that_one_detector_was_run_on_alone_is_named(write_run, tmp_path, 
     assert "Of mtd there are runs of one detector or setting alone: not compared." in capsys.readouterr().out
 
 
+def test_what_is_not_compared_is_said(write_run, tmp_path, capsys):
+    for model in ("rd", "stpm"):
+        write_run(0.9, model=model, category="grid")
+    write_run(0.8, model="mkd", category="grid", seed=5)
+    write_run(None, model="stpm", category="screw", results={"status": "failed", "error": "no room"})
+    (tmp_path / "runs/cut").mkdir()
+    (tmp_path / "runs/cut/results.json").write_text('{"status": "ok"')
+    main([str(tmp_path / "runs"), "--compare"])
+    said = capsys.readouterr().out
+    assert "mkd: not compared, since no other run shares a category and a seed." in said
+    assert "Not compared: 1 failed." in said and f"{tmp_path}/runs/cut/results.json is skipped" in said
+
+
 def test_metrics_that_only_some_runs_have_are_named_where_they_are_not_shown(write_run, tmp_path, capsys):
     write_run(0.9, results={"spro_0.05": 0.5})
     main([str(tmp_path / "runs")])

@@ -11,6 +11,7 @@ from kdad.engine.finished import find_done
 from kdad.engine.run_folder import RunFolder
 from kdad.report.__main__ import main
 from kdad.results import settings
+from kdad.results.read import read_runs
 from kdad.settings import compose
 from kdad.storage import plain
 
@@ -94,6 +95,23 @@ def test_a_run_that_comes_or_goes_or_changes_between_two_searches_is_seen(write_
     assert find() is None
     first.results.write_text(text)
     assert find() == Path("runs/0")
+
+
+@pytest.mark.parametrize("name", ["maps", "checkpoints"])
+def test_runs_in_a_folder_called_as_a_runs_own_are_seen(write_tested, tmp_path, name):
+    write_runs(write_tested, 1)
+    study, run = tmp_path / "study", RunFolder(tmp_path / "runs/0")
+    (study / name).mkdir(parents=True)
+    (study / "config.yaml").write_text("of: another program")  # nor need what lies beside be kdad's
+    of = run.read_hash()
+    run.path.rename(study / name / "0")
+    assert find_done(RunFolder(tmp_path / "next"), of, [study]).path == study / name / "0"
+    assert list(read_runs([study])["folder"]) == [study / name / "0"]
+    own = RunFolder(study / name / "0")
+    (own.maps / "deep").mkdir(parents=True)
+    with own.write(own.maps / "deep/results.json") as file:  # of kdad's own folders none is looked into
+        file.write(own.results.read_text())
+    assert list(read_runs([study])["folder"]) == [own.path]
 
 
 def test_the_own_folder_is_looked_at_first(counted, write_tested, tmp_path):

@@ -290,6 +290,10 @@ def test_any_category_is_a_tag_of_weights_and_biases(chosen):
          "decision.rule=mean_std"),
         (["severity=2"], "severity=2 does nothing with corruption=none: leave it out, or give corruption=one of "
          "brightness, contrast, blur, noise, jpeg, shift, rotate, scale"),
+        (["category=grid", "max_categories=2"], "max_categories=2 does nothing with category=grid: leave it out, or give "
+         "category=all"),
+        (["objective_on_test_data=true"], "objective_on_test_data=true does nothing with objective=null: leave it out, "
+         "or give objective=one of loss, val_loss, image_auroc, pixel_auroc, pro"),
     ],
 )  # fmt: skip
 def test_a_key_that_does_nothing_beside_another_is_refused(typed, said):
