@@ -21,6 +21,7 @@ from kdad.engine.early import check_place, refuse_early
 from kdad.engine.finished import find_done
 from kdad.engine.launch import CONFIG, carry_on, launch, stop
 from kdad.engine.plan import Plan, asks_for_plan
+from kdad.engine.record import is_same_data
 from kdad.engine.run_folder import RunFolder
 from kdad.engine.search import check_objective, compute_objective
 from kdad.engine.show import show
@@ -124,8 +125,8 @@ def find_last(folder: RunFolder, cfg: DictConfig, data: str | None) -> Path | No
     if not folder.is_interrupted():
         return None
     last = Checkpoint.load(folder.checkpoint("last"))
-    same = not last.changed_when_resumed(resolve(cfg)) and last.provenance.get("data_fingerprint") == data
-    return last.path if same else None
+    same = is_same_data(last.provenance.get("data_fingerprint", ""), data)
+    return last.path if same and not last.changed_when_resumed(resolve(cfg)) else None
 
 
 def goes_on_in(folder: RunFolder, cfg: DictConfig) -> bool:

@@ -1,12 +1,11 @@
 """The parts that a category's images are divided into, and studies of training images that are few or not clean."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kdad.data.roi import Roi
-from kdad.data.samples import Sample, fingerprint_samples, hold_out_share, order_samples
+from kdad.data.samples import Sample, fingerprint_samples, hold_out_share, join_digits, order_samples
 from kdad.errors import UserError
 
 
@@ -36,14 +35,15 @@ class Parts(NamedTuple):
         return counts | ({"n_calibration": len(self.calibration)} if self.calibration else {})
 
     def fingerprint(self, root: Path, roi: Roi | None = None) -> str:
-        """Return sixteen hex digits of which images are in which part, and of the region of interest in them."""
+        """Return digits of which images are in which part and of the region of interest in them, -, and of content."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
-        found = fingerprint_samples(named | ({"calibration": self.calibration} if self.calibration else {}), root)
-        if roi is None:
-            return found
-        # Of a folder of masks their sizes, as of images.
-        regions = sorted({roi.identify(sample.path)[:2] for part in named.values() for sample in part})
-        return hashlib.sha256(f"{found} {regions}".encode()).hexdigest()[:16]
+        named |= {"calibration": self.calibration} if self.calibration else {}
+        names, content = fingerprint_samples(named, root)
+        if roi is not None:
+            # Of a folder of masks their sizes, as of images.
+            regions = sorted({roi.identify(sample.path)[:2] for part in named.values() for sample in part})
+            names = join_digits([f"{names} {regions}"], 16)
+        return f"{names}-{content}"
 
 
 def check_studies(

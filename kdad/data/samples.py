@@ -3,11 +3,15 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from kdad.errors import UserError
+
+BLOCK, READ = 4096, 1000  # bytes, and files, that a fingerprint looks at
 
 
 class Sample(NamedTuple):
@@ -70,15 +74,44 @@ def hold_out_share(
     return [sample for sample in order if sample not in set(held)], held
 
 
-def fingerprint_samples(parts: Mapping[str, Sequence[Sample]], root: Path) -> str:
-    """Return sixteen hex digits of which images are in which part, by name, size, label and mask."""
-    lines = []
+def fingerprint_samples(parts: Mapping[str, Sequence[Sample]], root: Path) -> tuple[str, str]:
+    """Return digits of which images are in which part, by name, size, label and mask, and digits of what they hold."""
+    lines: list[str] = []
+    files: dict[str, Path] = {}
     for part, samples in parts.items():
         for sample in samples:
             mask = identify(sample.mask, root) if sample.mask else ""
-            sizes = [path.stat().st_size if path.is_file() else 0 for path in (sample.path, sample.mask) if path]
+            names = {identify(path, root): path for path in (sample.path, sample.mask) if path}
+            sizes = [path.stat().st_size if path.is_file() else 0 for path in names.values()]
             lines.append(f"{part} {sample.label} {identify(sample.path, root)} {mask} {sizes}")
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+            files |= {name: path for (name, path), size in zip(names.items(), sizes, strict=True) if size}
+    return join_digits(sorted(lines), 16), hash_content(files)
+
+
+def hash_content(files: Mapping[str, Path]) -> str:
+    """Return digits of a beginning, a middle and an end of files, which are given by name; of many of `READ` of them.
+
+    Pictures without compression keep their size when others take their names.
+    """
+    found = []
+    for name in sorted(files, key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest())[:READ]:
+        try:
+            status = files[name].stat()
+            found.append(f"{name} {_read_blocks(files[name], status.st_size, status.st_mtime_ns)}")
+        except OSError:  # which is said when it is decoded
+            found.append(name)
+    return join_digits(found, 8)
+
+
+@lru_cache(16 * READ)  # the jobs of a sweep ask for the same files
+def _read_blocks(path: Path, size: int, changed: int) -> list[int]:
+    with path.open("rb") as file:
+        return [crc32(file.read(BLOCK)) for place in (0, size // 2, size - BLOCK) if file.seek(max(0, place)) >= 0]
+
+
+def join_digits(lines: Iterable[str], count: int) -> str:
+    """Return so many hex digits that differ where lines do."""
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:count]
 
 
 def hold_out(normal: Sequence[Sample], n_test: int, root: Path, split_seed: int) -> tuple[list[Sample], list[Sample]]:

@@ -1,6 +1,5 @@
 """Several categories as one data set: a detector is trained on all of them together, and tested on each."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from PIL import Image
 from kdad.data import checks
 from kdad.data.base import AnomalyDataModule
 from kdad.data.images import Look
-from kdad.data.samples import Sample
+from kdad.data.samples import Sample, join_digits
 from kdad.errors import UserError
 
 SHARED = ("name", "root", "image_size", "batch_size", "split_seed", "seed", "augment", "max_megapixels")
@@ -60,8 +59,9 @@ class Union(AnomalyDataModule):
         for part in self.parts:
             facts.update(part.facts)
         self.facts |= facts
-        lines = [f"{part.category} {part.fingerprint}" for part in self.parts]
-        self.fingerprint = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+        prints = [part.fingerprint.split("-") for part in self.parts]
+        names = [f"{part.category} {names}" for part, (names, _) in zip(self.parts, prints, strict=True)]
+        self.fingerprint = f"{join_digits(names, 16)}-{join_digits([content for _, content in prints], 8)}"
         if self.trains and not self.tiling:
             checks.warn_of_few(self.name, self.train_samples, self.batch_size)
 

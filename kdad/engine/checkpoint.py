@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdad.engine.record import name_category
+from kdad.engine.record import is_same_data, name_category
 from kdad.errors import UserError
 from kdad.inference.files import OWN, find_checkpoint, read_checkpoint
 from kdad.settings.compose import OPTIONAL, resolve
@@ -125,7 +125,7 @@ class Checkpoint:
 
         Raises `UserError` where images that it has seen would be tested, or used for something else than before.
         """
-        if not self.seen or self._made_by.get("data_fingerprint") == data.fingerprint:
+        if not self.seen or is_same_data(self._made_by.get("data_fingerprint", ""), data.fingerprint):
             return ""
         if tested := data.find_seen(self.seen):
             raise UserError(
@@ -157,7 +157,7 @@ class Checkpoint:
 
     def has_other_data(self, data: "AnomalyDataModule") -> bool:
         """Return whether images have changed since it was trained; of version 0.1 that is unknown, and False."""
-        return bool(data.train_samples) and self._made_by.get("data_fingerprint") not in (None, data.fingerprint)
+        return bool(data.train_samples) and not is_same_data(self._made_by.get("data_fingerprint"), data.fingerprint)
 
     @property
     def provenance(self) -> dict[str, Any]:

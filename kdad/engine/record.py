@@ -33,6 +33,17 @@ def name_category(category: Any) -> str | None:
     return "+".join(map(str, category)) if several else category
 
 
+def is_same_data(one: str | None, other: str | None) -> bool:
+    """Return whether two fingerprints of data may be of the same.
+
+    None is of any; one without digits of content, of an earlier kdad, of any files with these names and sizes.
+    """
+    if one is None or other is None:
+        return True
+    (names, _, content), (names_too, _, content_too) = one.partition("-"), other.partition("-")
+    return names == names_too and (content == content_too or not content or not content_too)
+
+
 def describe(cfg: DictConfig) -> dict[str, Any]:
     """Return what the configuration alone says in results.json: model, data set, seed, hash."""
     return {

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from kdad.engine.record import Record, is_first_process
+from kdad.engine.record import Record, is_first_process, is_same_data
 from kdad.errors import UserError
 from kdad.settings.compose import resolve
 from kdad.settings.roles import config_hash
@@ -122,7 +122,7 @@ class RunFolder:
         `on` is the fingerprint of the data; None, or none in the results, as of version 0.1, for any.
         """
         results = self.read()  # once: a search asks this of every run
-        same = on is None or results.get("data_fingerprint") in (None, on)
+        same = is_same_data(results.get("data_fingerprint"), on)
         return same and "fit_seconds" in results and self.is_complete(of, results)
 
     def list_absent(self, results: dict[str, Any] | None = None) -> list[str]:

@@ -74,6 +74,26 @@ def test_a_finished_run_is_not_done_on_other_data(command, pictures, tmp_path, c
     assert command(*again, "dataset.root=elsewhere") == 0 and "Done already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("part", ["normal", "scratch"])
+def test_pictures_of_the_same_size_are_other_data(command, tmp_path, capsys, caplog, part):
+    """As those without compression have."""
+    for name in [*(f"normal/{i}.bmp" for i in range(10)), "scratch/0.bmp", "scratch/1.bmp"]:
+        save(tmp_path / "pictures" / name)
+    again = [*TINY, "skip_done=true"]
+    assert command(*again) == 0 and command(*again) == 0 and "Done already" in capsys.readouterr().out
+    (place, *_) = sorted((tmp_path / "pictures" / part).iterdir())
+    Image.new("RGB", Image.open(place).size, "red").save(place)
+    assert command("ckpt_path=run/checkpoints/tested.ckpt", "hydra.run.dir=again", main=evaluate) == 0
+    assert "not those that" in caplog.text
+    assert command(*again) == 0 and "the data have changed" in capsys.readouterr().out
+    mark = results(tmp_path / "run")["data_fingerprint"]
+    assert mark.partition("-")[0] == results(tmp_path / "run_2")["data_fingerprint"].partition("-")[0]
+    for folder in ("run", "run_2"):  # of a kdad that did not look into files
+        place = tmp_path / folder / "results.json"
+        place.write_text(json.dumps(results(tmp_path / folder) | {"data_fingerprint": mark.partition("-")[0]}))
+    assert command(*again) == 0 and "Done already" in capsys.readouterr().out
+
+
 def test_a_checkpoint_is_tested_from_another_folder(command, pictures, tmp_path, monkeypatch):
     """dataset.root was typed relative to the folder that the run was started in."""
     assert command(*TINY) == 0

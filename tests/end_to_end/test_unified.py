@@ -151,7 +151,7 @@ def test_a_unified_run_is_found_evaluated_and_reported(two, train, command, tmp_
     with pytest.warns(UserWarning, match="has categories whose own results are gone: dark"):
         read_runs([folder])
     train("elsewhere", *both, "skip_done=true")
-    assert f"Its own results of dark are gone: kdad evaluate ckpt_path={folder}" in capsys.readouterr().out
+    assert "Its own results of dark are gone: kdad evaluate ckpt_path=outputs/both" in capsys.readouterr().out
 
 
 def test_the_folder_of_a_unified_run_is_kept_and_replaced_as_any(train, command, two, tmp_path, capsys):

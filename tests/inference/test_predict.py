@@ -316,14 +316,14 @@ def test_a_folder_called_as_a_picture_of_another_file_is_renamed(rd, predict, tm
     first, inner, other = tmp_path / "c/x.jpg", tmp_path / "c/x.jpg.png/z.png", tmp_path / "d/x.jpg"
     copy_pictures(rd, first, inner, other)
     given = [f"ckpt_path={rd.folder}", "maps=npy", "masks=true"]
-    assert predict(*given, "hydra.run.dir=a", "input=[c/x.jpg,c]") == 0  # the file comes first
-    assert predict(*given, "hydra.run.dir=b", "input=[c/x.jpg.png,d/x.jpg]") == 0
-    assert predict(*given, "hydra.run.dir=c", "input=c") == 0
-    assert predict(*given, "hydra.run.dir=d", "input=c/x.jpg.png/z.png") == 0
-    assert predict(*given, "hydra.run.dir=d", "input=c", "skip_done=true") == 0
-    for folder, count in (("a", 2), ("b", 2), ("c", 2), ("d", 2)):
-        places = [tmp_path / folder / kind for kind in ("overlays", "masks", "maps")]
-        assert [len([p for p in place.rglob("*") if p.is_file()]) for place in places] == [count] * 3
+    assert predict(*given, "hydra.run.dir=out_a", "input=[c/x.jpg,c]") == 0  # the file comes first
+    assert predict(*given, "hydra.run.dir=out_b", "input=[c/x.jpg.png,d/x.jpg]") == 0
+    assert predict(*given, "hydra.run.dir=out_c", "input=c") == 0
+    assert predict(*given, "hydra.run.dir=out_d", "input=c/x.jpg.png/z.png") == 0
+    assert predict(*given, "hydra.run.dir=out_d", "input=c", "skip_done=true") == 0
+    for folder in "abcd":
+        places = [tmp_path / f"out_{folder}" / kind for kind in ("overlays", "masks", "maps")]
+        assert [len([p for p in place.rglob("*") if p.is_file()]) for place in places] == [2] * 3
 
 
 def test_a_picture_is_judged_anew_in_another_region_of_interest(tmp_path, command_line):
