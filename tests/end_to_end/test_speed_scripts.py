@@ -7,6 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdad.engine.build import fingerprint_data
+from kdad.engine.finished import find_done
+from kdad.engine.run_folder import RunFolder
+from kdad.figures.__main__ import keep_drawable
+from kdad.results.read import read_runs
+from kdad.results.series import read_scores
+from kdad.settings.compose import compose, resolve
+from kdad.settings.roles import config_hash
+
 pytestmark = pytest.mark.training
 SCRIPTS = Path(__file__).parents[2] / "experiments/speed"
 SMALL = "backbone.name=test_resnet.r160_in1k", "image_size=32"
@@ -60,3 +69,17 @@ def test_epochs_steps_and_pictures_are_timed(script, tiny_mvtec, monkeypatch, ca
     assert all(
         word in said for word in ("kdad / bare", "forward / networks", "with 64", "Adam not fused", "page faults")
     )
+
+
+def test_the_runs_that_reports_are_timed_on_are_found_done_and_drawn(script, tmp_path):
+    thousand, data, sweep = script("thousand"), tmp_path / "data", tmp_path / "sweep"
+    thousand.make_data(data)
+    assert thousand.make_runs(sweep, data, ["grid"], 2) == 8
+    runs = read_runs([sweep])
+    assert list(runs["status"]) == ["ok"] * 8 and set(runs["seed"]) == {0, 1} and runs["mad"].between(0.8, 1).all()
+    assert len(keep_drawable(runs, ["image", "pixel", "pro"])) == 8 and all(
+        len(read_scores(run)) for _, run in runs.iterrows()
+    )
+    cfg = compose("model=dskd", "dataset=mvtec", f"dataset.root={data}", "category=grid", "seed=1")
+    done = find_done(RunFolder(tmp_path / "new"), config_hash(resolve(cfg)), [sweep], fingerprint_data(cfg))
+    assert done.read()["model"] == "dskd" and done.read()["seed"] == 1
