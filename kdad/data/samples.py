@@ -47,7 +47,7 @@ def identify(path: Path, root: Path) -> str:
 
 def hash_name(sample: Sample, root: Path, split_seed: int | str) -> str:
     """Return the hex digits that decide an image's part in a split, from split_seed and its name alone."""
-    return hashlib.sha256(f"{split_seed}/{name_file(sample.path, root)}".encode()).hexdigest()
+    return hashlib.sha256(f"{split_seed}/{name_file(sample.path, root)}".encode(errors="surrogateescape")).hexdigest()
 
 
 def order_samples(samples: Sequence[Sample], root: Path, split_seed: int) -> list[Sample]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdad.errors import UserError
-from kdad.figures.style import PAGE, use_style, wrap_text
+from kdad.figures.style import PAGE, make_printable, use_style, wrap_text
 from kdad.results.series import Series, find_file, print_remark, read_scores
 from kdad.results.words import describe_metrics
 
@@ -67,7 +67,10 @@ def _draw_pictures(
     axes = figure.subplots(len(chosen), len(heads), squeeze=False)
     for line, row, mask, (_, about) in zip(axes, parts, masks, chosen.iterrows(), strict=True):
         _show_picture(line[0], row[0][0])
-        told = [f"{about['kind']} {about['stem']}", *([describe_rank(about)] if images == HARDEST else [])]
+        told = [
+            make_printable(f"{about['kind']} {about['stem']}"),
+            *([describe_rank(about)] if images == HARDEST else []),
+        ]
         line[0].set_ylabel(
             "\n".join(wrap_text(text, max(8, int(side * tall / wide * 15))) for text in told), fontsize=6
         )

@@ -73,6 +73,11 @@ def lighten(colour: str, steps: int) -> str:
     return to_hex((red, green, blue))
 
 
+def make_printable(text: str) -> str:
+    """Return a text that can be drawn: with a mark in the place of bytes of a file's name that are no UTF-8."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def wrap_text(text: str, width: int) -> str:
     """Break a text into lines of at most `width` characters."""
     return textwrap.fill(text, width)

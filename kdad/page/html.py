@@ -57,7 +57,7 @@ def write_html(path: Path, runs: pd.DataFrame, pictures: int, metrics: Sequence[
     text = render_page(runs, pictures, metrics)
     with atomic_write(path) as file:
         file.write(text)
-    return len(text.encode())
+    return path.stat().st_size
 
 
 def render_page(runs: pd.DataFrame, pictures: int, metrics: Sequence[str] = METRICS) -> str:

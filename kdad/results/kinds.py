@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from kdad.errors import UserError
 
+ANY_BYTES = "surrogateescape"  # a file's name need not be UTF-8
+
 
 class Kind(NamedTuple):
     """What a run says of one kind of anomalous image."""
@@ -110,11 +112,11 @@ def read_columns(path: Path) -> dict[str, list[str]]:
 @lru_cache(maxsize=4096)
 def _read_columns(path: Path, changed: int, size: int) -> dict[str, list[str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", errors=ANY_BYTES, newline="") as file:
             head, *rows = [row for row in csv.reader(file) if row] or [[]]
         if odd := next((number for number, row in enumerate(rows, 2) if len(row) != len(head)), None):
             raise ValueError(f"row {odd} has another number of cells than the head")
-    except (ValueError, csv.Error) as error:  # such as text that is not UTF-8
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as a table: {error}. Was it changed?") from error
     columns = zip(*rows, strict=True) if rows else [()] * len(head)
     return {name: list(column) for name, column in zip(head, columns, strict=True)}
@@ -131,8 +133,8 @@ def parse_numbers(texts: Sequence[str], path: Path, name: str) -> NDArray[np.flo
 def read_table(path: Path, **options: Any) -> pd.DataFrame:
     """Read a CSV file by pandas' options. Raises `UserError` where it is none."""
     try:
-        return pd.read_csv(path, **options)
-    except (ValueError, OverflowError) as error:  # pandas' own errors, and text that is not UTF-8
+        return pd.read_csv(path, encoding_errors=ANY_BYTES, **options)
+    except (ValueError, OverflowError) as error:  # pandas' own errors
         raise UserError(f"{path}: cannot be read as a table: {error}. Was it changed?") from error
 
 

@@ -55,10 +55,17 @@ class WrittenFiles:
     def _read_names(self) -> list[str]:
         try:
             lines = self.marker.read_bytes().decode("utf-8", "surrogateescape").split("\n")
-            return [json.loads(line[1:]) if line.startswith(f'{QUOTED}"') else line.rstrip("\r") for line in lines]
-        except (OSError, ValueError):
+        except OSError:
             return []
+        return [_read_quoted(line) if line.startswith(f'{QUOTED}"') else line.rstrip("\r") for line in lines]
 
     def _format(self, paths: Iterable[Path]) -> str:
         names = [path.relative_to(self.folder).as_posix() for path in paths]
         return "".join(f"{QUOTED + json.dumps(n) if set(n) & set(BREAKS) else n}\n" for n in names)
+
+
+def _read_quoted(line: str) -> str:
+    try:
+        return str(json.loads(line.removeprefix(QUOTED)))
+    except ValueError:  # cut, when its writer was killed
+        return ""

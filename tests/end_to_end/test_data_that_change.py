@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 
 from kdad.engine.checkpoint import Checkpoint
 from kdad.evaluate import main as evaluate
+from kdad.figures.__main__ import main as draw
+from kdad.report.__main__ import main as report
 
 RNG = np.random.default_rng(0)
 TINY = [
@@ -92,6 +95,23 @@ def test_pictures_of_the_same_size_are_other_data(command, tmp_path, capsys, cap
         place = tmp_path / folder / "results.json"
         place.write_text(json.dumps(results(tmp_path / folder) | {"data_fingerprint": mark.partition("-")[0]}))
     assert command(*again) == 0 and "Done already" in capsys.readouterr().out
+
+
+def test_names_of_any_bytes_are_trained_on_tested_and_reported(command, tmp_path, capsys):
+    """As an archive from elsewhere has them, and with a line break."""
+    names = [os.fsdecode(b"gr\xfcn%d.png" % i) for i in range(9)]
+    for name in [*(f"normal/{name}" for name in names), f"scratch/{names[0]}", "scratch/a\nb.png"]:
+        save(tmp_path / "pictures" / name)
+    given = [option for option in TINY if option != "pictures=0"]
+    assert command(*given) == 0 and command(*given, "skip_done=true") == 0
+    assert "Done already" in capsys.readouterr().out
+    with (tmp_path / "run/scores.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        tested = {row["path"].rpartition("pictures/")[2] for row in csv.DictReader(file)}
+    assert {f"scratch/{names[0]}", "scratch/a\nb.png"} < tested
+    report([str(tmp_path / "run"), "--html", str(tmp_path / "page.html")])
+    assert "left out" not in capsys.readouterr().out and b"gr\xfcn0" in (tmp_path / "page.html").read_bytes()
+    draw(["gallery", str(tmp_path / "run"), "--out", str(tmp_path / "figures")])
+    assert len(list((tmp_path / "figures").iterdir())) == 2
 
 
 def test_a_checkpoint_is_tested_from_another_folder(command, pictures, tmp_path, monkeypatch):

@@ -65,6 +65,9 @@ def test_a_file_whose_name_has_line_breaks_is_known_and_no_part_of_it_taken_for_
     assert folder.list_written() == [folder.maps / name, folder.scores]
     folder.written.replace(folder.list_written())
     assert folder.list_written() == [folder.maps / name, folder.scores]
+    with folder.written.marker.open("a") as marker:
+        marker.write('/"maps/cut by a ki')
+    assert folder.list_written() == [folder.maps / name, folder.scores]
     folder.clear()
     assert files(folder.path) == {"mine.txt"}
 

@@ -39,7 +39,7 @@ def test_a_kind_may_look_like_a_number_and_a_cell_be_empty(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"label,score,kind\n1,high,a\n", "column score holds something else"), (b"label,score,kind\n\xff,1,a\n", "table"),
+    [(b"label,score,kind\n1,high,a\n", "column score holds something else"), (b"label,score,kind\n\xff,1,a\n", "column label holds something else"),
      (b"label,score,kind\n1,1,a,4\n", "row 2 has another number of cells"),
      (b"label,score,kind\n1,1,a\n0,1\n", "row 3 has another number"), (b"label,score,kind\n1,1,\0\n", "")],
 )  # fmt: skip
